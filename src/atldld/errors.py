@@ -1,0 +1,123 @@
+"""The exceptions and warnings of the package.
+
+Everything raised on purpose about data or a service lies below
+:class:`AtldldError`. A bad argument is a `ValueError` or a `TypeError`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class AtldldError(Exception):
+    """Base of all errors of this package."""
+
+
+class DatasetNotFoundError(AtldldError):
+    """There is no section dataset for the given id."""
+
+
+class RegistrationError(AtldldError):
+    """A dataset or an image has no usable place in reference space."""
+
+
+class APIError(AtldldError):
+    """The service refused, failed, or answered what cannot be right.
+
+    Parameters
+    ----------
+    message
+        What was wrong, in words.
+    url
+        What was asked.
+    status
+        HTTP status code of the last answer, if there was one.
+
+    Examples
+    --------
+    >>> error = APIError("the service answered 503 four times", url="http://x/y", status=503)
+    >>> print(error)
+    the service answered 503 four times (http://x/y)
+    """
+
+    def __init__(self, message: str, *, url: str | None = None, status: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.url = url
+        self.status = status
+
+    def __str__(self) -> str:
+        return self.message if self.url is None else f"{self.message} ({self.url})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, {"url": self.url, "status": self.status})
+
+
+class ImageError(AtldldError):
+    """A section image could not be had, or is not what it should be.
+
+    Parameters
+    ----------
+    reason
+        What was wrong, in words.
+    image_id, dataset_id, section_number
+        Which image it was.
+    url
+        Where it was asked for.
+    window
+        ``(left, top, width, height)`` in pixels of the tier, or None for the whole image.
+
+    Examples
+    --------
+    >>> print(ImageError("the body is not a JPEG", image_id=7, dataset_id=1, section_number=70,
+    ...                  url="http://x/section_image_download/7"))
+    image 7 (section 70 of dataset 1): the body is not a JPEG (http://x/section_image_download/7)
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        image_id: int,
+        dataset_id: int | None = None,
+        section_number: int | None = None,
+        url: str | None = None,
+        window: tuple[int, int, int, int] | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.image_id = image_id
+        self.dataset_id = dataset_id
+        self.section_number = section_number
+        self.url = url
+        self.window = window
+
+    def __str__(self) -> str:
+        place = [
+            text
+            for text, value in (
+                (f"section {self.section_number}", self.section_number),
+                (f"of dataset {self.dataset_id}", self.dataset_id),
+            )
+            if value is not None
+        ]
+        where = f" ({' '.join(place)})" if place else ""
+        window = f", window {self.window}" if self.window is not None else ""
+        url = f" ({self.url})" if self.url is not None else ""
+        return f"image {self.image_id}{where}{window}: {self.reason}{url}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = ("image_id", "dataset_id", "section_number", "url", "window")
+        return _rebuild, (type(self), self.reason, {name: getattr(self, name) for name in fields})
+
+
+class BundleError(AtldldError):
+    """A bundle is damaged, incomplete, or not a bundle."""
+
+
+class AtldldWarning(UserWarning):
+    """Something about the data that a user should know, and that was dealt with."""
+
+
+def _rebuild(cls: type[Any], message: str, fields: dict[str, Any]) -> Any:
+    return cls(message, **fields)

@@ -1,0 +1,60 @@
+"""What a source of section data must do."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Protocol, runtime_checkable
+
+from ..model.dataset import SectionDataset
+from ..model.read import ImageRead
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where metadata and images come from.
+
+    A source is small, immutable and picklable: it travels in tasks. Whatever it needs at
+    work (connections, locks) it finds in the process that it works in. All methods may be
+    called from several threads at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """What to call the source in attributes and messages; holds no secrets."""
+        ...
+
+    def dataset(self, dataset_id: int) -> SectionDataset:
+        """Return the metadata of one dataset.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            If the source has no such dataset.
+        APIError
+            If the source did not answer as it should.
+        RegistrationError
+            If the dataset has no usable place in reference space.
+        """
+        ...
+
+    def image(self, read: ImageRead) -> bytes:
+        """Return the JPEG of a read, checked in format, size and end, but not yet decoded.
+
+        Raises
+        ------
+        ImageError
+            If it cannot be had.
+        """
+        ...
+
+    def discard(self, read: ImageRead) -> None:
+        """Forget what is kept of a read, because strict decoding failed."""
+        ...
+
+    def url(self, read: ImageRead) -> str:
+        """Return where the bytes of a read come from, for messages and plans."""
+        ...
+
+    def __dask_tokenize__(self) -> Hashable:
+        """Return what tells this source from others, the same in every process."""
+        ...
