@@ -1,1 +1,1 @@
-
+"""The xarray side: lazy arrays over section datasets."""

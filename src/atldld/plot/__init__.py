@@ -1,1 +1,1 @@
-
+"""Pictures of sections on their reference axes."""

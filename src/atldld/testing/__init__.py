@@ -1,1 +1,1 @@
-
+"""A phantom brain, and a server that speaks the Allen API."""

@@ -1,0 +1,57 @@
+"""Section datasets of the Allen Brain Atlas as lazy xarray arrays in reference space.
+
+The names below are loaded at first use, so that ``import atldld`` stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    APIError,
+    AtldldError,
+    AtldldWarning,
+    BundleError,
+    DatasetNotFoundError,
+    ImageError,
+    RegistrationError,
+)
+
+if TYPE_CHECKING:
+    from .arrays.opening import open_dataarray, open_dataset
+    from .options import set_options
+    from .sampling.displacement import DisplacementField
+
+__version__ = "1.0.0.dev0"
+
+_HOMES = {
+    "open_dataarray": ".arrays.opening",
+    "open_dataset": ".arrays.opening",
+    "set_options": ".options",
+    "DisplacementField": ".sampling.displacement",
+}
+
+__all__ = [
+    "APIError",
+    "AtldldError",
+    "AtldldWarning",
+    "BundleError",
+    "DatasetNotFoundError",
+    "DisplacementField",
+    "ImageError",
+    "RegistrationError",
+    "open_dataarray",
+    "open_dataset",
+    "set_options",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
