@@ -42,6 +42,11 @@ class Window:
         """First row past the window."""
         return self.top + self.height
 
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, width and height."""
+        return self.left, self.top, self.width, self.height
+
     def holds(self, other: Window) -> bool:
         """Whether `other` lies within this window."""
         return (

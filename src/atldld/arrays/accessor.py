@@ -1,0 +1,108 @@
+"""The accessor ``.atlas``: thin, hands on to the rooms that know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+_AXES = ("p", "i", "r")
+
+
+@xr.register_dataarray_accessor("atlas")
+@xr.register_dataset_accessor("atlas")
+class AtlasAccessor:
+    """What arrays of this package can do beyond xarray.
+
+    Parameters
+    ----------
+    obj
+        A DataArray or Dataset from `atldld.open_dataarray` or `atldld.open_dataset`.
+    """
+
+    def __init__(self, obj: Any) -> None:
+        self._obj = obj
+
+    def at(self, **place: Any) -> Any:
+        """Select by reference coordinate, nearest for values and cut for slices.
+
+        Parameters
+        ----------
+        **place
+            ``p``, ``i`` and ``r``: a number of microns, or a slice of them (ends included). A
+            number along the slicing axis takes the nearest section, if it lies within half
+            the largest gap around it; a number along another axis takes the nearest grid
+            point within half a step.
+
+        Returns
+        -------
+        DataArray or Dataset
+            The selection.
+
+        Raises
+        ------
+        ValueError
+            If an axis is not one of p, i, r, or is not there to select by.
+        KeyError
+            If nothing is near; the message says what there is.
+
+        Examples
+        --------
+        >>> import atldld
+        >>> from atldld.testing import AllenServer, phantom_dataset
+        >>> with AllenServer([phantom_dataset(dataset_id=1001, plane="sagittal")]) as server:
+        ...     sections = atldld.open_dataarray(1001, source=server.url)
+        >>> section = sections.atlas.at(r=3365, i=slice(1000, 2000))
+        >>> section.sizes["y"]
+        41
+        """
+        obj = self._obj
+        for axis, wanted in place.items():
+            if axis not in _AXES:
+                raise ValueError(f"{axis!r} is not an axis of reference space: use p, i or r")
+            if axis not in obj.coords or obj.coords[axis].ndim != 1:
+                raise ValueError(f"there is no {axis} to select by: it is already selected or lost")
+            coordinate = obj.coords[axis]
+            values = coordinate.values
+            if isinstance(wanted, slice):
+                chosen = _inside(values, wanted, axis)
+            else:
+                chosen = _nearest(values, wanted, axis)
+            obj = obj.isel({coordinate.dims[0]: chosen})
+        return obj
+
+
+def _inside(values: Any, wanted: slice, axis: str) -> Any:
+    if wanted.step is not None:
+        raise ValueError(f"{axis}: a slice of reference coordinates has no step")
+    low = -np.inf if wanted.start is None else float(wanted.start)
+    high = np.inf if wanted.stop is None else float(wanted.stop)
+    if low > high:
+        raise ValueError(f"{axis}: the slice ends at {high:g}, before it starts at {low:g}")
+    places = np.flatnonzero((values >= low) & (values <= high))
+    if len(places) and (np.diff(places) == 1).all():
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
+
+
+def _nearest(values: Any, wanted: Any, axis: str) -> int:
+    target = float(wanted)
+    if len(values) == 0 or not np.isfinite(target):
+        raise KeyError(f"{axis}={wanted!r}: there is nothing to select from")
+    place = int(np.argmin(np.abs(values - target)))
+    reach = _half_gap(values, place)
+    if abs(values[place] - target) > reach:
+        raise KeyError(
+            f"{axis}={target:g}: the nearest is at {values[place]:g}, more than {reach:g} microns "
+            f"(half a gap) off; there are {len(values)} from {values.min():g} to {values.max():g}"
+        )
+    return place
+
+
+def _half_gap(values: Any, place: int) -> float:
+    """Return half the larger of the gaps to the neighbours, in microns."""
+    ordered = np.sort(values)
+    at = int(np.searchsorted(ordered, values[place]))
+    gaps = np.diff(ordered[max(at - 1, 0) : at + 2])
+    return float(gaps.max()) / 2 if len(gaps) else np.inf

@@ -1,0 +1,416 @@
+"""The index of the section dimension, and the guard of plane and space.
+
+What must not mix: sections of two datasets along one dimension (their numbers would match by
+accident), and arrays of two planes or reference spaces (x is r in one and p in the other).
+Both indexes refuse it wherever xarray asks them: in arithmetic, align, merge, concat and
+reindexing.
+
+They cannot refuse where xarray does not ask: ``join="override"``, bare ``.data`` and
+``.values``, ``drop_vars``, ``drop_indexes``, and files read back from Zarr or netCDF, which keep
+coordinates but no custom index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+from xarray.core.indexing import IndexSelResult
+
+DIM = "section"
+GUARD = "reference_space"
+
+
+class MixError(ValueError):
+    """Two arrays that do not belong together were combined.
+
+    Raised by arithmetic, align, merge and concat. The message names both sides and the remedy.
+    """
+
+
+class SectionIndex(xr.Index):
+    """The index of the section dimension: section numbers, and whose they are.
+
+    Selection works by value, nearest and slice, whatever the order of the numbers; a slice
+    takes what lies within its ends, both included.
+
+    It spans the coordinate ``section`` alone. An index over the slice coordinate as well would
+    make xarray refuse ``ds["name"] = array`` and ``groupby("section")``, and would go stale in
+    ``interp(section=...)`` without a word; xarray selects by a plain coordinate anyway.
+
+    Parameters
+    ----------
+    numbers
+        Shape (n,), integers: the section numbers.
+    images
+        Shape (n,), integers: what tells sections apart, the image ids.
+    stack
+        Which dataset the sections are of, and what else must agree to match them, as text.
+    name, dim
+        Names of the coordinate and of its dimension.
+    """
+
+    def __init__(
+        self,
+        numbers: npt.ArrayLike,
+        images: npt.ArrayLike,
+        stack: str,
+        name: Hashable = DIM,
+        dim: Hashable = DIM,
+    ) -> None:
+        self.numbers = np.asarray(numbers)
+        self.images = np.asarray(images)
+        self.stack_name = stack
+        self.name = name
+        self.dim = dim
+
+    @classmethod
+    def from_variables(
+        cls, variables: Mapping[Any, xr.Variable], *, options: Mapping[str, Any]
+    ) -> Self:
+        """Build the index from a coordinate of section numbers, as after reading a file.
+
+        Parameters
+        ----------
+        variables
+            One one-dimensional variable.
+        options
+            ``stack``: which dataset the sections are of; ``images``: their image ids, by
+            default the numbers stand for themselves.
+        """
+        if len(variables) != 1:
+            raise ValueError(
+                f"a SectionIndex spans one coordinate, got {sorted(map(str, variables))}"
+            )
+        ((name, variable),) = variables.items()
+        if variable.ndim != 1:
+            raise ValueError(f"{name!r} must be one-dimensional")
+        if not options.get("stack"):
+            raise ValueError("pass stack=, the name of the dataset that the sections are of")
+        images = options.get("images", variable.values)
+        return cls(variable.values, images, options["stack"], name, variable.dims[0])
+
+    def _take(self, places: Any, dim: Hashable | None = None) -> Self:
+        return type(self)(
+            self.numbers[places],
+            self.images[places],
+            self.stack_name,
+            self.name,
+            self.dim if dim is None else dim,
+        )
+
+    def create_variables(
+        self, variables: Mapping[Any, xr.Variable] | None = None
+    ) -> dict[Hashable, xr.Variable]:
+        """Return the coordinate, with the attributes of the one in `variables`."""
+        old = (variables or {}).get(self.name)
+        attrs, encoding = (None, None) if old is None else (old.attrs, old.encoding)
+        return {self.name: xr.Variable((self.dim,), self.numbers, attrs=attrs, encoding=encoding)}
+
+    def to_pandas_index(self) -> pd.Index:
+        """Return the section numbers."""
+        return pd.Index(self.numbers, name=self.name)
+
+    def __getitem__(self, indexer: Any) -> Self:
+        return self._take(indexer)
+
+    def isel(self, indexers: Mapping[Any, Any]) -> Self | None:
+        """Return the index of some sections, or None where one is left without a dimension."""
+        indexer = indexers[self.dim]
+        if isinstance(indexer, xr.Variable):
+            return self._take(indexer.values, indexer.dims[0]) if indexer.ndim == 1 else None
+        if not isinstance(indexer, slice) and np.ndim(indexer) == 0:
+            return None
+        return self._take(indexer)
+
+    def sel(
+        self, labels: dict[Any, Any], method: str | None = None, tolerance: float | None = None
+    ) -> IndexSelResult:
+        """Find sections by number.
+
+        Parameters
+        ----------
+        labels
+            The coordinate's name, and a number, a slice or an array of numbers. A number that
+            two images share gives both.
+        method
+            None for the exact number, or ``"nearest"``, ``"pad"``, ``"backfill"``.
+        tolerance
+            Largest distance from the number that still counts.
+
+        Raises
+        ------
+        KeyError
+            If there is no such section; the message says which are nearest.
+        """
+        label = labels[self.name]
+        if isinstance(label, slice):
+            return IndexSelResult({self.dim: _within(self.numbers, label, self.name)})
+        finder = _Finder(self.numbers, str(self.name), method, tolerance)
+        if isinstance(label, xr.Variable):
+            return IndexSelResult({self.dim: xr.Variable(label.dims, finder.each(label.values))})
+        if isinstance(label, xr.DataArray):
+            places = xr.Variable(label.dims, finder.each(label.values))
+            return IndexSelResult({self.dim: xr.DataArray(places, coords=label.coords)})
+        if np.ndim(label) == 0:
+            return IndexSelResult({self.dim: finder.one(label)})
+        return IndexSelResult({self.dim: finder.each(np.asarray(label))})
+
+    @classmethod
+    def concat(
+        cls,
+        indexes: Sequence[Self],
+        dim: Hashable,
+        positions: Iterable[Iterable[int]] | None = None,
+    ) -> Self:
+        """Join sections of one dataset end to end."""
+        first = indexes[0]
+        for other in indexes[1:]:
+            first._refuse(other)
+        numbers = np.concatenate([index.numbers for index in indexes])
+        images = np.concatenate([index.images for index in indexes])
+        if positions is not None:
+            order = np.argsort(np.concatenate([np.asarray(list(part)) for part in positions]))
+            numbers, images = numbers[order], images[order]
+        return cls(numbers, images, first.stack_name, first.name, dim)
+
+    def join(self, other: Self, how: str = "inner") -> Self:
+        """Return the sections that both have, or all of both in order of their numbers."""
+        self._refuse(other)
+        if how == "inner":
+            return self._take(np.isin(self.images, other.images))
+        extra = ~np.isin(other.images, self.images)
+        numbers = np.concatenate([self.numbers, other.numbers[extra]])
+        images = np.concatenate([self.images, other.images[extra]])
+        order = np.argsort(numbers, kind="stable")
+        if len(self.numbers) > 1 and self.numbers[0] > self.numbers[-1]:
+            order = order[::-1]
+        return type(self)(numbers[order], images[order], self.stack_name, self.name, self.dim)
+
+    def reindex_like(self, other: Self, **options: Any) -> dict[Hashable, Any]:
+        """Return the place of each section of `other` in this index, -1 where it is not."""
+        if any(value is not None for value in options.values()):
+            raise ValueError("sections are matched by identity: method and tolerance do not apply")
+        self._refuse(other)
+        own = pd.Index(self.images)
+        if not own.is_unique:
+            raise ValueError(
+                f"{self!r} holds a section twice; it cannot be matched with other sections"
+            )
+        return {self.dim: own.get_indexer(pd.Index(other.images))}
+
+    def equals(self, other: xr.Index, *, exclude: frozenset[Hashable] | None = None) -> bool:
+        """Whether both hold the same sections of one dataset; refuses another dataset."""
+        if not isinstance(other, SectionIndex):
+            return False
+        self._refuse(other)
+        return np.array_equal(self.images, other.images)
+
+    def roll(self, shifts: Mapping[Any, int]) -> Self:
+        """Return the index rolled along its dimension."""
+        return self._take(np.roll(np.arange(len(self.numbers)), shifts[self.dim]))
+
+    def rename(self, name_dict: Mapping[Any, Hashable], dims_dict: Mapping[Any, Hashable]) -> Self:
+        """Return the index under other names of its coordinate or dimension."""
+        new = self._take(slice(None), dims_dict.get(self.dim, self.dim))
+        new.name = name_dict.get(self.name, self.name)
+        return new
+
+    def _refuse(self, other: SectionIndex) -> None:
+        if self.stack_name != other.stack_name:
+            raise MixError(
+                f"sections of {self.stack_name} and of {other.stack_name} cannot be combined along "
+                f"{self.dim!r}: equal section numbers would be matched by accident. Select one "
+                "section of each, reduce over sections first, or open both as volumes on one grid"
+            )
+
+    def __repr__(self) -> str:
+        return f"SectionIndex({len(self.numbers)} sections of {self.stack_name})"
+
+    def _repr_inline_(self, max_width: int) -> str:
+        return f"SectionIndex ({self.stack_name})"[:max_width]
+
+
+class _Finder:
+    """Finds values in an unsorted array, by value or nearest."""
+
+    def __init__(
+        self,
+        values: npt.NDArray[Any],
+        name: str,
+        method: str | None,
+        tolerance: float | None,
+    ) -> None:
+        known = (None, "nearest", "pad", "ffill", "backfill", "bfill")
+        if method not in known:
+            raise ValueError(f"method {method!r} is not one of {known}")
+        if method is None and tolerance is not None:
+            raise ValueError("tolerance needs a method, such as method='nearest'")
+        if tolerance is not None and not np.all(np.asarray(tolerance) >= 0):
+            raise ValueError(f"tolerance {tolerance!r} must not be negative")
+        self.values, self.name, self.method, self.tolerance = values, name, method, tolerance
+
+    def one(self, label: Any) -> Any:
+        """Return the place of a value; for a value that several sections share, all places."""
+        wanted = self._number(label)
+        if self.method is None:
+            places = np.flatnonzero(self.values == wanted)
+            if len(places) == 0:
+                raise KeyError(self._missing(wanted))
+            return int(places[0]) if len(places) == 1 else places
+        return self._close(wanted)
+
+    def each(self, labels: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+        """Return one place for each of some values, in the shape that they have."""
+        if labels.dtype == bool:
+            raise TypeError(
+                f"{self.name} is selected by its values; truth values go to isel or where"
+            )
+        flat = []
+        for label in labels.ravel():
+            found = self.one(label)
+            if np.ndim(found):
+                raise KeyError(
+                    f"several sections have {self.name}={label}; select by image_id instead"
+                )
+            flat.append(found)
+        return np.array(flat, dtype=np.intp).reshape(labels.shape)
+
+    def _number(self, label: Any) -> float:
+        value = np.asarray(label)
+        if value.dtype.kind not in "iuf" or np.isnan(value):
+            raise KeyError(f"{self.name}={label!r} is not a number")
+        return value.item()  # type: ignore[no-any-return]  # numpy types item() as Any
+
+    def _close(self, wanted: float) -> int:
+        if len(self.values) == 0:
+            raise KeyError(f"there is no section to be nearest to {self.name}={wanted}")
+        distance = np.abs(self.values - wanted).astype(np.float64)
+        if self.method in ("pad", "ffill"):
+            distance[self.values > wanted] = np.inf
+        elif self.method in ("backfill", "bfill"):
+            distance[self.values < wanted] = np.inf
+        place = int(np.argmin(distance))
+        limit = np.inf if self.tolerance is None else float(self.tolerance)
+        if not np.isfinite(distance[place]) or distance[place] > limit:
+            raise KeyError(self._missing(wanted))
+        return place
+
+    def _missing(self, wanted: float) -> str:
+        if len(self.values) == 0:
+            return f"{self.name}={wanted}: there are no sections"
+        nearest = self.values[np.argmin(np.abs(self.values - wanted))]
+        return (
+            f"{self.name}={wanted}: no section within reach; the nearest is at {nearest}, and all "
+            f"lie from {self.values.min()} to {self.values.max()}"
+        )
+
+
+def _within(values: npt.NDArray[Any], label: slice, name: Hashable) -> Any:
+    """Return the places of the values within a slice, both ends included."""
+    if label.step is not None and (not isinstance(label.step, int) or label.step < 1):
+        raise ValueError(f"the step of a slice along {name!r} is {label.step!r}; it must be >= 1")
+    ends = [end for end in (label.start, label.stop) if end is not None]
+    if any(np.ndim(end) or np.asarray(end).dtype.kind not in "iuf" for end in ends):
+        raise TypeError(f"the ends of a slice along {name!r} must be numbers, got {label}")
+    low = -np.inf if label.start is None else label.start
+    high = np.inf if label.stop is None else label.stop
+    if low > high and len(values) > 1 and values[0] > values[-1]:
+        low, high = high, low
+    places = np.flatnonzero((values >= low) & (values <= high))[:: label.step or 1]
+    if len(places) and (np.diff(places) == 1).all():
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
+
+
+class GuardIndex(xr.Index):
+    """Keeps arrays of different planes or reference spaces apart, also after reductions.
+
+    It sits on a scalar coordinate, the id of the reference space, which outlives `section`.
+
+    Parameters
+    ----------
+    frame
+        Plane and reference space, as text.
+    """
+
+    def __init__(self, name: Hashable, frame: str) -> None:
+        self.name = name
+        self.frame = frame
+
+    @classmethod
+    def from_variables(
+        cls, variables: Mapping[Any, xr.Variable], *, options: Mapping[str, Any]
+    ) -> Self:
+        """Build the guard from the scalar coordinate; its attribute ``frame`` says the rest."""
+        ((name, variable),) = variables.items()
+        if variable.ndim or "frame" not in variable.attrs:
+            raise ValueError(f"{name!r} must be a scalar with the attribute 'frame'")
+        return cls(name, variable.attrs["frame"])
+
+    @classmethod
+    def concat(
+        cls,
+        indexes: Sequence[Self],
+        dim: Hashable,
+        positions: Iterable[Iterable[int]] | None = None,
+    ) -> Self:
+        """Return the one guard of all, or refuse."""
+        for other in indexes[1:]:
+            indexes[0]._refuse(other)
+        return indexes[0]
+
+    def isel(self, indexers: Mapping[Any, Any]) -> Self:
+        """Return the guard itself: selecting does not change the frame."""
+        return self
+
+    def sel(self, labels: dict[Any, Any]) -> IndexSelResult:
+        """Refuse: a scalar cannot be selected by."""
+        raise KeyError(f"{self.name!r} is the same for the whole array: {self.frame}")
+
+    def join(self, other: Self, how: str = "inner") -> Self:
+        """Return the guard, or refuse another frame."""
+        self._refuse(other)
+        return self
+
+    def reindex_like(self, other: Self) -> dict[Hashable, Any]:
+        """Refuse another frame; nothing to reindex."""
+        self._refuse(other)
+        return {}
+
+    def equals(self, other: xr.Index, *, exclude: frozenset[Hashable] | None = None) -> bool:
+        """Whether the frames agree; refuses where they do not."""
+        if not isinstance(other, GuardIndex):
+            return False
+        self._refuse(other)
+        return True
+
+    def rename(
+        self,
+        name_dict: Mapping[Any, Hashable],
+        dims_dict: Mapping[Any, Hashable],
+    ) -> Self:
+        """Return the guard under another name."""
+        return type(self)(name_dict.get(self.name, self.name), self.frame)
+
+    def _refuse(self, other: Self) -> None:
+        if self.frame != other.frame:
+            raise MixError(
+                f"an array of {self.frame} and one of {other.frame} cannot be combined: their rows "
+                "and columns are different directions. Open both with the same reference_space=, "
+                "or as volumes on one grid"
+            )
+
+    def to_pandas_index(self) -> pd.Index:
+        """Return the frame; `map_blocks` and ``.indexes`` ask for it."""
+        return pd.Index([self.frame], name=self.name)
+
+    def __repr__(self) -> str:
+        return f"GuardIndex({self.frame})"
+
+    def _repr_inline_(self, max_width: int) -> str:
+        return f"GuardIndex ({self.frame})"[:max_width]

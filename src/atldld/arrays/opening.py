@@ -1,0 +1,428 @@
+"""Opening section datasets as lazy xarray objects."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import numpy as np
+import xarray as xr
+from xarray.core import indexing
+
+from .. import options
+from ..errors import AtldldWarning, RegistrationError
+from ..model.dataset import SectionDataset
+from ..model.grid import cut_grid, section_grid
+from ..model.read import View
+from ..model.space import AXES, can_flip
+from ..model.table import SectionTable, tabulate
+from ..sampling.reads import choose_tiers
+from ..source import source_from
+from ..source.protocol import Source
+from . import accessor as _accessor  # noqa: F401  # registers .atlas
+from .chunks import chunk_sizes
+from .describe import attributes, frame
+from .index import DIM, GUARD, GuardIndex, SectionIndex
+from .request import Request
+from .sections import CHANNELS, CoverageArray, Sampling, SectionArray
+
+_DIMS = (DIM, "y", "x", "channel")
+_AXIS_NAMES = {"p": "posterior", "i": "inferior", "r": "right"}
+
+
+def open_dataarray(
+    dataset_id: int,
+    *,
+    resolution: float = 25,
+    tier: int | Literal["auto"] = "auto",
+    view: View = "image",
+    mapping: Literal["oblique", "parallel"] = "oblique",
+    detection_xy: tuple[float, float] | Literal["center"] | None = None,
+    region: Mapping[str, tuple[float, float]] | None = None,
+    interpolation: Literal["auto", "nearest", "linear", "cubic", "area"] = "auto",
+    masked: bool = False,
+    fill_value: int | None = None,
+    chunks: Literal["auto"] | Mapping[str, Any] | None = "auto",
+    reference_space: Literal["native", 9, 10] = "native",
+    on_error: Literal["raise", "fill"] = "raise",
+    source: str | Source | None = None,
+) -> xr.DataArray:
+    """Open a section dataset as one lazy array in reference space.
+
+    Only metadata are read. Images are downloaded and warped when their pixels are asked for.
+
+    Parameters
+    ----------
+    dataset_id
+        Id of the section dataset.
+    resolution
+        Microns between grid points in the section plane, above 0.
+    tier
+        Image tier: how many times each side of the source image is halved. ``"auto"`` takes,
+        for each section, the coarsest tier whose pixel, measured in reference microns along
+        its longer axis, is not larger than a grid step. No section is read past its last tier.
+    view
+        ``"image"``, ``"projection"``, ``"expression"`` (Allen's coloured heat map), or
+        ``"expression_mask"`` (its grey levels: one value a pixel, no ``channel`` dimension).
+        A section without an expression mask is left out of the expression views.
+    mapping
+        ``"oblique"``: each section is sampled on its own tilted plane, so that both in-plane
+        coordinates of the grid are exact. ``"parallel"``: on a plane of constant p (or r, or
+        i), the approximation of `atldld.sync.get_parallel_transform`. Neither makes the slice
+        coordinate right for every pixel of a tilted section: it stands for the section.
+    detection_xy
+        What gives a section its slice coordinate. None: where its plane meets the middle line
+        of the space, which is even and strictly monotone. ``(x, y)``: the place of that
+        full-resolution pixel. ``"center"``: the place of the middle of the image.
+    region
+        ``{"p": (low, high), "i": ..., "r": ...}`` in microns, ends included: cuts the grid,
+        and the sections by their slice coordinate, before anything is chunked.
+    interpolation
+        ``"nearest"``, ``"linear"``, ``"cubic"`` or ``"area"``; ``"auto"`` is linear, but area
+        where a grid step spans more than 1.5 source pixels.
+    masked
+        Whether to give float32 with NaN where nothing is covered, for arithmetic: uint8 wraps,
+        and a fill value enters a mean.
+    fill_value
+        Value where nothing is covered, with ``masked=False``: by default 255 for bright field,
+        0 for fluorescence and expression.
+    chunks
+        ``"auto"``: as many whole sections as fit into 16 MiB, at most 8; a larger plane is
+        split into pieces of at most 16 MiB. A dict as in xarray. None: no dask; the array is
+        read when it is indexed.
+    reference_space
+        ``"native"``, or 9 or 10: r of the other space is ``11350 - r``.
+    on_error
+        ``"raise"``; ``"fill"`` is not available in this version.
+    source
+        Where data come from: None, the service of ``set_options(api_url=...)``; the base URL of
+        a service; or a `Source`.
+
+    Returns
+    -------
+    xarray.DataArray
+        uint8 (or float32), dims ``(section, y, x, channel)``, sections in ascending order of
+        slice coordinate. Coronal: section along p, y along i, x along r. Sagittal: r, i, p.
+        Transverse: i, p, r. Grid points sit at whole multiples of `resolution` from 0.
+        Coordinates: ``section`` (number), ``y``, ``x``, ``p``, ``i``, ``r`` in microns, and
+        on ``section`` also ``image_id``, ``tier`` and ``microns_per_pixel`` (of that tier).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option cannot be used, before anything is read.
+    DatasetNotFoundError
+        If there is no such dataset.
+    RegistrationError
+        If the dataset has no usable place in reference space, or nothing to show.
+    APIError
+        If the service does not answer as it should.
+
+    See Also
+    --------
+    open_dataset : The same with expression and coverage beside the image.
+
+    Examples
+    --------
+    >>> import atldld
+    >>> from atldld.testing import AllenServer, phantom_dataset
+    >>> with AllenServer([phantom_dataset(dataset_id=1001, plane="sagittal")]) as server:
+    ...     sections = atldld.open_dataarray(1001, resolution=100, source=server.url)
+    ...     section = sections.sel(r=3365, method="nearest").compute()
+    >>> section.dims
+    ('y', 'x', 'channel')
+    >>> section.sizes["y"], section.sizes["x"]
+    (80, 132)
+    """
+    opening = _open(
+        dataset_id,
+        source,
+        resolution=resolution,
+        tier=tier,
+        view=view,
+        mapping=mapping,
+        detection_xy=detection_xy,
+        region=region,
+        interpolation=interpolation,
+        masked=masked,
+        fill_value=fill_value,
+        chunks=chunks,
+        reference_space=reference_space,
+        on_error=on_error,
+    )
+    return opening.dataset({"image": opening.pixels(opening.request.view)})["image"]
+
+
+def open_dataset(
+    dataset_id: int,
+    *,
+    include_expression: bool = False,
+    resolution: float = 25,
+    tier: int | Literal["auto"] = "auto",
+    view: View = "image",
+    mapping: Literal["oblique", "parallel"] = "oblique",
+    detection_xy: tuple[float, float] | Literal["center"] | None = None,
+    region: Mapping[str, tuple[float, float]] | None = None,
+    interpolation: Literal["auto", "nearest", "linear", "cubic", "area"] = "auto",
+    masked: bool = False,
+    fill_value: int | None = None,
+    chunks: Literal["auto"] | Mapping[str, Any] | None = "auto",
+    reference_space: Literal["native", 9, 10] = "native",
+    on_error: Literal["raise", "fill"] = "raise",
+    source: str | Source | None = None,
+) -> xr.Dataset:
+    """Open a section dataset as a lazy Dataset in reference space.
+
+    Only metadata are read. The options are those of `open_dataarray`, and one more.
+
+    Parameters
+    ----------
+    dataset_id
+        Id of the section dataset.
+    include_expression
+        Whether to add Allen's coloured expression heat map as ``expression``. A section that
+        has none is filled there (NaN if masked), and ``has_expression`` is False for it.
+    resolution, tier, view, mapping, detection_xy, region, interpolation, masked, fill_value
+        See `open_dataarray`.
+    chunks, reference_space, on_error, source
+        See `open_dataarray`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``image`` as from `open_dataarray`; ``expression`` if asked for; ``covered (section,
+        y, x)``, bool, lazily computed from the matrices without any download: whether the
+        point lies within ``[0, width - 1] x [0, height - 1]`` of the section's full-resolution
+        pixels.
+
+    Raises
+    ------
+    ValueError, TypeError, DatasetNotFoundError, RegistrationError, APIError
+        As `open_dataarray`.
+
+    Examples
+    --------
+    >>> import atldld
+    >>> from atldld.testing import AllenServer, phantom_dataset
+    >>> with AllenServer([phantom_dataset(dataset_id=1001)]) as server:
+    ...     both = atldld.open_dataset(1001, include_expression=True, source=server.url)
+    >>> list(both)
+    ['image', 'expression', 'covered']
+    """
+    if not isinstance(include_expression, bool):
+        raise TypeError(f"include_expression is {include_expression!r}; it must be True or False")
+    opening = _open(
+        dataset_id,
+        source,
+        resolution=resolution,
+        tier=tier,
+        view=view,
+        mapping=mapping,
+        detection_xy=detection_xy,
+        region=region,
+        interpolation=interpolation,
+        masked=masked,
+        fill_value=fill_value,
+        chunks=chunks,
+        reference_space=reference_space,
+        on_error=on_error,
+    )
+    variables = {"image": opening.pixels(opening.request.view)}
+    if include_expression:
+        variables["expression"] = opening.pixels("expression")
+    variables["covered"] = opening.coverage()
+    return opening.dataset(variables, has_expression=include_expression)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opening:
+    """A dataset, where it comes from, and how it was asked for."""
+
+    request: Request
+    source: Source
+    dataset_record: SectionDataset
+    sampling: Sampling
+    reference_space: int | None
+    carried: options.Carried
+
+    def pixels(self, view: View) -> xr.Variable:
+        """Return one view of all sections as a lazy variable."""
+        record = self.dataset_record
+        sampling = replace(self.sampling, view=view)
+        array = SectionArray(sampling, self.source, self._fill(view), self.carried)
+        attrs: dict[str, Any] = self._attributes()
+        attrs["view"] = view
+        attrs["long_name"] = " ".join([*record.genes, view.replace("_", " ")])
+        if not self.request.masked:
+            attrs["value_where_not_covered"] = int(array.fill_value)
+        return self._lazy(array, _DIMS[: len(array.shape)], attrs)
+
+    def coverage(self) -> xr.Variable:
+        """Return where the sections cover the grid as a lazy variable."""
+        attrs = {"long_name": "covered by the section image"}
+        return self._lazy(CoverageArray(self.sampling), _DIMS[:3], attrs)
+
+    def dataset(
+        self, variables: dict[str, xr.Variable], *, has_expression: bool = False
+    ) -> xr.Dataset:
+        """Return variables with the coordinates of the sections."""
+        coords = self._coordinates()
+        if has_expression:
+            flags = xr.Variable(
+                DIM, self.sampling.table.has_expression, {"long_name": "has an expression mask"}
+            )
+            coords = xr.Coordinates(
+                {**coords.variables, "has_expression": flags}, indexes=dict(coords.xindexes)
+            )
+        return xr.Dataset(variables, coords=coords, attrs=self._attributes())
+
+    def _fill(self, view: View) -> float:
+        if self.request.masked:
+            return math.nan
+        if self.request.fill_value is not None:
+            return self.request.fill_value
+        return 255 if view == "image" and not self.dataset_record.fluorescent else 0
+
+    def _attributes(self) -> dict[str, Any]:
+        return attributes(
+            self.dataset_record,
+            reference_space=self.reference_space,
+            mapping=self.request.mapping,
+            resolution=self.request.resolution,
+            source=self.source.name,
+        )
+
+    def _lazy(
+        self, array: SectionArray | CoverageArray, dims: tuple[str, ...], attrs: dict[str, Any]
+    ) -> xr.Variable:
+        sizes = chunk_sizes(
+            "auto" if self.request.chunks is None else self.request.chunks,
+            _DIMS,
+            (*array.shape, *(1,) * (4 - len(array.shape))),
+            array.dtype.itemsize,
+        )
+        sizes = {dim: sizes[dim] for dim in dims}
+        variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs)
+        if self.request.chunks is None:
+            variable.encoding["preferred_chunks"] = sizes
+            return variable
+        from dask.tokenize import tokenize
+
+        return variable.chunk(sizes, name=f"atldld-{tokenize(array)}", inline_array=False)
+
+    def _coordinates(self) -> xr.Coordinates:
+        table, grid, plane = self.sampling.table, self.sampling.grid, self.dataset_record.plane
+        along, rows, columns = plane.axes
+        where = frame(self.dataset_record, self.reference_space)
+        space = -1 if self.reference_space is None else self.reference_space
+        of_tier = table.microns_per_pixel * 2.0**self.sampling.tiers
+        variables = {
+            DIM: xr.Variable(DIM, table.section_number, {"long_name": "section number"}),
+            along: xr.Variable(DIM, table.slice_coordinate, _microns(along)),
+            "image_id": xr.Variable(DIM, table.image_id, {"long_name": "section image id"}),
+            "tier": xr.Variable(DIM, self.sampling.tiers.astype(np.int64), {"long_name": "tier"}),
+            "microns_per_pixel": xr.Variable(
+                DIM,
+                of_tier,
+                {"long_name": "reference microns per pixel of the tier", "units": "µm"},
+            ),
+            "y": xr.Variable("y", grid.y.microns, _microns(rows)),
+            "x": xr.Variable("x", grid.x.microns, _microns(columns)),
+            rows: xr.Variable("y", grid.y.microns, _microns(rows)),
+            columns: xr.Variable("x", grid.x.microns, _microns(columns)),
+            GUARD: xr.Variable((), space, {"long_name": "reference space", "frame": where}),
+        }
+        # What must agree before sections are matched by identity: the dataset, and what gives
+        # them their slice coordinate.
+        stack = f"dataset {self.dataset_record.id} ({where}"
+        if self.request.detection_xy is not None:
+            stack += f", detection_xy={self.request.detection_xy}"
+        indexes: dict[Any, xr.Index] = {
+            DIM: SectionIndex(table.section_number, table.image_id, f"{stack})"),
+            GUARD: GuardIndex(GUARD, where),
+        }
+        plain = {name: variables.pop(name) for name in ("y", "x")}
+        if self.sampling.channels:
+            plain["channel"] = xr.Variable("channel", np.array(CHANNELS))
+        default = xr.Coordinates(plain)
+        return xr.Coordinates(
+            {**variables, **default.variables}, indexes={**indexes, **default.xindexes}
+        )
+
+
+def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Opening:
+    request = Request.checked(dataset_id, **wanted)
+    origin = source_from(source)
+    record = origin.dataset(request.dataset_id)
+    if record.failed:
+        warnings.warn(
+            f"dataset {record.id} failed quality control at the Allen Institute",
+            AtldldWarning,
+            stacklevel=3,
+        )
+    space, flip = _target_space(record, request)
+    table = tabulate(record, mapping=request.mapping, detection_xy=request.detection_xy, flip=flip)
+    table = _cut_sections(_showing(table, record, request.view), record, request)
+    grid = cut_grid(section_grid(record, request.resolution), record.plane, request.region)
+    sampling = Sampling(
+        dataset_id=record.id,
+        table=table,
+        grid=grid,
+        tiers=choose_tiers(
+            request.tier, table.microns_per_pixel, table.tier_count, request.resolution
+        ),
+        view=request.view,
+        interpolation=request.interpolation,
+    )
+    return _Opening(request, origin, record, sampling, space, options.carry())
+
+
+def _target_space(record: SectionDataset, request: Request) -> tuple[int | None, bool]:
+    native, wanted = record.reference_space, request.reference_space
+    if wanted in ("native", native):
+        return native, False
+    if not can_flip(native, cast(int, wanted)):
+        raise ValueError(
+            f"dataset {record.id} lies in reference space {native}; only 9 and 10 can be turned "
+            "into each other: use reference_space='native'"
+        )
+    return cast(int, wanted), True
+
+
+def _showing(table: SectionTable, record: SectionDataset, view: View) -> SectionTable:
+    """Leave out the sections that have nothing to show in an expression view."""
+    if not view.startswith("expression") or table.has_expression.all():
+        return table
+    if not table.has_expression.any():
+        raise RegistrationError(
+            f"dataset {record.id}: no section image has an expression mask (expression_path is "
+            "null); use view='image'"
+        )
+    missing = ", ".join(map(str, table.image_id[~table.has_expression]))
+    warnings.warn(
+        f"dataset {record.id}: sections without an expression mask left out, images {missing}",
+        AtldldWarning,
+        stacklevel=4,
+    )
+    return table.take(table.has_expression)
+
+
+def _cut_sections(table: SectionTable, record: SectionDataset, request: Request) -> SectionTable:
+    axis = AXES[record.plane.section]
+    if axis not in request.region:
+        return table
+    low, high = request.region[axis]
+    inside = (table.slice_coordinate >= low) & (table.slice_coordinate <= high)
+    if not inside.any():
+        raise ValueError(
+            f"region {axis}=({low:g}, {high:g}) holds no section of dataset {record.id}; they lie "
+            f"from {table.slice_coordinate[0]:.1f} to {table.slice_coordinate[-1]:.1f} microns"
+        )
+    return table.take(inside)
+
+
+def _microns(axis: str) -> dict[str, str]:
+    return {"long_name": f"{axis} ({_AXIS_NAMES[axis]})", "units": "µm"}

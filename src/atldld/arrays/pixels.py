@@ -1,0 +1,76 @@
+"""Images as arrays: fetched from a source, decoded strictly, fetched again if damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ..errors import ImageError
+from ..model.read import ImageRead
+from ..sampling.decode import Pixels, decode
+from ..source.pool import fetch_ahead
+from ..source.protocol import Source
+
+
+def pixels_ahead(source: Source, reads: Iterable[ImageRead]) -> Iterator[tuple[ImageRead, Pixels]]:
+    """Yield images in the order asked, decoded one at a time, downloaded ahead.
+
+    What waits ahead are bytes; an image is decoded when its turn comes, so that no more than
+    one is held here.
+
+    Parameters
+    ----------
+    source
+        Where the images come from.
+    reads
+        Which images.
+
+    Yields
+    ------
+    read, pixels
+        uint8, shape (height, width, 3), or (height, width) for ``"expression_mask"``.
+
+    Raises
+    ------
+    ImageError
+        If an image cannot be had, or is damaged even when fetched again.
+    """
+    for read, body in fetch_ahead(source, reads):
+        yield read, _decoded(source, read, body)
+
+
+def pixels(source: Source, read: ImageRead) -> Pixels:
+    """Return one image; see `pixels_ahead`."""
+    return _decoded(source, read, source.image(read))
+
+
+def _decoded(source: Source, read: ImageRead, body: bytes) -> Pixels:
+    try:
+        return _strictly(source, read, body)
+    except ImageError:
+        # A file damaged inside passes every check but this one: the copy that is kept may be
+        # the damaged one.
+        source.discard(read)
+        return _strictly(source, read, source.image(read))
+
+
+def _strictly(source: Source, read: ImageRead, body: bytes) -> Pixels:
+    try:
+        found = decode(body, grey=read.view == "expression_mask")
+    except ValueError as error:
+        raise _damaged(source, read, str(error)) from error
+    height, width = found.shape[:2]
+    if (width, height) != read.size:
+        wanted = "{} x {}".format(*read.size)
+        raise _damaged(source, read, f"it is {width} x {height} pixels; {wanted} were expected")
+    return found
+
+
+def _damaged(source: Source, read: ImageRead, reason: str) -> ImageError:
+    return ImageError(
+        reason,
+        image_id=read.image_id,
+        dataset_id=read.dataset_id,
+        section_number=read.section_number,
+        url=source.url(read),
+        window=None if read.window is None else read.window.box,
+    )

@@ -1,0 +1,145 @@
+"""The sections of a dataset as numpy columns: what a lazy array carries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .affine import Array, Mapping, pixel_microns, plane_affines, slice_coordinates
+from .dataset import SectionDataset
+from .grid import footprint
+from .space import P56_MIDDLE, extent, flip_matrix
+
+_Integer = TypeVar("_Integer", bound=np.signedinteger[Any])
+Detection = tuple[float, float] | Literal["center"] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SectionTable:
+    """Sections in ascending order of slice coordinate (ties by image id), n rows.
+
+    Parameters
+    ----------
+    image_id, section_number
+        Shape (n,), int64.
+    slice_coordinate
+        Shape (n,), float64: the one p, i or r (by plane) that stands for the section, microns.
+    width, height, x, y
+        Shape (n,), int32: the section on its slide, full-resolution pixels.
+    tier_count
+        Shape (n,), int16.
+    microns_per_pixel
+        Shape (n,), float64: reference microns that a full-resolution pixel spans along its
+        longer axis.
+    has_expression
+        Shape (n,), bool.
+    affine
+        Shape (n, 2, 3), float64: from (column microns, row microns, 1) of the plane to
+        full-resolution x, y.
+    """
+
+    image_id: npt.NDArray[np.int64]
+    section_number: npt.NDArray[np.int64]
+    slice_coordinate: Array
+    width: npt.NDArray[np.int32]
+    height: npt.NDArray[np.int32]
+    x: npt.NDArray[np.int32]
+    y: npt.NDArray[np.int32]
+    tier_count: npt.NDArray[np.int16]
+    microns_per_pixel: Array
+    has_expression: npt.NDArray[np.bool_]
+    affine: Array
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> SectionTable:
+        """Return the sections of some rows (positions, or one truth value a row)."""
+        return SectionTable(
+            **{field.name: getattr(self, field.name)[rows] for field in fields(self)}
+        )
+
+
+def tabulate(
+    dataset: SectionDataset,
+    *,
+    mapping: Mapping = "oblique",
+    detection_xy: Detection = None,
+    flip: bool = False,
+) -> SectionTable:
+    """Put the sections of a dataset into columns, each with its affine and slice coordinate.
+
+    Parameters
+    ----------
+    dataset
+        The dataset.
+    mapping
+        See `plane_affines`.
+    detection_xy
+        What gives a section its slice coordinate: None, where its plane meets the middle line
+        of the space; ``(x, y)``, the place of a full-resolution pixel; ``"center"``, the place
+        of the middle of its image.
+    flip
+        Whether r is counted in the other one of spaces 9 and 10, as ``11350 - r``.
+    """
+    images = dataset.images
+    trv, tvr = dataset.matrix("trv"), dataset.matrix("tvr")
+    if flip:
+        trv, tvr = trv @ flip_matrix(), (flip_matrix() @ np.vstack([tvr, [0, 0, 0, 1]]))[:3]
+    image_id, number = (
+        _column(dataset, "id", np.int64),
+        _column(dataset, "section_number", np.int64),
+    )
+    width, height = _column(dataset, "width", np.int32), _column(dataset, "height", np.int32)
+    tsv = np.array([image.tsv for image in images], dtype=np.float64)
+    tvs = np.array([image.tvs for image in images], dtype=np.float64)
+    z = np.asarray(number * dataset.section_thickness, dtype=np.float64)
+    plane = dataset.plane
+    if detection_xy is None:
+        coordinate = slice_coordinates(trv, z, plane, _middle(dataset))
+    else:
+        x, y = ((width - 1) / 2, (height - 1) / 2) if detection_xy == "center" else detection_xy
+        pixel = np.stack(np.broadcast_arrays(x, y, np.ones(len(images))), axis=-1)
+        stack = np.concatenate([np.einsum("nij,nj->ni", tsv, pixel), z[:, None]], axis=1)
+        coordinate = stack @ tvr[plane.section, :3] + tvr[plane.section, 3]
+    table = SectionTable(
+        image_id=image_id,
+        section_number=number,
+        slice_coordinate=coordinate,
+        width=width,
+        height=height,
+        x=_column(dataset, "x", np.int32),
+        y=_column(dataset, "y", np.int32),
+        tier_count=_column(dataset, "tier_count", np.int16),
+        microns_per_pixel=pixel_microns(tsv, tvr).max(axis=-1),
+        has_expression=np.array([image.has_expression for image in images], dtype=bool),
+        affine=plane_affines(tvs, trv, z, coordinate, plane, mapping),
+    )
+    table = table.take(np.lexsort([image_id, coordinate]))
+    return replace(table, slice_coordinate=_told_apart(table.slice_coordinate))
+
+
+def _column(dataset: SectionDataset, name: str, dtype: type[_Integer]) -> npt.NDArray[_Integer]:
+    return np.array([getattr(image, name) for image in dataset.images], dtype=dtype)
+
+
+def _told_apart(ascending: Array) -> Array:
+    """Return equal coordinates one rounding step apart, so that each names one section.
+
+    Two images with one section number lie on one plane; without this, no label-based selection
+    could tell them apart.
+    """
+    out = ascending.copy()
+    for place in np.flatnonzero(np.diff(ascending) == 0):
+        out[place + 1] = np.nextafter(out[place], np.inf)
+    return out
+
+
+def _middle(dataset: SectionDataset) -> tuple[float, ...]:
+    if extent(dataset.reference_space) is not None:
+        return P56_MIDDLE
+    low, high = footprint(dataset)
+    return tuple((low + high) / 2)

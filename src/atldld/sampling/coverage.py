@@ -1,0 +1,118 @@
+"""Which grid points a section covers: arithmetic on its affine and its size alone.
+
+A grid point is covered when it falls within ``[0, width - 1] x [0, height - 1]`` of the
+section's full-resolution pixels. That region is convex, so that each grid row is covered from
+one column to another, and two numbers a row say all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..model.affine import Array
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coverage:
+    """The covered columns of some grid rows.
+
+    Parameters
+    ----------
+    rows
+        Shape (m,): numbers of the rows.
+    first, last
+        Shape (m,): first and last covered column of each row within the columns asked about;
+        ``first > last`` where there is none.
+    asked
+        First and last column asked about.
+    """
+
+    rows: Indices
+    first: Indices
+    last: Indices
+    asked: tuple[int, int]
+
+    @property
+    def any(self) -> bool:
+        """Whether any point is covered."""
+        return bool((self.first <= self.last).any())
+
+    @property
+    def all(self) -> bool:
+        """Whether every point of the rows and columns asked about is covered."""
+        low, high = self.asked
+        return bool((self.first <= low).all() and (self.last >= high).all())
+
+    def mask(self, columns: Indices) -> npt.NDArray[np.bool_]:
+        """Return the truth of each row and each of `columns`, shape (m, len(columns))."""
+        return np.asarray(
+            (columns >= self.first[:, None]) & (columns <= self.last[:, None]), dtype=bool
+        )
+
+    def ends(self) -> Array:
+        """Return the (column, row) of the first and last covered point of each row, (2, k)."""
+        some = self.first <= self.last
+        columns = np.concatenate([self.first[some], self.last[some]])
+        return np.stack([columns, np.tile(self.rows[some], 2)]).astype(np.float64)
+
+
+def coverage(affine: Array, size: tuple[int, int], rows: Indices, columns: Indices) -> Coverage:
+    """Return which grid points a section covers.
+
+    Parameters
+    ----------
+    affine
+        Shape (2, 3): from (column number, row number, 1) to full-resolution x, y.
+    size
+        Width and height of the section in full-resolution pixels.
+    rows
+        Numbers of the rows asked about, in any order.
+    columns
+        Numbers of the columns asked about; all between the least and the greatest count.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = coverage(np.array([[2.0, 0, -3], [0, 2.0, 0]]), (8, 4), np.arange(3), np.arange(9))
+    >>> found.mask(np.arange(9)).astype(int)
+    array([[0, 0, 1, 1, 1, 1, 0, 0, 0],
+           [0, 0, 1, 1, 1, 1, 0, 0, 0],
+           [0, 0, 0, 0, 0, 0, 0, 0, 0]])
+    """
+    low, high = (int(columns.min()), int(columns.max())) if len(columns) else (0, -1)
+    first = np.full(len(rows), low, dtype=np.int64)
+    last = np.full(len(rows), high, dtype=np.int64)
+    for (slope, per_row, shift), side in zip(affine, size, strict=True):
+        start = per_row * rows + shift
+        least, most = _within(slope, start, side - 1.0, low, high)
+        first, last = np.maximum(first, least), np.minimum(last, most)
+    return Coverage(rows, first, last, (low, high))
+
+
+def _within(
+    slope: float, start: Array, limit: float, low: int, high: int
+) -> tuple[Indices, Indices]:
+    """Return the first and last column u in [low, high] with ``0 <= slope*u + start <= limit``."""
+    if slope == 0:
+        inside = (start >= 0) & (start <= limit)
+        return np.where(inside, low, high + 1), np.where(inside, high, low - 1)
+    ends = np.stack([-start / slope, (limit - start) / slope])
+    if slope < 0:
+        ends = ends[::-1]
+    # Clipped one beyond, so that an end that is far away stays an integer and stays outside.
+    first = np.ceil(np.clip(ends[0], low - 1, high + 1)).astype(np.int64)
+    last = np.floor(np.clip(ends[1], low - 1, high + 1)).astype(np.int64)
+
+    def covered(u: Indices) -> npt.NDArray[np.bool_]:
+        value = slope * u + start
+        return np.asarray((value >= 0) & (value <= limit))
+
+    # The division rounds: whether a point on the border is in is for the product to say.
+    first = np.where(covered(first - 1), first - 1, np.where(covered(first), first, first + 1))
+    last = np.where(covered(last + 1), last + 1, np.where(covered(last), last, last - 1))
+    return first, last

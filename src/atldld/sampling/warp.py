@@ -1,0 +1,252 @@
+"""A section image onto grid points, with one affine and no displacement field.
+
+The grid is worked off in square tiles on a fixed lattice of grid numbers, each from its own box
+of source pixels. Both follow from the affine alone, never from what was asked for, so that a
+grid point has one value to the last bit, however it is selected and chunked. A box is also
+small: that keeps OpenCV's single-precision coordinates good to a thousandth of a pixel, and
+away from its limit of 32767 pixels a side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..model.affine import Array
+from ..model.read import Window
+from .coverage import Coverage, Indices
+from .decode import Pixels
+from .reads import Interpolation, reach_pixels, span, step_pixels
+
+_LARGEST_TILE = 512
+_LARGEST_BOX = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A rectangle of grid numbers that is warped at once.
+
+    Parameters
+    ----------
+    row, column
+        First row and column number.
+    height, width
+        Its rows and columns.
+    """
+
+    row: int
+    column: int
+    height: int
+    width: int
+
+
+def tile_side(affine: Array) -> int:
+    """Return the side of the tiles of a section, in grid points: a power of two up to 512.
+
+    Chosen so that the source box of a tile stays near 2048 pixels a side at most.
+    """
+    fitting = _LARGEST_BOX / max(step_pixels(affine), 1e-9)
+    return int(2 ** np.clip(math.floor(math.log2(fitting)), 0, round(math.log2(_LARGEST_TILE))))
+
+
+def warp(
+    pixels: Pixels,
+    window: Window,
+    size: tuple[int, int],
+    affine: Array,
+    covered: Coverage,
+    columns: Indices,
+    bounds: tuple[tuple[int, int], tuple[int, int]],
+    interpolation: Interpolation,
+    fill: float,
+    out: npt.NDArray[Any],
+) -> None:
+    """Sample a section image at grid points, and put `fill` where it does not cover them.
+
+    Parameters
+    ----------
+    pixels
+        uint8, shape (window height, window width[, 3]): part of a tier image.
+    window
+        Where `pixels` lie in the tier; at least what `reads.needed_window` says.
+    size
+        Width and height of the whole tier image in pixels.
+    affine
+        Shape (2, 3): from (column number, row number, 1) to pixels of the tier, integer values
+        at pixel centres.
+    covered
+        The covered columns of the rows to sample, ``covered.rows``.
+    columns
+        Numbers of the columns to sample, in any order.
+    bounds
+        First, and one past the last, row number and column number of the uncut grid.
+    interpolation
+        ``"nearest"``, ``"linear"``, ``"cubic"`` or ``"area"``. ``"area"`` averages over a grid
+        step: the source is first shrunk by the whole number of pixels that a step spans (a box
+        mean; one pass over the pixels), then sampled linearly twice a step along either axis
+        and averaged.
+    fill
+        Value of grid points that are not covered.
+    out
+        Shape (rows, columns[, 3]), uint8 or float32: written in place, all of it.
+
+    Notes
+    -----
+    Points near the border take the nearest pixel where a kernel reaches beyond the image; no
+    fill is blended in.
+    """
+    if not covered.any:
+        out[...] = fill
+        return
+    side = tile_side(affine)
+    for tile, in_rows, in_columns in _tiles(covered, columns, bounds, side):
+        box = _box(tile, affine, size, interpolation)
+        rows = covered.rows[in_rows] - tile.row
+        picked = columns[in_columns] - tile.column
+        sampled = _sample(_cut(pixels, window, box), box, affine, tile, interpolation)
+        place = np.ix_(in_rows, in_columns)
+        if _is_run(rows) and _is_run(picked) and _is_run(in_rows) and _is_run(in_columns):
+            sampled = sampled[rows[0] : rows[-1] + 1, picked[0] : picked[-1] + 1]
+            out[in_rows[0] : in_rows[-1] + 1, in_columns[0] : in_columns[-1] + 1] = sampled
+        else:
+            out[place] = sampled[np.ix_(rows, picked)]
+    if not covered.all:
+        out[~covered.mask(columns)] = fill
+
+
+def _tiles(
+    covered: Coverage, columns: Indices, bounds: tuple[tuple[int, int], tuple[int, int]], side: int
+) -> Iterator[tuple[Tile, npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """Yield the tiles that hold covered points, with the places of their rows and columns."""
+    in_columns = list(_groups(columns, side))
+    for row_number, in_rows in _groups(covered.rows, side):
+        some = covered.first[in_rows] <= covered.last[in_rows]
+        if not some.any():
+            continue
+        first = int(covered.first[in_rows][some].min())
+        last = int(covered.last[in_rows][some].max())
+        top, bottom = _clipped(row_number, side, bounds[0])
+        for column_number, places in in_columns:
+            left, right = _clipped(column_number, side, bounds[1])
+            if last < left or first >= right:
+                continue
+            yield Tile(top, left, bottom - top, right - left), in_rows, places
+
+
+def _groups(numbers: Indices, side: int) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+    """Yield each tile number and the places of the grid numbers that lie in it."""
+    tiles = numbers // side
+    for tile in np.unique(tiles):
+        yield int(tile), np.flatnonzero(tiles == tile)
+
+
+def _clipped(number: int, side: int, bounds: tuple[int, int]) -> tuple[int, int]:
+    return max(number * side, bounds[0]), min((number + 1) * side, bounds[1])
+
+
+def _is_run(numbers: npt.NDArray[np.integer[Any]]) -> bool:
+    return len(numbers) == 1 or bool((np.diff(numbers) == 1).all())
+
+
+def _box(tile: Tile, affine: Array, size: tuple[int, int], interpolation: Interpolation) -> Window:
+    """Return the source pixels that a tile may touch, cut to the image, on the shrink lattice."""
+    corners = np.array(
+        [
+            [tile.column, tile.column + tile.width - 1] * 2,
+            [tile.row] * 2 + [tile.row + tile.height - 1] * 2,
+        ],
+        dtype=np.float64,
+    )
+    x, y = affine[:, :2] @ corners + affine[:, 2:]
+    reach = reach_pixels(interpolation, affine)
+    unit = _shrink(affine) if interpolation == "area" else 1
+    edges = []
+    for values, length in ((x, size[0]), (y, size[1])):
+        first, past = span(values, reach, length)
+        edges.append((first // unit * unit, min(-(-past // unit) * unit, length)))
+    (left, right), (top, bottom) = edges
+    return Window(left, top, right - left, bottom - top)
+
+
+def _cut(pixels: Pixels, window: Window, box: Window) -> Pixels:
+    """Return the pixels of a box; those outside the window are not needed and come as zeros."""
+    left, top = max(window.left, box.left), max(window.top, box.top)
+    right, bottom = min(window.right, box.right), min(window.bottom, box.bottom)
+    part = pixels[top - window.top : bottom - window.top, left - window.left : right - window.left]
+    if window.holds(box):
+        return part
+    whole = np.zeros((box.height, box.width, *pixels.shape[2:]), dtype=np.uint8)
+    if left < right and top < bottom:
+        whole[top - box.top : bottom - box.top, left - box.left : right - box.left] = part
+    return whole
+
+
+def _shrink(affine: Array) -> int:
+    """Return by how many whole pixels a source is shrunk before it is averaged over a step."""
+    steps = math.hypot(affine[0, 0], affine[1, 0]), math.hypot(affine[0, 1], affine[1, 1])
+    return max(math.floor(min(steps)), 1)
+
+
+def _sample(
+    source: Pixels, box: Window, affine: Array, tile: Tile, interpolation: Interpolation
+) -> Pixels:
+    import cv2
+
+    onto = affine.copy()
+    onto[:, 2] += affine[:, 0] * tile.column + affine[:, 1] * tile.row
+    onto[:, 2] -= (box.left, box.top)
+    if interpolation != "area":
+        kernel = {
+            "nearest": cv2.INTER_NEAREST,
+            "linear": cv2.INTER_LINEAR,
+            "cubic": cv2.INTER_CUBIC,
+        }[interpolation]
+        return _warp_affine(source, onto, (tile.width, tile.height), kernel)
+    unit = _shrink(affine)
+    source = _shrunk(source, unit)
+    # Pixel k of the shrunk source is the mean of `unit` pixels, centred on their middle.
+    onto[:, 2] -= (unit - 1) / 2
+    onto /= unit
+    # Two samples a step and axis, a quarter of a step to either side of the grid point.
+    onto[:, 2] -= (onto[:, 0] + onto[:, 1]) / 4
+    onto[:, :2] /= 2
+    twice = _warp_affine(source, onto, (2 * tile.width, 2 * tile.height), cv2.INTER_LINEAR)
+    return np.asarray(
+        cv2.resize(twice, (tile.width, tile.height), interpolation=cv2.INTER_AREA), dtype=np.uint8
+    )
+
+
+def _warp_affine(source: Pixels, onto: Array, size: tuple[int, int], kernel: int) -> Pixels:
+    import cv2
+
+    return np.asarray(
+        cv2.warpAffine(
+            source,
+            onto,
+            size,
+            flags=kernel | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        ),
+        dtype=np.uint8,
+    )
+
+
+def _shrunk(source: Pixels, unit: int) -> Pixels:
+    """Return the mean of each square of `unit` pixels; a rest at the far border is completed."""
+    import cv2
+
+    if unit == 1:
+        return source
+    height, width = source.shape[:2]
+    rest_y, rest_x = -height % unit, -width % unit
+    if rest_y or rest_x:
+        source = np.asarray(
+            cv2.copyMakeBorder(source, 0, rest_y, 0, rest_x, cv2.BORDER_REPLICATE), dtype=np.uint8
+        )
+    size = source.shape[1] // unit, source.shape[0] // unit
+    return np.asarray(cv2.resize(source, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
