@@ -1,0 +1,391 @@
+"""Options of a process, and how a task carries those of its opening to workers.
+
+Each option is, in this order: what `set_options` was given, the environment variable
+``ATLDLD_<NAME>``, the default. They hold for a whole process, dask's threads included, and are
+looked up when they are needed.
+
+A lazy array takes the options of its opening along as a `Carried`. In the process that made it
+they count for nothing: there the options of the moment hold. In another process they stand
+between the defaults and what that process sets for itself.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+DEFAULT_API_URL: Final = "https://api.brain-map.org/api/v2"
+
+MOST_CONNECTIONS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What holds at one moment.
+
+    Parameters
+    ----------
+    cache_dir
+        Folder of downloaded files.
+    max_connections
+        How many requests the process may have under way at once.
+    timeout
+        Seconds that one try of a request may take, from connecting to the last byte.
+    retries
+        How often a request is tried again. All tries and pauses of a request together take at
+        most ``timeout * (retries + 1)`` seconds.
+    api_url
+        Base URL of the service that is used where no source is named.
+    progress
+        Whether to show progress; None decides by the terminal.
+    """
+
+    cache_dir: Path
+    max_connections: int = 8
+    timeout: float = 60.0
+    retries: int = 4
+    api_url: str = DEFAULT_API_URL
+    progress: bool | None = None
+
+
+class _Unchanged:
+    def __repr__(self) -> str:
+        return "<unchanged>"
+
+
+_UNCHANGED: Final[Any] = _Unchanged()
+
+
+def set_options(
+    *,
+    cache_dir: str | os.PathLike[str] | None = _UNCHANGED,
+    max_connections: int | None = _UNCHANGED,
+    timeout: float | None = _UNCHANGED,
+    retries: int | None = _UNCHANGED,
+    api_url: str | None = _UNCHANGED,
+    progress: bool | None = _UNCHANGED,
+) -> _Restore:
+    """Set options for this process, or for the time of a ``with`` block.
+
+    They hold for every thread. None gives an option back to its environment variable
+    (``ATLDLD_CACHE_DIR`` and so on) or to its default.
+
+    Parameters
+    ----------
+    cache_dir
+        Folder of downloaded files; by default the user's cache folder for ``atldld``.
+    max_connections
+        How many requests this process may have under way at once, 1 to 256; by default 8.
+    timeout
+        Seconds that one try of a request may take, from connecting to the last byte; by
+        default 60.
+    retries
+        How often a request is tried again after a fault, 0 to 100; by default 4.
+    api_url
+        Base URL of the service that is used where no source is named.
+    progress
+        Whether to show progress; by default where the output is a terminal.
+
+    Returns
+    -------
+    context manager
+        Leaving its ``with`` block brings back what held before the call.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value cannot be used; the message says what could.
+
+    Examples
+    --------
+    >>> from atldld import options, set_options
+    >>> with set_options(timeout=5, retries=1):
+    ...     options.current().timeout
+    5.0
+    """
+    given = {
+        "cache_dir": cache_dir,
+        "max_connections": max_connections,
+        "timeout": timeout,
+        "retries": retries,
+        "api_url": api_url,
+        "progress": progress,
+    }
+    changes = {
+        name: None if value is None else _CHECKS[name](value, name)
+        for name, value in given.items()
+        if value is not _UNCHANGED
+    }
+    return _Restore(_change({name: _chosen_here(value) for name, value in changes.items()}))
+
+
+def current() -> Options:
+    """Return the options that hold here and now.
+
+    Within `using`, in a process other than the one that made the `Carried`, the carried
+    options stand between the defaults and what this process sets for itself.
+    """
+    return _resolved(_in_use.get())
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The options of an opening, on their way to the process that computes.
+
+    Small and picklable. It holds only what was set on purpose: a default, such as the user's
+    cache folder, is looked up where it is needed. It says nothing about what is computed, so
+    it belongs in no token.
+
+    Parameters
+    ----------
+    process
+        Token of the process that made it.
+    chosen
+        Names and values of what was set there.
+    """
+
+    process: str
+    chosen: tuple[tuple[str, Any], ...]
+
+    def options(self) -> Options:
+        """Return the options for a computation in this process."""
+        return _resolved(self)
+
+
+def carry() -> Carried:
+    """Return the options of this moment, to be taken along to workers.
+
+    Examples
+    --------
+    >>> from atldld import options
+    >>> carried = options.carry()
+    >>> with options.set_options(retries=0):
+    ...     carried.options().retries  # still in the process that made it
+    0
+    """
+    chosen = _chosen_values(_in_use.get())
+    return Carried(_process(), tuple(sorted(chosen.items())))
+
+
+@contextmanager
+def using(carried: Carried) -> Iterator[None]:
+    """Let `current` heed carried options, in this thread and for the time of the block."""
+    before = _in_use.set(carried)
+    try:
+        yield
+    finally:
+        _in_use.reset(before)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A value that `set_options` was given, and the process in which that happened."""
+
+    value: Any
+    process: str
+
+
+class _Restore:
+    """Puts back, at the end of a ``with`` block, what a call of `set_options` replaced."""
+
+    def __init__(self, replaced: Mapping[str, _Choice | None]) -> None:
+        self._replaced = replaced
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _change(self._replaced)
+
+
+_choices: dict[str, _Choice] = {}
+"""What `set_options` set; replaced whole, so that readers need no lock."""
+
+_changing = threading.Lock()
+_in_use: ContextVar[Carried | None] = ContextVar("atldld_carried_options", default=None)
+_own_token: tuple[int, str] = (0, "")
+
+
+def _after_fork() -> None:
+    # A thread of the parent may have held the lock at that moment; no thread of the child does.
+    global _changing
+    _changing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _process() -> str:
+    """Return a token of this process, which a fork does not inherit."""
+    global _own_token
+    if _own_token[0] != os.getpid():
+        _own_token = (os.getpid(), uuid.uuid4().hex[:16])
+    return _own_token[1]
+
+
+def _chosen_here(value: Any) -> _Choice | None:
+    return None if value is None else _Choice(value, _process())
+
+
+def _change(changes: Mapping[str, _Choice | None]) -> dict[str, _Choice | None]:
+    """Replace choices (None removes one) and return what they replaced."""
+    global _choices
+    with _changing:
+        replaced = {name: _choices.get(name) for name in changes}
+        merged = {**_choices, **changes}
+        _choices = {name: choice for name, choice in merged.items() if choice is not None}
+    return replaced
+
+
+def _chosen_values(carried: Carried | None) -> dict[str, Any]:
+    """Return everything that was set on purpose, the strongest last."""
+    environment = {
+        name: _from_environment(name, text)
+        for name, text in ((name, os.environ.get(_variable(name))) for name in _CHECKS)
+        if text
+    }
+    if carried is None or carried.process == _process():
+        return {**environment, **{name: choice.value for name, choice in _choices.items()}}
+    # A forked worker inherits what its parent had set by then; that was not set here.
+    here = {name: c.value for name, c in _choices.items() if c.process == _process()}
+    return {**dict(carried.chosen), **environment, **here}
+
+
+def _resolved(carried: Carried | None) -> Options:
+    chosen = _chosen_values(carried)
+    cache_dir = chosen.pop("cache_dir", None) or _default_cache_dir()
+    return replace(Options(cache_dir), **chosen)
+
+
+def _default_cache_dir() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("atldld", appauthor=False)
+
+
+def _variable(name: str) -> str:
+    return f"ATLDLD_{name.upper()}"
+
+
+def _from_environment(name: str, text: str) -> Any:
+    variable = _variable(name)
+    try:
+        value = _PARSERS[name](text.strip())
+    except ValueError:
+        raise ValueError(f"{variable} is {text!r}; {_WANTED[name]}") from None
+    return _CHECKS[name](value, variable)
+
+
+_WANTED = {
+    "cache_dir": "it must be the path of a folder",
+    "max_connections": f"it must be a whole number from 1 to {MOST_CONNECTIONS}",
+    "timeout": "it must be a number of seconds above 0, and at most a day",
+    "retries": "it must be a whole number from 0 to 100",
+    "api_url": f"it must be a URL such as {DEFAULT_API_URL}",
+    "progress": "it must be true or false, or None (in the environment: auto)",
+}
+
+_WORDS = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+def _progress_from_text(text: str) -> bool | None:
+    if text.lower() == "auto":
+        return None
+    try:
+        return _WORDS[text.lower()]
+    except KeyError:
+        raise ValueError(text) from None
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "cache_dir": str,
+    "max_connections": int,
+    "timeout": float,
+    "retries": int,
+    "api_url": str,
+    "progress": _progress_from_text,
+}
+
+
+def _folder(value: Any, name: str) -> Path:
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} is {value!r}; {_WANTED['cache_dir']}")
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise ValueError(f"{name} is {value!r}; {_WANTED['cache_dir']}")
+    return Path(text).expanduser().absolute()
+
+
+def _whole(value: Any, name: str, option: str, least: int, most: int) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}; {_WANTED[option]}")
+    number = operator.index(value)
+    if not least <= number <= most:
+        raise ValueError(f"{name} is {number}; {_WANTED[option]}")
+    return number
+
+
+def _connections(value: Any, name: str) -> int:
+    return _whole(value, name, "max_connections", 1, MOST_CONNECTIONS)
+
+
+def _retries(value: Any, name: str) -> int:
+    return _whole(value, name, "retries", 0, 100)
+
+
+def _seconds(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is {value!r}; {_WANTED['timeout']}")
+    if not 0 < value <= 86_400:
+        raise ValueError(f"{name} is {value}; {_WANTED['timeout']}")
+    return float(value)
+
+
+def _url(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}; {_WANTED['api_url']}")
+    try:
+        parts = urlsplit(value.strip())
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        shown = re.sub(r"//.*@", "//", value)
+        raise ValueError(f"{name} is {shown!r}; {_WANTED['api_url']}")
+    return value.strip()
+
+
+def _progress(value: Any, name: str) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; {_WANTED['progress']}")
+    return value
+
+
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "cache_dir": _folder,
+    "max_connections": _connections,
+    "timeout": _seconds,
+    "retries": _retries,
+    "api_url": _url,
+    "progress": _progress,
+}

@@ -1,0 +1,230 @@
+"""The Allen API as a source: metadata by RMA, images by the image download service."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import APIError, DatasetNotFoundError, ImageError
+from ..model.dataset import SectionDataset
+from ..model.read import VIEWS, ImageRead
+from ..options import Options, current
+from .cache import Cache, image_name
+from .flight import together
+from .jpeg import jpeg_fault, size_limit
+from .rma import Query, Row, condition, fetch_page, fetch_rows, row_url
+from .transport import UnfitBodyError, fetch
+from .urls import base_url, without_credentials
+
+_INCLUDE: Final = (
+    "genes,products,specimen(donor(age)),treatments,alignment3d,equalization,"
+    "section_images(alignment2d)"
+)
+"""All that a dataset is built from, in one row."""
+
+_GREY_LEVELS: Final = "filter=colormap&filterVals=0,1,0,256,0"
+"""The filter that turns the coloured heat map into grey levels; undocumented, but relied on."""
+
+_VIEW_PARAMETERS: Final = {
+    "image": (),
+    "projection": ("view=projection",),
+    "expression": ("view=expression",),
+    "expression_mask": ("view=expression", _GREY_LEVELS),
+}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AllenSource:
+    """An Allen API.
+
+    Small, immutable and picklable; connections and locks are those of the process that it
+    works in. Images are kept in the cache of the options of the moment.
+
+    Parameters
+    ----------
+    base
+        Base URL of the API, such as ``"https://api.brain-map.org/api/v2"``. A URL that names
+        only a host gets ``/api/v2``; a slash at the end makes no difference. A name and
+        password in it are used, and never shown.
+
+    Raises
+    ------
+    ValueError
+        If it is not the base URL of a service.
+
+    Examples
+    --------
+    >>> AllenSource("http://me:secret@localhost:8000")
+    AllenSource('http://localhost:8000/api/v2')
+    """
+
+    base: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base", base_url(self.base))
+
+    def __repr__(self) -> str:
+        return f"AllenSource({self.name!r})"
+
+    def __dask_tokenize__(self) -> Hashable:
+        """Return what tells this source from others: its URL, without credentials."""
+        return "atldld.AllenSource", self.name
+
+    @property
+    def name(self) -> str:
+        """The base URL, without credentials."""
+        return without_credentials(self.base)
+
+    def dataset(self, dataset_id: int) -> SectionDataset:
+        """Return the metadata of one dataset.
+
+        One request; two where the service does not nest the images in the dataset's row.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            If the service has no such dataset.
+        APIError
+            If it did not answer as it should.
+        RegistrationError
+            If the dataset has no usable place in reference space.
+        """
+        dataset_id = _whole(dataset_id, "dataset_id")
+        row, image_rows = self._dataset_rows(dataset_id)
+        return SectionDataset.from_rows(row, image_rows)
+
+    def url(self, read: ImageRead) -> str:
+        """Return where the bytes of a read come from, without credentials."""
+        return image_url(self.name, read)
+
+    def image(self, read: ImageRead) -> bytes:
+        """Return the JPEG of a read, from the cache, or fetched once and kept there.
+
+        Whole, of the right size and checked against the record of its download; not yet
+        decoded.
+
+        Raises
+        ------
+        ImageError
+            If it cannot be had.
+        """
+        options = current()
+        cache = self._cache(options)
+        name = image_name(read)
+        return together(
+            (cache.folder, read),
+            lambda: cache.obtain(
+                name,
+                fetch=lambda: self._fetch_image(read, options),
+                fits=lambda content: jpeg_fault(content, read.size) is None,
+                url=self.url(read),
+                patience=options.timeout * (options.retries + 1),
+            ),
+        )
+
+    def cached(self, read: ImageRead) -> bool:
+        """Whether a read seems to be in the cache, by the record and size of its file."""
+        return self._cache(current()).holds(image_name(read))
+
+    def discard(self, read: ImageRead) -> None:
+        """Throw away what the cache holds of a read, because strict decoding failed."""
+        self._cache(current()).discard(image_name(read))
+
+    def _cache(self, options: Options) -> Cache:
+        return Cache.of(options.cache_dir, self.base)
+
+    def _fetch_image(self, read: ImageRead, options: Options) -> bytes:
+        def check(content: bytes, _: Any) -> None:
+            fault = jpeg_fault(content, read.size)
+            if fault is not None:
+                raise UnfitBodyError(fault)
+
+        try:
+            return fetch(
+                image_url(self.base, read),
+                limit_bytes=size_limit(read.size),
+                check=check,
+                options=options,
+            ).content
+        except APIError as error:
+            window = read.window
+            raise ImageError(
+                error.message,
+                image_id=read.image_id,
+                dataset_id=read.dataset_id,
+                section_number=read.section_number,
+                url=error.url,
+                window=None
+                if window is None
+                else (window.left, window.top, window.width, window.height),
+            ) from error
+
+    def _dataset_rows(self, dataset_id: int) -> tuple[Row, list[Row] | None]:
+        url = row_url(self.base, "SectionDataSet", dataset_id, _INCLUDE)
+        missing = f"there is no section dataset {dataset_id} at {self.name}"
+        try:
+            rows = fetch_page(url).rows
+        except APIError as error:
+            if error.status == 404:
+                raise DatasetNotFoundError(f"{missing} (HTTP status 404)") from error
+            raise
+        if not rows:
+            raise DatasetNotFoundError(missing)
+        row = rows[0]
+        if row.get("id") != dataset_id:
+            raise APIError(
+                f"the service answered with dataset {row.get('id')!r} instead of {dataset_id}",
+                url=without_credentials(url),
+            )
+        if row.get("section_images"):
+            return row, None
+        images = Query(
+            "SectionImage", (condition("data_set_id", dataset_id),), include="alignment2d"
+        )
+        return row, fetch_rows(self.base, images)
+
+
+def image_url(base: str, read: ImageRead) -> str:
+    """Return the URL of a read at the image download service.
+
+    A window is asked for by its place on the slide in full-resolution pixels, a multiple of
+    ``2**tier`` (there pixel k of a tier is centred on ``k * 2**tier``, and a section at x starts
+    at tier pixel ``x // 2**tier``), and by its size in pixels of the tier.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the read names no image, view or tier that could be asked for.
+
+    Examples
+    --------
+    >>> image_url("http://h/api/v2", ImageRead(7, "expression", 2, 100, 80))
+    'http://h/api/v2/section_image_download/7?downsample=2&view=expression'
+    """
+    if read.view not in VIEWS:
+        raise ValueError(f"the view is {read.view!r}; it must be one of {', '.join(VIEWS)}")
+    image_id, tier = _whole(read.image_id, "image_id"), _whole(read.tier, "tier")
+    parameters = [f"downsample={tier}", *_VIEW_PARAMETERS[read.view]]
+    if read.window is not None:
+        step = 2**tier
+        left = (read.x // step + read.window.left) * step
+        top = (read.y // step + read.window.top) * step
+        parameters += [
+            f"left={left:d}",
+            f"top={top:d}",
+            f"width={read.window.width:d}",
+            f"height={read.window.height:d}",
+            "downsample_dimensions=false",
+        ]
+    return f"{base}/section_image_download/{image_id}?{'&'.join(parameters)}"
+
+
+def _whole(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}; it must be a whole number")
+    number = operator.index(value)
+    if number < 0:
+        raise ValueError(f"{name} is {number}; it must not be negative")
+    return number

@@ -1,0 +1,324 @@
+"""Downloaded files on disk, shared by threads and processes.
+
+Each file has a record beside it with its size and SHA-256. Both are written whole elsewhere in
+the cache and moved into place, the record last; every reading holds the file against its
+record, so that a torn, damaged or half-replaced file is a miss, whatever made it so. Locks only
+save a second download of the same file: nothing here goes wrong without them.
+
+::
+
+    <cache_dir>/<host>-<hash of the service's URL>/
+        images/69177654/image-t2.jpg              the whole image at tier 2
+        images/69177654/image-t2.jpg.json         its record
+        images/69177654/image-t2-w128-0-1024-768.jpg   left, top, width, height in tier pixels
+        datasets/69289763.json                    the answer that described a dataset
+        locks/3f2.lock, partial/                  locks, and files on their way
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..errors import AtldldWarning
+from ..model.read import VIEWS, ImageRead
+from .urls import host_and_port, without_credentials
+
+_STALE_AFTER: Final = 86_400.0
+_LONGEST_RECORD: Final = 65_536
+
+
+def service_folder(base_url: str) -> str:
+    """Return the name of the folder that belongs to one service.
+
+    Examples
+    --------
+    >>> service_folder("http://127.0.0.1:8000/api/v2")
+    '127.0.0.1_8000-1928845ff228'
+    """
+    address = without_credentials(base_url)
+    readable = re.sub(r"[^a-z0-9.-]", "_", host_and_port(address).lower())
+    return f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
+
+
+def image_name(read: ImageRead) -> str:
+    """Return the name of the file of a read, below the folder of its service.
+
+    Examples
+    --------
+    >>> image_name(ImageRead(7, "image", 2, 100, 80))
+    'images/7/image-t2.jpg'
+    """
+    # Whole numbers and known words only: no name can lead out of the folder.
+    view = VIEWS[VIEWS.index(read.view)]
+    window = ""
+    if read.window is not None:
+        w = read.window
+        window = f"-w{w.left:d}-{w.top:d}-{w.width:d}-{w.height:d}"
+    return f"images/{read.image_id:d}/{view}-t{read.tier:d}{window}.jpg"
+
+
+def dataset_name(dataset_id: int) -> str:
+    """Return the name of the file of a dataset's metadata."""
+    return f"datasets/{dataset_id:d}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known about a file without reading it.
+
+    Parameters
+    ----------
+    size
+        In bytes.
+    sha256
+        Of the content, in hexadecimal.
+    url
+        Where it came from, without credentials.
+    time
+        When it came, in seconds since the epoch.
+    """
+
+    size: int
+    sha256: str
+    url: str
+    time: float
+
+    @classmethod
+    def of(cls, content: bytes, url: str) -> Record:
+        """Return the record of a content that came just now."""
+        return cls(len(content), hashlib.sha256(content).hexdigest(), url, time.time())
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Record | None:
+        """Return a record from its file, or None if it is not one."""
+        try:
+            fields = json.loads(text)
+            record = cls(
+                fields["size"], fields["sha256"], str(fields["url"]), float(fields["time"])
+            )
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+        return record if type(record.size) is int and isinstance(record.sha256, str) else None
+
+    def to_json(self) -> bytes:
+        """Return what the file of a record holds."""
+        fields = {"size": self.size, "sha256": self.sha256, "url": self.url, "time": self.time}
+        return json.dumps(fields).encode()
+
+    def fits(self, content: bytes) -> bool:
+        """Whether a content is the recorded one."""
+        return len(content) == self.size and hashlib.sha256(content).hexdigest() == self.sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The files of one service.
+
+    Parameters
+    ----------
+    folder
+        Where they are; made at the first writing.
+    """
+
+    folder: Path
+
+    @classmethod
+    def of(cls, cache_dir: Path, base_url: str) -> Cache:
+        """Return the cache of a service within the folder of all."""
+        return cls(cache_dir / service_folder(base_url))
+
+    def load(self, name: str) -> bytes | None:
+        """Return the content of a file, or None if it is missing or not as recorded."""
+        path = self.folder / name
+        try:
+            record = self._record(path)
+            if record is None:
+                return None
+            content = path.read_bytes()
+        except OSError:
+            return None
+        return content if record.fits(content) else None
+
+    def holds(self, name: str) -> bool:
+        """Whether a file seems to be there, by its record and size, without reading it."""
+        path = self.folder / name
+        try:
+            record = self._record(path)
+            return record is not None and path.stat().st_size == record.size
+        except OSError:
+            return False
+
+    def store(self, name: str, content: bytes, url: str) -> bool:
+        """Keep a content, and return whether that worked.
+
+        Where the folder cannot be written to, or the disk is full, an `AtldldWarning` says so
+        once in a process, and the work goes on without.
+        """
+        path = self.folder / name
+        try:
+            self._sweep_once()
+            self._place(path, content)
+            self._place(_record_path(path), Record.of(content, url).to_json())
+        except OSError as error:
+            _warn_once(self.folder, error)
+            return False
+        return True
+
+    def discard(self, name: str) -> None:
+        """Forget a file."""
+        path = self.folder / name
+        for each in (_record_path(path), path):
+            with suppress(OSError):
+                each.unlink(missing_ok=True)
+
+    def obtain(
+        self,
+        name: str,
+        fetch: Callable[[], bytes],
+        fits: Callable[[bytes], bool],
+        url: str,
+        patience: float,
+    ) -> bytes:
+        """Return the content of a file, fetched if it is not there, by one process alone.
+
+        Parameters
+        ----------
+        name
+            Of the file.
+        fetch
+            Returns the content, checked, or raises.
+        fits
+            Whether a content from disk is what is wanted.
+        url
+            Where `fetch` gets it, for the record.
+        patience
+            Seconds to wait for another process that is fetching the same file.
+        """
+        content = self.load(name)
+        if content is not None and fits(content):
+            return content
+        with self._locked(name, patience):
+            # Another process may have written it since, or have been writing it just then.
+            content = self.load(name)
+            if content is not None and fits(content):
+                return content
+            self.discard(name)
+            content = fetch()
+            self.store(name, content, url)
+            return content
+
+    @contextmanager
+    def _locked(self, name: str, patience: float) -> Iterator[None]:
+        """Hold the lock of a file among processes, if there is one to be had in time."""
+        from filelock import FileLock
+
+        lock = None
+        try:
+            bucket = hashlib.sha256(name.encode()).hexdigest()[:3]
+            path = self.folder / "locks" / f"{bucket}.lock"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, timeout=patience, thread_local=False)
+            lock.acquire()
+        except (OSError, NotImplementedError):
+            lock = None
+        try:
+            yield
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _record(self, path: Path) -> Record | None:
+        with _record_path(path).open("rb") as file:
+            return Record.from_json(file.read(_LONGEST_RECORD))
+
+    def _place(self, path: Path, content: bytes) -> None:
+        partial = self.folder / "partial" / f"{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            try:
+                file = partial.open("xb")
+            except FileNotFoundError:
+                partial.parent.mkdir(parents=True, exist_ok=True)
+                file = partial.open("xb")
+            with file:
+                file.write(content)
+            try:
+                partial.replace(path)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+    def _sweep_once(self) -> None:
+        with _once:
+            if self.folder in _swept:
+                return
+            _swept.add(self.folder)
+        sweep(self.folder / "partial", time.time() - _STALE_AFTER)
+
+
+def sweep(partial: Path, before: float) -> int:
+    """Remove files on their way that nobody can be writing any more; return how many.
+
+    Parameters
+    ----------
+    partial
+        The folder.
+    before
+        Files last written before this time (seconds since the epoch) go.
+    """
+    removed = 0
+    with suppress(OSError):
+        for entry in os.scandir(partial):
+            with suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_mtime < before:
+                    Path(entry.path).unlink()
+                    removed += 1
+    return removed
+
+
+_once = threading.Lock()
+_swept: set[Path] = set()
+_warned: set[Path] = set()
+
+
+def _forget() -> None:
+    global _once
+    _once = threading.Lock()
+    _swept.clear()
+    _warned.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _warn_once(folder: Path, error: OSError) -> None:
+    with _once:
+        if folder in _warned:
+            return
+        _warned.add(folder)
+    warnings.warn(
+        f"downloads are not kept: the cache {folder} cannot be written to "
+        f"({error.strerror or error}); set_options(cache_dir=...) names another folder",
+        AtldldWarning,
+        stacklevel=2,
+    )
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_name(path.name + ".json")

@@ -1,0 +1,200 @@
+"""Downloads ahead of their use, on a few threads of this process.
+
+dask runs as many threads as there are processors, which is too few for a network. The threads
+here hold bytes and nothing else; decoding happens where the bytes are used.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from itertools import chain, islice
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from ..errors import ImageError
+from ..model.read import ImageRead
+from ..options import current
+from .protocol import Source
+
+T = TypeVar("T")
+
+_IDLE_SECONDS = 2.0
+
+
+def fetch_ahead(
+    source: Source, reads: Iterable[ImageRead], *, ahead: int = 16
+) -> Iterator[tuple[ImageRead, bytes]]:
+    """Yield reads and their bytes in order, while the next ones are being fetched.
+
+    Parameters
+    ----------
+    source
+        Where they come from.
+    reads
+        What is wanted.
+    ahead
+        How many reads may be under way or waiting to be yielded.
+
+    Yields
+    ------
+    read, content
+        In the order of `reads`. An error is raised in its place; what came before it has
+        been yielded. Closing the generator gives up what has not begun.
+
+    Raises
+    ------
+    ImageError
+        If a read cannot be had.
+    """
+    coming = iter(reads)
+    first = list(islice(coming, 2))
+    if len(first) < 2 or _in_pool.get():
+        # A thread of the pool must not wait for the pool.
+        for read in chain(first, coming):
+            yield read, source.image(read)
+        return
+    coming = chain(first, coming)
+    waiting: deque[tuple[ImageRead, Future[bytes]]] = deque()
+    try:
+        while True:
+            for read in islice(coming, max(ahead, 1) - len(waiting)):
+                waiting.append((read, _pool.submit(source.image, read)))
+            if not waiting:
+                return
+            read, future = waiting.popleft()
+            content = future.result()
+            del future
+            yield read, content
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def fetch_each(
+    source: Source, reads: Iterable[ImageRead], *, ahead: int = 64
+) -> Iterator[tuple[ImageRead, bytes | ImageError]]:
+    """Yield reads with their bytes or their error, in the order in which they come.
+
+    Parameters
+    ----------
+    source, reads
+        As in `fetch_ahead`.
+    ahead
+        How many reads may be under way or waiting to be yielded.
+    """
+    coming = iter(reads)
+    if _in_pool.get():
+        for read in coming:
+            yield read, _image_or_error(source, read)
+        return
+    done: SimpleQueue[Future[bytes | ImageError]] = SimpleQueue()
+    waiting: dict[Future[bytes | ImageError], ImageRead] = {}
+    try:
+        while True:
+            for read in islice(coming, max(ahead, 1) - len(waiting)):
+                future = _pool.submit(_image_or_error, source, read)
+                waiting[future] = read
+                future.add_done_callback(done.put)
+            if not waiting:
+                return
+            future = done.get()
+            read, content = waiting.pop(future), future.result()
+            del future
+            yield read, content
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _image_or_error(source: Source, read: ImageRead) -> bytes | ImageError:
+    try:
+        return source.image(read)
+    except ImageError as error:
+        return error
+
+
+_in_pool: contextvars.ContextVar[bool] = contextvars.ContextVar("atldld_in_pool", default=False)
+
+_Job = tuple[Future[Any], contextvars.Context, Callable[..., Any], tuple[Any, ...]]
+
+
+class _Pool:
+    """Daemon threads, as many as there may be connections, that end when nothing comes.
+
+    The executors of the standard library are joined when the interpreter exits, which would
+    make a user who presses Ctrl-C wait for downloads.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition(threading.Lock())
+        self._threads = 0
+        self._idle = 0
+        self._most = 1
+
+    def submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
+        """Let a thread do the work, within a copy of the caller's context."""
+        future: Future[T] = Future()
+        most = current().max_connections
+        with self._changed:
+            self._most = most
+            self._jobs.append((future, contextvars.copy_context(), work, args))
+            if self._idle >= len(self._jobs):
+                self._changed.notify()
+            elif self._threads < most:
+                self._threads += 1
+                threading.Thread(target=self._work, name="atldld-download", daemon=True).start()
+        return future
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while self._threads > self._most or not self._jobs:
+                    if self._threads > self._most:
+                        self._threads -= 1
+                        self._changed.notify()
+                        return
+                    self._idle += 1
+                    told = self._changed.wait(_IDLE_SECONDS)
+                    self._idle -= 1
+                    if not told and not self._jobs:
+                        self._threads -= 1
+                        return
+                job = self._jobs.popleft()
+            _run(*job)
+            del job
+
+
+def _run(
+    future: Future[Any],
+    context: contextvars.Context,
+    work: Callable[..., Any],
+    args: tuple[Any, ...],
+) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    context.run(_in_pool.set, True)
+    try:
+        result = context.run(work, *args)
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+_pool = _Pool()
+
+
+def _forget() -> None:
+    global _pool
+    _pool = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    # The parent's threads are not in the child.
+    os.register_at_fork(after_in_child=_forget)

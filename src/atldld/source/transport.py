@@ -1,0 +1,398 @@
+"""HTTP: whole bodies, bounded in number, size and time, with retries that cover the body.
+
+One transport on `urllib3` serves metadata and images: what is built on top of it (`requests`,
+say) retries the opening of a request, not a body that breaks off, and is slower on many small
+files. A body counts as fetched once its last byte has come and the caller's check has
+accepted it; until then every fault is tried again.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import logging
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any, Final
+
+from urllib3 import BaseHTTPResponse, Timeout
+from urllib3 import exceptions as faults
+from urllib3.util import make_headers
+
+from .. import __version__
+from ..errors import APIError
+from ..options import Options, current
+from .connection import deadline, manager, seconds_left
+from .urls import redirected, same_origin, split_credentials, without_credentials
+
+_log = logging.getLogger("atldld")
+
+MOST_REDIRECTS: Final = 5
+
+_PIECE: Final = 2**18
+_MOST_OF_AN_ERROR: Final = 2**16
+_FIRST_PAUSE: Final = 0.5
+
+
+class UnfitBodyError(Exception):
+    """Raised by a check: the body is not what was asked for, another try may bring it."""
+
+
+Check = Callable[[bytes, Mapping[str, str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A whole body and how it came.
+
+    Parameters
+    ----------
+    content
+        The bytes.
+    headers
+        Headers of the answer; names in any case.
+    tries
+        How many tries it took.
+    """
+
+    content: bytes
+    headers: Mapping[str, str]
+    tries: int
+
+
+class FaultError(Exception):
+    """Why one try failed.
+
+    Parameters
+    ----------
+    cause
+        In words, without the URL.
+    again
+        Whether another try makes sense.
+    status
+        HTTP status code, if an answer came.
+    rest
+        Seconds for which the service asked to be left alone, or None.
+    """
+
+    def __init__(
+        self,
+        cause: str,
+        again: bool = True,
+        status: int | None = None,
+        rest: float | None = None,
+    ) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.again = again
+        self.status = status
+        self.rest = rest
+
+
+def fetch(
+    url: str,
+    *,
+    limit_bytes: int,
+    check: Check | None = None,
+    headers: Mapping[str, str] | None = None,
+    options: Options | None = None,
+) -> Body:
+    """Return the whole body that a URL answers with.
+
+    Parameters
+    ----------
+    url
+        An http or https URL; a name and password in it are sent as basic authentication.
+    limit_bytes
+        A body of more bytes is refused while it arrives.
+    check
+        Looks at body and headers, and raises `UnfitBodyError` if they are not what was
+        asked for.
+    headers
+        Further headers of the request.
+    options
+        By default those of this moment.
+
+    Returns
+    -------
+    Body
+
+    Raises
+    ------
+    APIError
+        If it could not be had; the message says how many tries were made and what was wrong
+        with the last one, `status` is that of the last answer.
+    """
+    options = current() if options is None else options
+    shown = without_credentials(url)
+    left = options.timeout * (options.retries + 1)
+    for number in range(1, options.retries + 2):
+        try:
+            with _slots.one(options.max_connections):
+                began = time.monotonic()
+                until = began + min(options.timeout, left)
+                try:
+                    content, answered = _attempt(url, headers or {}, limit_bytes, until)
+                finally:
+                    left -= time.monotonic() - began
+            if check is not None:
+                check(content, answered)
+            return Body(content, answered, number)
+        except UnfitBodyError as unfit:
+            fault = FaultError(str(unfit), status=200)
+        except FaultError as raised:
+            fault = raised
+        pause = _pause(number, fault, options)
+        if not fault.again or number > options.retries or pause >= left:
+            break
+        _log.info("try %d for %s failed: %s; again in %.1f s", number, shown, fault.cause, pause)
+        left -= pause
+        time.sleep(pause)
+    raise APIError(_summary(fault, number, left), url=shown, status=fault.status)
+
+
+def _attempt(
+    url: str, headers: Mapping[str, str], limit_bytes: int, until: float
+) -> tuple[bytes, Mapping[str, str]]:
+    """Make one try, redirects included, and return body and headers, or raise a `FaultError`."""
+    with deadline(until), _as_fault():
+        target = url
+        for _ in range(MOST_REDIRECTS + 1):
+            # A service may send a client elsewhere, but not its password.
+            credentials = split_credentials(url)[1] if same_origin(url, target) else None
+            with _answer(target, headers, credentials) as response:
+                if response.status in (301, 302, 303, 307, 308) and "location" in response.headers:
+                    target = redirected(target, response.headers["location"])
+                    _drop(response)
+                    continue
+                if response.status not in (200, 203):
+                    raise _refusal(response)
+                return _read(response, limit_bytes), response.headers
+    raise FaultError(f"redirected more than {MOST_REDIRECTS} times", again=False)
+
+
+@contextmanager
+def _answer(
+    url: str, headers: Mapping[str, str], credentials: str | None
+) -> Iterator[BaseHTTPResponse]:
+    address, _ = split_credentials(url)
+    sent = {"User-Agent": f"atldld/{__version__}", "Accept": "*/*", **headers}
+    if credentials is not None:
+        sent |= make_headers(basic_auth=credentials)
+    left = seconds_left()
+    response = manager(address).urlopen(
+        "GET",
+        address,
+        headers=sent,
+        redirect=False,
+        retries=False,
+        preload_content=False,
+        timeout=Timeout(connect=left, read=left),
+    )
+    whole = False
+    try:
+        yield response
+        whole = True
+    finally:
+        if not whole:
+            # What is left of the body must not be read as the answer to the next request.
+            response.close()
+        response.release_conn()
+
+
+def _read(response: BaseHTTPResponse, limit_bytes: int) -> bytes:
+    declared = response.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > limit_bytes:
+        raise FaultError(
+            f"the body has {declared[:20]} bytes, more than the {limit_bytes} expected", again=False
+        )
+    pieces = []
+    size = 0
+    for piece in response.stream(_PIECE, decode_content=True):
+        seconds_left()
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit_bytes:
+            raise FaultError(
+                f"the body has more than the {limit_bytes} bytes expected", again=False
+            )
+    return b"".join(pieces)
+
+
+def _drop(response: BaseHTTPResponse) -> None:
+    """Read the short rest of an answer that nobody needs, or else close the connection."""
+    try:
+        _read(response, _MOST_OF_AN_ERROR)
+    except FaultError:
+        response.close()
+
+
+def _refusal(response: BaseHTTPResponse) -> FaultError:
+    status = response.status
+    try:
+        text = said(_read(response, _MOST_OF_AN_ERROR))
+    except (FaultError, faults.HTTPError, HTTPException, OSError):
+        response.close()
+        text = ""
+    cause = f"HTTP status {status}" + (f", saying {text!r}" if text else "")
+    rest = retry_after(response.headers, time.time()) if status in (429, 503) else None
+    return FaultError(cause, worth_retrying(status), status, rest)
+
+
+def worth_retrying(status: int) -> bool:
+    """Whether another try may have an answer that is not of this HTTP status."""
+    return status in (408, 429) or status >= 500
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds that a ``Retry-After`` header asks to wait, or None.
+
+    Parameters
+    ----------
+    headers
+        Of the answer; the header holds seconds or an HTTP date (RFC 9110, section 10.2.3).
+    now
+        Seconds since the epoch.
+    """
+    text = headers.get("retry-after", "").strip()
+    if text.isdecimal():
+        return float(text[:9])
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+        return max(date.timestamp() - now, 0.0)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def said(body: bytes) -> str:
+    """Return what the body of an error says: its ``msg``, its title or its first words."""
+    text = body[:_MOST_OF_AN_ERROR].decode("utf-8", "replace")
+    try:
+        envelope = json.loads(text)
+    except (ValueError, RecursionError):
+        title = re.search(r"<title[^>]*>(.*?)</title", text, re.IGNORECASE | re.DOTALL)
+        text = title[1] if title else re.sub(r"<[^>]*>", " ", text)
+    else:
+        message = envelope.get("msg") if isinstance(envelope, dict) else None
+        text = message if isinstance(message, str) else text
+    return plain(text)
+
+
+def plain(text: str, most: int = 200) -> str:
+    """Return foreign text as one printable line of at most `most` characters."""
+    words = " ".join(text[: 20 * most].split())
+    line = "".join(c if c.isprintable() else "?" for c in words)
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
+def _pause(number: int, fault: FaultError, options: Options) -> float:
+    """Return the seconds to wait after try `number`, at random so that crowds disperse."""
+    longest = min(_FIRST_PAUSE * 2.0 ** (number - 1), options.timeout / 20)
+    pause = longest * random.uniform(0.5, 1.0)
+    return pause if fault.rest is None else max(fault.rest, pause)
+
+
+def _summary(fault: FaultError, tries: int, left: float) -> str:
+    text = fault.cause
+    if fault.rest is not None and fault.rest >= left:
+        text += f"; it asks to be left alone for {fault.rest:.0f} s, longer than we may wait"
+    return text if tries == 1 else f"gave up after {tries} tries, the last: {text}"
+
+
+@contextmanager
+def _as_fault() -> Iterator[None]:
+    try:
+        yield
+    except FaultError:
+        raise
+    except (faults.HTTPError, HTTPException, OSError, ValueError) as error:
+        raise _fault_of(error) from error
+
+
+def _fault_of(error: Exception) -> FaultError:
+    """Put an exception of the libraries below into words."""
+    match error:
+        case faults.NameResolutionError():
+            return FaultError("the name of the host cannot be resolved")
+        case faults.ConnectTimeoutError():
+            return FaultError("no connection within the time limit")
+        case faults.NewConnectionError():
+            return FaultError(f"no connection: {_root(error)}")
+        case faults.TimeoutError() | TimeoutError():
+            return FaultError("no complete answer within the time limit")
+        case faults.IncompleteRead():
+            return FaultError(f"the body ended early, after {_length(error)} bytes")
+        case faults.DecodeError():
+            return FaultError("the body cannot be decompressed")
+        case faults.SSLError() if "CERTIFICATE_VERIFY" in str(error):
+            return FaultError(f"its certificate is not trusted: {_root(error)}", again=False)
+        case faults.SSLError():
+            return FaultError(f"no secure connection: {_root(error)}")
+        case faults.ProxyError():
+            return FaultError(f"the proxy failed: {_root(error)}")
+        case faults.LocationValueError():
+            return FaultError("the address is not one that can be asked", again=False)
+        case ValueError():
+            return FaultError(plain(str(error)), again=False)
+    return FaultError(f"the connection broke: {_root(error)}")
+
+
+def _root(error: BaseException) -> str:
+    """Return the words of the first cause; those of the wrappers name pools and objects."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        inner: Any = error.__cause__ or error.__context__
+        if inner is None:
+            inner = next((each for each in error.args if isinstance(each, BaseException)), None)
+        if inner is None or isinstance(inner, FaultError):
+            break
+        error = inner
+    return plain(str(error) or type(error).__name__)
+
+
+def _length(error: faults.IncompleteRead) -> str:
+    partial, expected = error.partial, error.expected
+    return f"{partial} of {None if expected is None else partial + expected}"
+
+
+class _Slots:
+    """Bounds how many requests are under way at once, by an option that may change."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition(threading.Lock())
+        self._taken = 0
+
+    @contextmanager
+    def one(self, most: int) -> Iterator[None]:
+        """Hold one of `most` slots for the time of the block."""
+        with self._free:
+            while self._taken >= most:
+                self._free.wait()
+            self._taken += 1
+        try:
+            yield
+        finally:
+            with self._free:
+                self._taken -= 1
+                self._free.notify()
+
+
+_slots = _Slots()
+
+
+def _forget() -> None:
+    global _slots
+    _slots = _Slots()
+
+
+if hasattr(os, "register_at_fork"):
+    # The requests of the parent's threads are not the child's.
+    os.register_at_fork(after_in_child=_forget)
