@@ -1,0 +1,414 @@
+"""Section datasets cut from a phantom brain."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from . import oracle, rows, stacks
+from .phantom import PhantomBrain, PlaneName
+from .rendering import render
+from .rows import Row
+
+Array = npt.NDArray[np.float64]
+Pixels = npt.NDArray[np.uint8]
+View = Literal["image", "projection", "expression", "expression_mask"]
+Origin = Literal["floor", "exact"]
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomDataset:
+    """A section dataset whose pixels are computed from a brain when they are asked for.
+
+    Parameters
+    ----------
+    row
+        What a server tells about it: a SectionDataSet row with everything nested in it
+        (``alignment3d``, ``genes``, ``products``, ``specimen``, ``section_images`` each with
+        ``alignment2d``), ready for JSON.
+    brain
+        What the pixels show.
+    truth
+        The row that the pixels are computed from, where `row` tells something else (see
+        `altered`); None takes `row`.
+    slides
+        For each image id the slide it is on; images that are not listed are alone on theirs.
+    """
+
+    row: Row
+    brain: PhantomBrain = field(default_factory=PhantomBrain)
+    truth: Row | None = None
+    slides: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[Row]:
+        """The SectionDataSet rows that a server serves: this one."""
+        return [self.row]
+
+    @property
+    def id(self) -> int:
+        """Id of the dataset."""
+        return int(self._true["id"])
+
+    @property
+    def image_ids(self) -> list[int]:
+        """Ids of the images, by ascending section number."""
+        return [image["id"] for image in self._true["section_images"]]
+
+    def image(self, image_id: int) -> Row:
+        """Return the SectionImage row of an image, with its ``alignment2d``."""
+        for image in self._true["section_images"]:
+            if image["id"] == image_id:
+                return dict(image)
+        raise KeyError(f"dataset {self.id} has no image {image_id!r}; it has {self.image_ids}")
+
+    def pir(self, image_id: int, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Array, Array, Array]:
+        """Return where full-resolution pixels of an image lie, in the dataset's own space.
+
+        Parameters
+        ----------
+        image_id
+            Which image.
+        x, y
+            Full-resolution pixels of the section; broadcast against each other.
+
+        Returns
+        -------
+        p, i, r
+            Microns, float64: ``tvr`` after ``tsv``.
+        """
+        return oracle.image_to_reference(self._true, self.image(image_id), x, y)
+
+    def pixels(
+        self,
+        image_id: int,
+        tier: int = 0,
+        left: int = 0,
+        top: int = 0,
+        width: int | None = None,
+        height: int | None = None,
+        view: View = "image",
+        *,
+        origin: Origin = "floor",
+        shift: float = 0.0,
+    ) -> Pixels:
+        """Return a tier of an image, or a window of it.
+
+        Parameters
+        ----------
+        image_id
+            Which image.
+        tier
+            How often each side is halved: sizes are ``floor(size / 2**tier)``, at least 1.
+        left, top, width, height
+            The window, in pixels of the tier of the section; by default all of it. It may
+            reach past the section: there is more of the slide.
+        view
+            ``"image"``, ``"projection"``, ``"expression"`` (a heat map on black) or
+            ``"expression_mask"`` (its grey levels).
+        origin
+            Which pixel is centred where. ``"floor"``: pixel k of the *slide's* tier is
+            centred on its full-resolution pixel ``k * 2**tier``, and the section begins at
+            tier pixel ``floor(x / 2**tier)``, so that pixel k of the section is centred on
+            ``k * 2**tier - x % 2**tier`` of the section. ``"exact"``: on ``k * 2**tier``.
+        shift
+            Where in a full-resolution pixel its own coordinate points: 0 the centre, 0.5 the
+            corner (then pixel x shows the brain at ``x + 0.5``).
+
+        Returns
+        -------
+        pixels
+            Shape (height, width, 3), or (height, width) of the mask; uint8.
+        """
+        image = self.image(image_id)
+        step = 2**tier
+        size = (
+            max(image["width"] // step, 1) - left if width is None else width,
+            max(image["height"] // step, 1) - top if height is None else height,
+        )
+        corner = (image["x"] + left * step, image["y"] + top * step)
+        if origin == "floor":
+            corner = (corner[0] - corner[0] % step, corner[1] - corner[1] % step)
+        return self.slide_pixels(image_id, view, tier, corner, size, shift=shift)
+
+    def slide_pixels(
+        self,
+        image_id: int,
+        view: View,
+        tier: int,
+        corner: tuple[int, int],
+        size: tuple[int, int],
+        *,
+        shift: float = 0.0,
+    ) -> Pixels:
+        """Return part of the slide that an image is on.
+
+        Each pixel shows the section whose rectangle is nearest, so that tissue goes on
+        smoothly past the rectangle of its section.
+
+        Parameters
+        ----------
+        corner
+            The full-resolution pixel of the slide that the first pixel is centred on.
+        size
+            Width and height in pixels of the tier.
+
+        Returns
+        -------
+        pixels
+            Shape (height, width, 3), or (height, width) of the mask; uint8.
+        """
+        if view not in get_args(View):
+            raise ValueError(f"view is {view!r}; it must be one of {', '.join(get_args(View))}")
+        image = self.image(image_id)
+        step = 2**tier
+        x = corner[0] + step * np.arange(size[0])
+        y = corner[1] + step * np.arange(size[1])
+        neighbours = self._on_slide_of(image_id)
+        if len(neighbours) == 1 or (
+            _within(image, "x", "width", x) and _within(image, "y", "height", y)
+        ):
+            return self._section(image, view, corner, step, size, shift)
+        gaps = np.stack(
+            [
+                np.maximum(
+                    _outside(other, "x", "width", x)[None, :],
+                    _outside(other, "y", "height", y)[:, None],
+                )
+                for other in neighbours
+            ]
+        )
+        nearest = np.argmin(gaps, axis=0)
+        shape = (size[1], size[0]) if view == "expression_mask" else (size[1], size[0], 3)
+        out = np.empty(shape, dtype=np.uint8)
+        for place, other in enumerate(neighbours):
+            down, along = (nearest == place).any(axis=1), (nearest == place).any(axis=0)
+            if not down.any():
+                continue
+            (first_row, last_row), (first, last) = _ends(down), _ends(along)
+            start = (corner[0] + step * first, corner[1] + step * first_row)
+            extent = (last - first + 1, last_row - first_row + 1)
+            part = self._section(other, view, start, step, extent, shift)
+            box = (slice(first_row, last_row + 1), slice(first, last + 1))
+            mine = nearest[box] == place
+            out[box][mine] = part[mine]
+        return out
+
+    def altered(self, change: Callable[[Row], Any]) -> PhantomDataset:
+        """Return a dataset that tells something else than it shows.
+
+        Parameters
+        ----------
+        change
+            Called with a deep copy of the row, which it changes in place. The pixels go on
+            being computed from the row as it was.
+
+        Examples
+        --------
+        >>> dataset = phantom_dataset(7, sections=3)
+        >>> def lose_alignment(row):
+        ...     row["section_images"][0]["alignment2d"] = None
+        >>> dataset.altered(lose_alignment).row["section_images"][0]["alignment2d"] is None
+        True
+        """
+        told = copy.deepcopy(self.row)
+        change(told)
+        return replace(self, row=told, truth=self._true)
+
+    @property
+    def _true(self) -> Row:
+        return self.row if self.truth is None else self.truth
+
+    def _on_slide_of(self, image_id: int) -> list[Row]:
+        slide = self.slides.get(image_id)
+        if slide is None:
+            return [self.image(image_id)]
+        return [
+            image for image in self._true["section_images"] if self.slides.get(image["id"]) == slide
+        ]
+
+    def _section(
+        self,
+        image: Row,
+        view: View,
+        corner: tuple[int, int],
+        step: int,
+        size: tuple[int, int],
+        shift: float,
+    ) -> Pixels:
+        start = (corner[0] - image["x"] + shift, corner[1] - image["y"] + shift)
+        return render(self.brain, self._true, image, view, start, step, size)
+
+
+def phantom_dataset(
+    dataset_id: int = 1001,
+    plane: PlaneName = "coronal",
+    tilt: float = 3.0,
+    sections: int = 12,
+    brain: PhantomBrain | None = None,
+    *,
+    reference_space: int | None = None,
+    section_thickness: float = 25.0,
+    resolution: float = 8.0,
+    slides: bool | int = False,
+    image_size: tuple[int, int] | None = None,
+    first_number: int = 0,
+    gaps: int | None = None,
+    tier_count: int | None = None,
+    expression: bool = True,
+    gene: str | Sequence[str] = "Phantom1",
+    products: Sequence[int] = (1,),
+    first_image_id: int | None = None,
+    seed: int = 0,
+) -> PhantomDataset:
+    """Cut a phantom brain into a section dataset.
+
+    The same arguments give the same dataset. Its matrices are oblique and mildly anisotropic,
+    with six significant digits, each direction rounded from the exact inverse of the other,
+    so that stored inverses differ by about 0.01 to 0.1. Each section is cropped around its
+    tissue and turned by itself, so that 2-D matrices jump from one section to the next.
+
+    Parameters
+    ----------
+    dataset_id
+        Its id; image ids follow from it.
+    plane
+        ``"coronal"``: numbers grow from posterior to anterior. ``"sagittal"``: from lateral to
+        medial, one hemisphere, r about 2000 to 5300 in its own space. ``"transverse"``: from
+        top to bottom.
+    tilt
+        Degrees between the normal of the sections and the slicing axis.
+    sections
+        How many.
+    brain
+        What they show; None is a `PhantomBrain` of tissue.
+    reference_space
+        The space its matrices target; None is 9, or 10 for sagittal data. In space 10 r runs
+        the other way (``11350 - r``) through the same brain.
+    section_thickness
+        Microns of the stack from one section number to the next.
+    resolution
+        Microns per full-resolution pixel.
+    slides
+        Sections per slide: False is one each, True is four. Then ``x, y`` are odd, and
+        ``image_width`` differs from ``width``.
+    image_size
+        Width and height of every section in full-resolution pixels; None crops to the tissue
+        (odd sizes).
+    first_number
+        Number of the first section.
+    gaps
+        How many numbers between are missing; None is two, where there are sections enough.
+    tier_count
+        Number of tiers; None halves the slide until it is at most 256 pixels a side.
+    expression
+        Whether the images have expression masks.
+    gene
+        Acronym or acronyms of the genes; an empty sequence for none.
+    products
+        Ids of the service's products that it belongs to; 5 and 31 are fluorescence data and
+        get an ``equalization``.
+    first_image_id
+        Id of the first image; None is ``dataset_id * 1000``.
+    seed
+        Varies what is drawn at random: tilt direction, crops, turns.
+
+    Examples
+    --------
+    >>> dataset = phantom_dataset(1001, sections=4, resolution=32.0)
+    >>> dataset.image_ids
+    [1001000, 1001001, 1001002, 1001003]
+    >>> dataset.pixels(1001000, tier=3).dtype
+    dtype('uint8')
+    """
+    if plane not in get_args(PlaneName):
+        known = ", ".join(get_args(PlaneName))
+        raise ValueError(f"plane is {plane!r}; it must be one of {known}")
+    if sections < 1:
+        raise ValueError(f"sections is {sections!r}; it must be at least 1")
+    if not 0 <= tilt < 45:
+        raise ValueError(f"tilt is {tilt!r}; it must be from 0 to below 45 degrees")
+    space = (10 if plane == "sagittal" else 9) if reference_space is None else reference_space
+    missing = (2 if sections >= 6 else 0) if gaps is None else gaps
+    if missing and missing > sections + missing - 2:
+        raise ValueError(f"gaps is {gaps!r}; {sections} sections have no room for them between")
+    random = np.random.default_rng([seed, dataset_id])
+    stack = stacks.make_stack(
+        plane, tilt, sections, section_thickness, first_number, missing, random
+    )
+    placements = stacks.place_sections(
+        stack,
+        section_thickness,
+        resolution,
+        flipped=space == 10,
+        image_size=image_size,
+        per_slide=4 if slides is True else max(int(slides), 1),
+        random=random,
+    )
+    base = dataset_id * 1000 if first_image_id is None else first_image_id
+    images = []
+    for place, (number, placed) in enumerate(zip(stack.numbers, placements, strict=True)):
+        image = rows.section_image(
+            base + place,
+            dataset_id,
+            section_number=number,
+            width=placed.width,
+            height=placed.height,
+            x=placed.x,
+            y=placed.y,
+            image_width=placed.slide_width,
+            image_height=placed.slide_height,
+            resolution=resolution,
+            tier_count=stacks.tier_count(placed.slide_width, placed.slide_height)
+            if tier_count is None
+            else tier_count,
+        )
+        if not expression:
+            image["expression_path"] = None
+        image["alignment2d"] = rows.alignment2d(
+            700_000_000 + base + place, base + place, placed.tsv.tolist(), placed.tvs.tolist()
+        )
+        images.append(image)
+    genes = (gene,) if isinstance(gene, str) else tuple(gene)
+    row = rows.section_dataset(
+        dataset_id,
+        expression=expression,
+        plane_of_section_id=rows.PLANE_IDS[plane],
+        reference_space_id=space,
+        section_thickness=section_thickness,
+    )
+    row["genes"] = [rows.gene(acronym) for acronym in genes]
+    row["products"] = [rows.product(product_id) for product_id in products]
+    row["specimen"] = rows.specimen(dataset_id)
+    row["treatments"] = []
+    if {5, 31} & set(products):
+        row["equalization"] = rows.equalization(dataset_id)
+    row["alignment3d"] = rows.alignment3d(
+        800_000_000 + dataset_id, dataset_id, stack.tvr.tolist(), stack.trv.tolist()
+    )
+    row["section_images"] = images
+    on = {image["id"]: placed.slide for image, placed in zip(images, placements, strict=True)}
+    return PhantomDataset(row, brain or PhantomBrain(), slides=on)
+
+
+def _within(image: Row, corner: str, side: str, places: npt.NDArray[np.int64]) -> bool:
+    return bool((_outside(image, corner, side, places) == 0).all())
+
+
+def _outside(
+    image: Row, corner: str, side: str, places: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return how many pixels of the slide lie between each place and the section."""
+    low = image[corner]
+    high = low + image[side] - 1
+    return np.asarray(np.maximum(np.maximum(low - places, places - high), 0))
+
+
+def _ends(flags: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    found = np.flatnonzero(flags)
+    return int(found[0]), int(found[-1])
