@@ -1,8 +1,9 @@
 """Sampling an image at displaced points, whatever its size, type and number of channels.
 
-``cv2.remap`` does the arithmetic. It refuses sides of 32767 and more, takes four channels at
-most, loops or overflows for points far away, ignores reflecting and wrapping borders in its
-cubic kernel (5.0), and knows few types; this module stands between.
+``cv2.remap`` does the arithmetic. It refuses sides of 32767 and more, crashes beyond 2 GiB,
+takes four channels at most, loops or overflows for points far away, ignores reflecting and
+wrapping borders in its cubic kernel (all in 5.0), and knows few types; this module stands
+between.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _REACH = 8
 """Pixels beyond a point's own that no kernel reaches; Lanczos, the widest, reaches 4."""
 
 _SIDE_LIMIT = 2**15 - 1
-_TILE = 32_000
+_BYTE_LIMIT = 2**31 - 1
 _BLOCK = 2**22
 """Points sampled at once; the coordinates of a block take 32 MiB."""
 
@@ -88,22 +89,22 @@ def remap(
     flat = image.reshape(*image.shape[:2], channels)
     out = np.empty((*delta_x.shape, channels), dtype=image.dtype.newbyteorder("="))
     work = _workable(flat, interpolation)
-    for first in range(0, channels, 4):
-        some = slice(first, first + 4)
+    # What is not finite cannot be blended: 0 * nan is nan, one pixel into the image.
+    blends = border_mode != "constant" or bool(np.isfinite(fill).all())
+    border = border_mode if blends else "replicate"
+    for some in _channel_groups(channels):
         source = None if work is None else np.ascontiguousarray(work[..., some])
         if source is not None and border_mode in _FOLDED:
             source = _padded(source, border_mode)
         for block in _blocks(delta_x.shape):
             x, y = _points(delta_x, delta_y, block)
-            finite = np.isfinite(fill).all() or border_mode != "constant"
-            outside = None if finite else _outside(x, y, image.shape, interpolation)
-            _fold(x, image.shape[1], border_mode)
-            _fold(y, image.shape[0], border_mode)
+            outside = None if blends else _outside(x, y, image.shape, interpolation)
+            _fold(x, image.shape[1], border)
+            _fold(y, image.shape[0], border)
             if source is None:
-                out[(*block, some)] = _nearest(flat[..., some], x, y, border_mode, fill[some])
-                continue
-            border = border_mode if finite else "replicate"
-            sampled = _tiled(source, x, y, interpolation, border, fill[some])
+                sampled = _nearest(flat[..., some], x, y, border, fill[some])
+            else:
+                sampled = _tiled(source, x, y, interpolation, border, fill[some])
             out[(*block, some)] = _as_type(sampled, out.dtype)
             if outside is not None:
                 out[(*block, some)][outside] = fill[some]
@@ -128,8 +129,10 @@ def _fill(c: npt.ArrayLike, dtype: np.dtype[Any], channels: int) -> Image:
         if not np.isfinite(values).all():
             raise ValueError(f"c is {c!r}; an image of {dtype} cannot hold that")
         ends = np.iinfo(dtype)
-        rounded = [min(max(round(value), int(ends.min)), int(ends.max)) for value in
-                   values.reshape(-1).tolist()]
+        rounded = [
+            min(max(round(value), int(ends.min)), int(ends.max))
+            for value in values.reshape(-1).tolist()
+        ]
         values = np.array(rounded, dtype=dtype)
     return np.broadcast_to(values.astype(dtype).reshape(-1), (channels,))
 
@@ -147,6 +150,17 @@ def _workable(image: Image, interpolation: str) -> Image | None:
             "interpolation='nearest', or convert the image to float32"
         )
     return image.astype(_THROUGH[kind])
+
+
+def _channel_groups(channels: int) -> Iterator[slice]:
+    """Yield the channels in threes, and the rest one by one.
+
+    ``cv2.remap`` samples one and three channels (5.0) between pixels in floating point, but two
+    in steps of 1/32 pixel, and takes four at most.
+    """
+    threes = channels - channels % 3
+    yield from (slice(first, first + 3) for first in range(0, threes, 3))
+    yield from (slice(one, one + 1) for one in range(threes, channels))
 
 
 def _as_type(sampled: Image, dtype: np.dtype[Any]) -> Image:
@@ -177,9 +191,7 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
             )
 
 
-def _points(
-    delta_x: Floats, delta_y: Floats, block: tuple[slice, slice]
-) -> tuple[Floats, Floats]:
+def _points(delta_x: Floats, delta_y: Floats, block: tuple[slice, slice]) -> tuple[Floats, Floats]:
     rows, columns = block
     x = delta_x[block] + np.arange(columns.start, columns.stop, dtype=np.float32)
     y = delta_y[block] + np.arange(rows.start, rows.stop, dtype=np.float32)[:, None]
@@ -195,6 +207,8 @@ def _outside(x: Floats, y: Floats, shape: tuple[int, ...], interpolation: str) -
 
 def _fold(x: Floats, size: int, border_mode: str) -> None:
     """Bring points, in place, to where the border mode finds the same value near the image."""
+    if x.min() >= 0 and x.max() <= size - 1:
+        return
     if border_mode == "wrap":
         np.mod(x, size, out=x)
     elif border_mode == "reflect":
@@ -213,9 +227,7 @@ def _fold(x: Floats, size: int, border_mode: str) -> None:
         np.clip(x, -0.5, size, out=x)
 
 
-def _nearest(
-    image: Image, x: Floats, y: Floats, border_mode: str, fill: Image
-) -> Image:
+def _nearest(image: Image, x: Floats, y: Floats, border_mode: str, fill: Image) -> Image:
     """Pick the nearest pixels of an image of any type; points are folded already."""
     columns, rows = np.rint(x).astype(np.int64), np.rint(y).astype(np.int64)
     height, width = image.shape[:2]
@@ -234,43 +246,70 @@ def _tiled(
     source: Image, x: Floats, y: Floats, interpolation: str, border_mode: str, fill: Image
 ) -> Image:
     """Sample at folded points, through overlapping tiles where a side is too long."""
-    import cv2
-
-    method = cv2.INTER_LANCZOS4 if interpolation == "lanczos" else getattr(
-        cv2, f"INTER_{'LINEAR' if interpolation == 'area' else interpolation.upper()}"
-    )
-    border = cv2.BORDER_CONSTANT if border_mode == "constant" else cv2.BORDER_REPLICATE
     if border_mode in _FOLDED:
         x, y = x + np.float32(_REACH), y + np.float32(_REACH)
     height, width, channels = source.shape
-    tile_x, tile_y = _tile_of(x, width), _tile_of(y, height)
-    out = np.empty((*x.shape, channels), dtype=source.dtype)
+    side_x, side_y = _tile_side(width, source.strides[1]), _tile_side(height, source.strides[0])
+    tile_x, tile_y = _tile_of(x, width, side_x), _tile_of(y, height, side_y)
+    out = np.empty((0,))
     for row in range(int(tile_y.min()), int(tile_y.max()) + 1):
         for column in range(int(tile_x.min()), int(tile_x.max()) + 1):
             mine = (tile_y == row) & (tile_x == column)
             if not mine.any():
                 continue
-            left, right = _tile_ends(column, width)
-            top, bottom = _tile_ends(row, height)
-            sampled = cv2.remap(
+            left, right = _tile_ends(column, width, side_x)
+            top, bottom = _tile_ends(row, height, side_y)
+            sampled = _sampled(
                 source[top:bottom, left:right],
                 x - np.float32(left),
                 y - np.float32(top),
-                method,
-                borderMode=border,
-                borderValue=fill.astype(np.float64).tolist(),
-            )
-            np.copyto(out, sampled.reshape(out.shape), where=mine[..., None])
+                interpolation,
+                border_mode,
+                fill,
+            ).reshape(*x.shape, channels)
+            if mine.all():
+                return sampled
+            if out.size == 0:
+                out = np.empty_like(sampled)
+            np.copyto(out, sampled, where=mine[..., None])
     return out
 
 
-def _tile_of(x: Floats, size: int) -> npt.NDArray[np.int32]:
-    if size < _SIDE_LIMIT:
+def _sampled(
+    source: Image, x: Floats, y: Floats, interpolation: str, border_mode: str, fill: Image
+) -> Image:
+    import cv2
+
+    methods = {
+        "nearest": cv2.INTER_NEAREST,
+        "linear": cv2.INTER_LINEAR,
+        "cubic": cv2.INTER_CUBIC,
+        "area": cv2.INTER_LINEAR,
+        "lanczos": cv2.INTER_LANCZOS4,
+    }
+    constant = border_mode == "constant"
+    return cv2.remap(
+        source,
+        x,
+        y,
+        methods[interpolation],
+        borderMode=cv2.BORDER_CONSTANT if constant else cv2.BORDER_REPLICATE,
+        borderValue=fill.astype(np.float64).tolist() if constant else 0,
+    )
+
+
+def _tile_side(size: int, stride: int) -> int:
+    """Return how many pixels of a side ``cv2.remap`` may be given, without those in reach."""
+    most = min(_SIDE_LIMIT - 1, _BYTE_LIMIT // stride)
+    return size if size <= most else most - 2 * _REACH
+
+
+def _tile_of(x: Floats, size: int, side: int) -> npt.NDArray[np.int32]:
+    """Return the number of the tile that holds each point, along one side."""
+    if side == size:
         return np.zeros((1, 1), dtype=np.int32)
-    return (np.clip(np.floor(x), 0, size - 1) / _TILE).astype(np.int32)
+    return np.clip(np.floor(x), 0, size - 1).astype(np.int32) // side
 
 
-def _tile_ends(tile: int, size: int) -> tuple[int, int]:
-    if size < _SIDE_LIMIT:
-        return 0, size
-    return max(tile * _TILE - _REACH, 0), min((tile + 1) * _TILE + _REACH, size)
+def _tile_ends(tile: int, size: int, side: int) -> tuple[int, int]:
+    return max(tile * side - _REACH, 0), min((tile + 1) * side + _REACH, size)
