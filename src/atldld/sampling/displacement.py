@@ -173,13 +173,17 @@ class DisplacementField:
         file = _npy(path)
         try:
             # Mapped, so that a header cannot promise more than the file holds.
-            values = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
+            values = np.lib.format.open_memmap(file, mode="r")
+        except OSError:
+            raise
+        except Exception as error:  # whatever numpy raises over a header it cannot read
             raise ValueError(f"{file} holds no displacement field: {error}") from error
-        if not isinstance(values, np.ndarray) or values.ndim != 3 or values.shape[2] != 2:
-            shape = getattr(values, "shape", "no array")
-            raise ValueError(f"{file} holds {shape}; a displacement field is (h, w, 2)")
-        return cls(values[..., 0].astype(np.float32), values[..., 1].astype(np.float32))
+        if values.ndim != 3 or values.shape[2] != 2 or values.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{file} holds {values.dtype} of shape {values.shape}; a displacement field is "
+                "real numbers of shape (h, w, 2)"
+            )
+        return cls(np.array(values[..., 0]), np.array(values[..., 1]))
 
     def __mul__(self, factor: Any) -> DisplacementField:
         if not isinstance(factor, numbers.Real):
@@ -334,7 +338,7 @@ def _finite(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> npt.NDA
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; it must be {shape}")
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} is {values!r}; it must be finite")
+        raise ValueError(f"{name} is {array.tolist()}; it must be finite")
     return array
 
 
