@@ -1,1 +1,17 @@
-"""The command line."""
+"""The command line: one module a command group."""
+
+from __future__ import annotations
+
+import click
+
+from .. import __version__
+from .demo import demo
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="atldld")
+def main() -> None:
+    """Section datasets of the Allen Brain Atlas as lazy arrays in reference space."""
+
+
+main.add_command(demo)

@@ -101,7 +101,8 @@ def _within(
     if slope == 0:
         inside = (start >= 0) & (start <= limit)
         return np.where(inside, low, high + 1), np.where(inside, high, low - 1)
-    ends = np.stack([-start / slope, (limit - start) / slope])
+    with np.errstate(over="ignore"):  # an end at infinity is an end
+        ends = np.stack([-start / slope, (limit - start) / slope])
     if slope < 0:
         ends = ends[::-1]
     # Clipped one beyond, so that an end that is far away stays an integer and stays outside.

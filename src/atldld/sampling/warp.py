@@ -87,9 +87,10 @@ def warp(
         First, and one past the last, row number and column number of the uncut grid.
     interpolation
         ``"nearest"``, ``"linear"``, ``"cubic"`` or ``"area"``. ``"area"`` averages over a grid
-        step: the source is first shrunk by the whole number of pixels that a step spans (a box
-        mean; one pass over the pixels), then sampled linearly twice a step along either axis
-        and averaged.
+        step: where a step spans six source pixels and more, the source is first shrunk by a
+        whole number (a box mean, one pass over the pixels); then as many linear samples a step
+        and axis as it still spans pixels (two to six) are averaged. It takes 4 to 36 times as
+        many samples as linear does.
     fill
         Value of grid points that are not covered.
     out
@@ -187,9 +188,13 @@ def _cut(pixels: Pixels, window: Window, box: Window) -> Pixels:
 
 
 def _shrink(affine: Array) -> int:
-    """Return by how many whole pixels a source is shrunk before it is averaged over a step."""
+    """Return by how many whole pixels a source is shrunk before it is averaged over a step.
+
+    A third of what a step spans at most: cells of the shrunk source lie askew to grid steps,
+    and a step must hold several of them.
+    """
     steps = math.hypot(affine[0, 0], affine[1, 0]), math.hypot(affine[0, 1], affine[1, 1])
-    return max(math.floor(min(steps)), 1)
+    return max(math.floor(min(steps) / 3), 1)
 
 
 def _sample(
@@ -212,13 +217,13 @@ def _sample(
     # Pixel k of the shrunk source is the mean of `unit` pixels, centred on their middle.
     onto[:, 2] -= (unit - 1) / 2
     onto /= unit
-    # Two samples a step and axis, a quarter of a step to either side of the grid point.
-    onto[:, 2] -= (onto[:, 0] + onto[:, 1]) / 4
-    onto[:, :2] /= 2
-    twice = _warp_affine(source, onto, (2 * tile.width, 2 * tile.height), cv2.INTER_LINEAR)
-    return np.asarray(
-        cv2.resize(twice, (tile.width, tile.height), interpolation=cv2.INTER_AREA), dtype=np.uint8
-    )
+    # As many samples a step and axis as it still spans pixels, centred on the grid point.
+    samples = max(math.ceil(step_pixels(onto)), 2)
+    onto[:, 2] -= (onto[:, 0] + onto[:, 1]) * (samples - 1) / (2 * samples)
+    onto[:, :2] /= samples
+    size = tile.width, tile.height
+    many = _warp_affine(source, onto, (samples * size[0], samples * size[1]), cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(many, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _warp_affine(source: Pixels, onto: Array, size: tuple[int, int], kernel: int) -> Pixels:

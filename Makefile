@@ -1,0 +1,37 @@
+# Everything runs in an environment of its own, made in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types docs check bench release clean
+
+demo: $(VENV)/demo
+	$(BIN)/atldld demo --output demo-output/atldld-demo.png
+
+test: $(VENV)/develop
+	$(BIN)/pytest -q -n auto
+
+lint: $(VENV)/develop
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/develop
+	$(BIN)/mypy
+
+check: test lint types
+
+clean:
+	rm -rf $(VENV) demo-output build dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# The demo needs only what a user installs.
+$(VENV)/demo: $(VENV)/bin/python pyproject.toml $(shell find src -name '*.py')
+	$(BIN)/python -m pip install --quiet .
+	@touch $@
+
+$(VENV)/develop: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[lint]'
+	@touch $@ $(VENV)/demo

@@ -1,0 +1,33 @@
+"""Where the tests find the recorded data, and a cache of its own for each of them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
+
+
+def pytest_configure(config):
+    """Let no option of the person who runs the tests reach into them."""
+    for name in [name for name in os.environ if name.startswith("ATLDLD_")]:
+        if name != "ATLDLD_REAL_DATA":
+            del os.environ[name]
+    # Tests that forget to name a source must not reach the real service.
+    os.environ["ATLDLD_API_URL"] = "http://127.0.0.1:9/api/v2"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Give each test a cache folder of its own; a hook, so that hypothesis tests have it too."""
+    factory = item.session.config._tmp_path_factory
+    os.environ["ATLDLD_CACHE_DIR"] = str(factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def real():
+    """Return the folder of recorded data of the real service."""
+    folder = Path(os.environ.get("ATLDLD_REAL_DATA", ROOT.parent / "shared" / "real"))
+    if not (folder / "sync_points.json").is_file():
+        pytest.skip(f"recorded data of the real service are not at {folder} (ATLDLD_REAL_DATA)")
+    return folder
