@@ -7,6 +7,23 @@ it. Nothing here is shared with the rest of the package, so that a mistake canno
 from __future__ import annotations
 
 from .datasets import PhantomDataset, phantom_dataset
+from .doubts import Doubts
+from .faults import Fault
+from .log import Request
 from .phantom import PhantomBrain
+from .recorded import RecordedFolder, load_recorded
+from .server import AllenServer
+from .spawn import SpawnedServer
 
-__all__ = ["PhantomBrain", "PhantomDataset", "phantom_dataset"]
+__all__ = [
+    "AllenServer",
+    "Doubts",
+    "Fault",
+    "PhantomBrain",
+    "PhantomDataset",
+    "RecordedFolder",
+    "Request",
+    "SpawnedServer",
+    "load_recorded",
+    "phantom_dataset",
+]

@@ -136,6 +136,11 @@ class PhantomDataset:
             corner = (corner[0] - corner[0] % step, corner[1] - corner[1] % step)
         return self.slide_pixels(image_id, view, tier, corner, size, shift=shift)
 
+    def encoded(self, image_id: int, view: str, tier: int) -> bytes | None:
+        """Return None: nothing is stored, every pixel is computed."""
+        del image_id, view, tier
+        return None
+
     def slide_pixels(
         self,
         image_id: int,

@@ -1,0 +1,118 @@
+"""What nobody outside knows about the service: each doubt a field, each reading a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self, get_args, get_type_hints
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """How a server reads what is documented badly, or not at all.
+
+    A client should do right under every reading. The defaults are the likelier ones.
+
+    Parameters
+    ----------
+    window_sizes
+        What ``width`` and ``height`` count where ``downsample_dimensions`` is absent:
+        ``"tier"`` pixels, or ``"full"``-resolution ones that shrink with the image.
+    downsample_dimensions
+        What that flag does: ``"honoured"`` (``true``: sizes are full-resolution and shrink;
+        ``false``: they are tier pixels), ``"inverted"``, or ``"ignored"``.
+    tier_origin
+        Which pixel of a tier is centred where. ``"floor"``: pixel k of the slide's tier on
+        ``k * 2**tier``, and a window begins at tier pixel ``floor(left / 2**tier)``;
+        ``"exact"``: pixel k of a window on ``left + k * 2**tier``.
+    pixel_centre
+        Where integer pixel coordinates point: the ``"centre"`` of a full-resolution pixel, or
+        its ``"corner"``.
+    outside
+        A window that reaches past the slide is ``"pad"`` ded to its size, or ``"clip"`` ped.
+    beyond_tiers
+        A ``downsample`` of ``tier_count`` or more: ``"clamp"`` ed to the last tier, or
+        ``"404"``.
+    missing_expression
+        No expression image: ``"404"``, or ``"html"``, a page sent with status 200.
+    grey_mask
+        Which spelling gives the grey levels of an expression image: ``"filter"``
+        (``filter=colormap&filterVals=0,1,0,256,0``), ``"colormap"``
+        (``colormap=0,1,0,256,0``), ``"both"``, or ``"neither"`` (the heat map comes back).
+    redirects
+        Whether an image download is redirected to the image service, or answered at once.
+    content_type
+        Content-Type of images.
+    missing_alignment
+        A missing ``alignment2d`` or ``alignment3d`` is a ``"null"``, or the key is
+        ``"absent"``.
+    rma_error_status
+        HTTP status of a query that cannot be answered.
+    sync_error_status
+        HTTP status of a synchronisation that cannot be answered.
+    unaligned
+        A single synchronisation of an image or dataset without alignment gives an
+        ``"error"``, or an entry of ``"null"`` s. (In lists it is always an entry of nulls.)
+    default_rows
+        Rows of a page where ``num_rows`` is not given.
+    max_rows
+        Most rows of a page, whatever is asked for.
+    all_rows
+        Whether ``num_rows=all`` is ``"capped"`` at `max_rows`, or ``"uncapped"``.
+    row_order
+        Rows without an ``order`` come as ``"stored"``, or ``"scrambled"``, differently for
+        each request.
+    ties
+        Of two sections equally near to a point, ``reference_to_image`` takes the one with
+        the ``"lower"`` or the ``"higher"`` number.
+    failed_images
+        Whether images that failed quality control are ``"counted"`` or ``"skipped"`` there.
+
+    Examples
+    --------
+    >>> Doubts(max_rows=25_000).default_rows
+    50
+    >>> Doubts(ties="either")
+    Traceback (most recent call last):
+    ...
+    ValueError: ties is 'either'; it must be one of 'lower', 'higher'
+    """
+
+    window_sizes: Literal["tier", "full"] = "tier"
+    downsample_dimensions: Literal["honoured", "inverted", "ignored"] = "honoured"
+    tier_origin: Literal["floor", "exact"] = "floor"
+    pixel_centre: Literal["centre", "corner"] = "centre"
+    outside: Literal["pad", "clip"] = "pad"
+    beyond_tiers: Literal["clamp", "404"] = "clamp"
+    missing_expression: Literal["404", "html"] = "404"
+    grey_mask: Literal["both", "filter", "colormap", "neither"] = "both"
+    redirects: bool = True
+    content_type: str = "image/jpeg"
+    missing_alignment: Literal["null", "absent"] = "null"
+    rma_error_status: int = 200
+    sync_error_status: int = 200
+    unaligned: Literal["error", "null"] = "error"
+    default_rows: int = 50
+    max_rows: int = 2000
+    all_rows: Literal["capped", "uncapped"] = "capped"
+    row_order: Literal["stored", "scrambled"] = "stored"
+    ties: Literal["lower", "higher"] = "lower"
+    failed_images: Literal["counted", "skipped"] = "counted"
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for spec in fields(self):
+            readings = get_args(hints[spec.name])
+            value = getattr(self, spec.name)
+            if readings and value not in readings:
+                known = ", ".join(repr(reading) for reading in readings)
+                raise ValueError(f"{spec.name} is {value!r}; it must be one of {known}")
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Build from what `to_json` gave."""
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)

@@ -1,0 +1,222 @@
+"""Faults on demand: which requests they hit, and what happens to them."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self, get_args
+
+FaultKind = Literal[
+    "latency", "hang", "drop", "400", "403", "404", "429", "500", "502", "503", "504",
+    "html", "empty", "body", "reset", "short", "early-end", "slow", "truncated", "damaged",
+    "wrong-size", "wrong-format", "rows",
+]  # fmt: skip
+RequestKind = Literal["image", "redirect", "metadata", "sync", "other"]
+
+_ON_IMAGES = ("damaged", "wrong-size", "wrong-format")
+_ON_METADATA = ("rows",)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way in which requests go wrong.
+
+    Parameters
+    ----------
+    kind
+        What happens:
+
+        ``"latency"``: the answer waits for `seconds`.
+        ``"hang"``: nothing is ever answered; after `seconds` (or at the server's end) the
+        connection is closed.
+        ``"drop"``: the connection is closed without an answer.
+        ``"404"``, ``"429"``, ``"500"``, ``"503"``, ...: that status, with ``Retry-After``
+        where `retry_after` is given.
+        ``"html"``: an HTML page with status 200.
+        ``"empty"``: an empty body with status 200.
+        ``"body"``: the caller's own `body`, `status` and `content_type`.
+        ``"reset"``: the connection is reset in the middle of the body.
+        ``"short"``: the connection is closed before the promised ``Content-Length`` came.
+        ``"early-end"``: a chunked body that ends early, but well formed.
+        ``"slow"``: the body drips, `piece` bytes every `seconds`.
+        ``"truncated"``: the body is cut, with a ``Content-Length`` to match.
+        ``"damaged"``: a JPEG whose head and end are whole, and whose inside is not.
+        ``"wrong-size"``: a sound JPEG of another size.
+        ``"wrong-format"``: the image as PNG.
+        ``"rows"``: `rows` more rows are promised than ever come.
+    image_ids, views, tiers
+        Only requests for these images, views and tiers; None for all.
+    request
+        Only requests of this kind: ``"image"`` (where the body of an image comes from),
+        ``"redirect"`` (an image download that is redirected), ``"metadata"``, ``"sync"`` or
+        ``"any"``. None is ``"metadata"`` for ``"rows"``, else ``"image"``.
+    path
+        Only requests whose path and query, decoded, contain this text.
+    times
+        How many matching requests are hit; None for all.
+    skip
+        How many matching requests pass first.
+    every
+        Of those after `skip`, only each `every`-th is hit, the first included.
+    seconds
+        See `kind`; None is 0.05, and for ``"hang"`` no end.
+    retry_after
+        Value of the ``Retry-After`` header: seconds, or any text.
+    piece
+        Bytes at a time of a ``"slow"`` body.
+    rows
+        How many rows are promised and never come.
+    body, status, content_type
+        The answer of a ``"body"``.
+
+    Examples
+    --------
+    >>> Fault("503", image_ids=[7], times=2, retry_after=1).request
+    'image'
+    >>> Fault("rows", rows=202).request
+    'metadata'
+    """
+
+    kind: FaultKind
+    image_ids: Collection[int] | int | None = None
+    views: Collection[str] | str | None = None
+    tiers: Collection[int] | int | None = None
+    request: Literal["image", "redirect", "metadata", "sync", "any"] | None = None
+    path: str | None = None
+    times: int | None = None
+    skip: int = 0
+    every: int = 1
+    seconds: float | None = None
+    retry_after: float | str | None = None
+    piece: int = 1024
+    rows: int = 202
+    body: bytes = b""
+    status: int = 200
+    content_type: str = "image/jpeg"
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(FaultKind):
+            known = ", ".join(get_args(FaultKind))
+            raise ValueError(f"kind is {self.kind!r}; it must be one of {known}")
+        for name in ("image_ids", "views", "tiers"):
+            value = getattr(self, name)
+            if value is not None:
+                one = isinstance(value, int | str)
+                object.__setattr__(self, name, (value,) if one else tuple(value))
+        if self.request is None:
+            usual = "metadata" if self.kind in _ON_METADATA else "image"
+            object.__setattr__(self, "request", usual)
+        for kinds, request in ((_ON_IMAGES, "image"), (_ON_METADATA, "metadata")):
+            if self.kind in kinds and self.request != request:
+                raise ValueError(f"{self.kind!r} is a fault of {request}s, not of {self.request!r}")
+        if self.seconds is None and self.kind != "hang":
+            object.__setattr__(self, "seconds", 0.05)
+        if self.every < 1 or self.skip < 0 or self.piece < 1 or (self.seconds or 0.0) < 0:
+            raise ValueError(f"every, skip, piece or seconds is out of range: {self}")
+
+    def matches(self, subject: Subject) -> bool:
+        """Whether a request is of the kind, image, view and tier that this fault is for."""
+        wanted = (
+            (self.image_ids, subject.image_id),
+            (self.views, subject.view),
+            (self.tiers, subject.tier),
+        )
+        return (
+            self.request in ("any", subject.kind)
+            and all(
+                some is None or (isinstance(some, tuple) and value in some)
+                for some, value in wanted
+            )
+            and (self.path is None or self.path in subject.path)
+        )
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Build from what `to_json` gave."""
+        options = dict(values)
+        options["body"] = base64.b64decode(options.get("body", ""))
+        return cls(**options)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as values that JSON can hold."""
+        return asdict(self) | {"body": base64.b64encode(self.body).decode("ascii")}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a request is about.
+
+    Parameters
+    ----------
+    kind
+        What kind of request.
+    path
+        Path and query, decoded.
+    image_id, view, tier
+        Of image requests, else None.
+    left, top, width, height
+        Of image requests: full-resolution pixels of the slide, and size in tier pixels.
+    window
+        ``(left, top, width, height)`` in pixels of the tier of the section, or None where the
+        whole section is asked for.
+    """
+
+    kind: RequestKind
+    path: str
+    image_id: int | None = None
+    view: str | None = None
+    tier: int | None = None
+    left: int | None = None
+    top: int | None = None
+    width: int | None = None
+    height: int | None = None
+    window: tuple[int, int, int, int] | None = None
+
+
+@dataclass(slots=True)
+class _Armed:
+    fault: Fault
+    seen: int = field(default=0)
+    hits: int = field(default=0)
+
+    def draw(self) -> bool:
+        past = self.seen - self.fault.skip
+        self.seen += 1
+        if past < 0 or past % self.fault.every:
+            return False
+        if self.fault.times is not None and self.hits >= self.fault.times:
+            return False
+        self.hits += 1
+        return True
+
+
+class Faults:
+    """The faults of a server; counts requests, for threads at once."""
+
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self._lock = threading.Lock()
+        self._armed = [_Armed(fault) for fault in faults]
+
+    def add(self, fault: Fault) -> None:
+        """Arm one more; its counting starts now."""
+        with self._lock:
+            self._armed.append(_Armed(fault))
+
+    def clear(self) -> None:
+        """Disarm all."""
+        with self._lock:
+            self._armed.clear()
+
+    def draw(self, subject: Subject) -> list[Fault]:
+        """Return the faults that hit a request: any number of latencies, and one other."""
+        hits: list[Fault] = []
+        with self._lock:
+            for armed in self._armed:
+                taken = any(fault.kind != "latency" for fault in hits)
+                if taken and armed.fault.kind != "latency":
+                    continue
+                if armed.fault.matches(subject) and armed.draw():
+                    hits.append(armed.fault)
+        return hits

@@ -1,0 +1,340 @@
+"""The image services: which pixels a request asks for, and the body that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+
+from .doubts import Doubts
+from .rows import Row
+from .served import Served
+
+Pixels = npt.NDArray[np.uint8]
+Parameters = Mapping[str, str]
+
+GREY_FILTER = "0,1,0,256,0"
+"""The parameters of the colour map that leaves the grey levels of an expression image."""
+
+_VIEWS = {"expression": "_expression", "projection": "_projection"}
+_MOST_PIXELS = 2**29
+_QUALITY = 95
+
+
+class BadRequestError(Exception):
+    """A parameter that cannot be understood, or an answer that there is none."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Place(NamedTuple):
+    """Which image a path of the image service names, and in which view."""
+
+    image_id: int
+    view: str
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The pixels that one request asks the image service for.
+
+    Parameters
+    ----------
+    image_id, view, tier
+        Of which image.
+    left, top
+        Corner in full-resolution pixels of the slide, as asked.
+    width, height
+        Size in pixels of the tier, as asked.
+    quality
+        Of the JPEG, 0 to 100.
+    """
+
+    image_id: int
+    view: str
+    tier: int
+    left: int
+    top: int
+    width: int
+    height: int
+    quality: int = _QUALITY
+
+
+class Images:
+    """The images of a server, by id and by path.
+
+    Parameters
+    ----------
+    sources
+        What is served. Of images with one id the first is taken.
+    doubts
+        How what is not known is read.
+    """
+
+    def __init__(self, sources: list[Served], doubts: Doubts) -> None:
+        self.doubts = doubts
+        self._sources: dict[int, Served] = {}
+        self._told: dict[int, Row] = {}
+        self._places: dict[str, Place] = {}
+        for source in sources:
+            told = {
+                row["id"]: row
+                for dataset in source.rows
+                for row in _rows(dataset.get("section_images"))
+                if isinstance(row.get("id"), int)
+            }
+            for image_id in source.image_ids:
+                if image_id not in self._sources:
+                    self._sources[image_id] = source
+                    self._told[image_id] = told.get(image_id, source.image(image_id))
+                    for view in ("image", "expression", "projection"):
+                        self._places.setdefault(self.path(image_id, view), Place(image_id, view))
+
+    @property
+    def image_ids(self) -> list[int]:
+        """Ids of all images."""
+        return list(self._sources)
+
+    def row(self, image_id: int) -> Row:
+        """Return the true row of an image, or raise a `BadRequestError` with status 404."""
+        if image_id not in self._sources:
+            raise BadRequestError(404, f"SectionImage {image_id} was not found")
+        return self._sources[image_id].image(image_id)
+
+    def path(self, image_id: int, view: str) -> str:
+        """Return the path that names an image and view at the image service."""
+        told = self._told[image_id]
+        if view == "expression" and told.get("expression_path"):
+            return str(told["expression_path"])
+        stem = str(told.get("path") or f"/external/images/{image_id}.aff")
+        if view == "image":
+            return stem
+        return f"{stem.removesuffix('.aff')}{_VIEWS[view]}.aff"
+
+    def download(self, image_id: int, parameters: Parameters) -> tuple[Region, str]:
+        """Read a request for ``section_image_download``.
+
+        Returns
+        -------
+        region
+            What it asks for.
+        url
+            Path and query of the image service that it is redirected to.
+        """
+        row = self.row(image_id)
+        view = _view(parameters)
+        tier = self._tier(row, _whole(parameters, "downsample", 0))
+        step = 2**tier
+        sizes = []
+        for side in ("width", "height"):
+            given = _whole(parameters, side)
+            if given is None:
+                sizes.append(max(row[side] // step, 1))
+            else:
+                sizes.append(max(given // step, 1) if self._shrinks(parameters) else given)
+        query = {
+            "mime": "1",
+            "path": self.path(image_id, view),
+            "left": str(_whole(parameters, "left", row["x"])),
+            "top": str(_whole(parameters, "top", row["y"])),
+            "width": str(sizes[0]),
+            "height": str(sizes[1]),
+            "downsample": str(tier),
+        }
+        for name in ("quality", "filter", "filterVals", "colormap", "range", "rgb", "contrast"):
+            if name in parameters:
+                query[name] = parameters[name]
+        pairs = (f"{name}={quote(value, safe='/,')}" for name, value in query.items())
+        return self.service(query), f"/cgi-bin/imageservice?{'&'.join(pairs)}"
+
+    def service(self, parameters: Parameters) -> Region:
+        """Read a request for the image service itself."""
+        path = parameters.get("path", "")
+        if path not in self._places:
+            raise BadRequestError(404, f"there is no image at {path!r}")
+        image_id, view = self._places[path]
+        row = self.row(image_id)
+        zoom = _whole(parameters, "zoom")
+        tiers = row.get("tier_count") or 1
+        asked = _whole(parameters, "downsample", 0 if zoom is None else max(tiers - 1 - zoom, 0))
+        tier = self._tier(row, asked)
+        slide = _slide(row)
+        width = _whole(parameters, "width", max(slide[0] >> tier, 1))
+        height = _whole(parameters, "height", max(slide[1] >> tier, 1))
+        if width < 1 or height < 1 or width * height > _MOST_PIXELS:
+            raise BadRequestError(400, f"the size {width} x {height} cannot be served")
+        quality = _whole(parameters, "quality", _QUALITY)
+        if not 0 <= quality <= 100:
+            raise BadRequestError(400, f"the quality {quality} is not between 0 and 100")
+        if view == "expression" and self._grey(parameters):
+            view = "expression_mask"
+        return Region(
+            image_id,
+            view,
+            tier,
+            _whole(parameters, "left", 0),
+            _whole(parameters, "top", 0),
+            width,
+            height,
+            quality,
+        )
+
+    def whole(self, image_id: int, view: str, tier: int) -> Region:
+        """Return the region of a whole section."""
+        row = self.row(image_id)
+        size = max(row["width"] >> tier, 1), max(row["height"] >> tier, 1)
+        return Region(image_id, view, tier, row["x"], row["y"], *size)
+
+    def window(self, region: Region) -> tuple[int, int, int, int] | None:
+        """Return a region in tier pixels of its section; None where it is all of it."""
+        row, step = self.row(region.image_id), 2**region.tier
+        left = region.left // step - row["x"] // step
+        top = region.top // step - row["y"] // step
+        size = max(row["width"] // step, 1), max(row["height"] // step, 1)
+        if (left, top, region.width, region.height) == (0, 0, *size):
+            return None
+        return left, top, region.width, region.height
+
+    def body(self, region: Region) -> bytes:
+        """Return the JPEG of a region.
+
+        Raises
+        ------
+        BadRequestError
+            If there is no such image.
+        """
+        source = self._sources[region.image_id]
+        told = self._told[region.image_id]
+        if region.view.startswith("expression") and not told.get("expression_path"):
+            raise BadRequestError(404, f"SectionImage {region.image_id} has no expression image")
+        try:
+            if self.window(region) is None and region.quality == _QUALITY:
+                stored = source.encoded(region.image_id, region.view, region.tier)
+                if stored is not None:
+                    return stored
+            pixels = self._pixels(source, region)
+        except LookupError as error:
+            raise BadRequestError(404, f"no such image: {error}") from error
+        return encode(pixels, region.quality)
+
+    def _pixels(self, source: Served, region: Region) -> Pixels:
+        row, step = self.row(region.image_id), 2**region.tier
+        first, last = [], []
+        for at, count, side in zip(
+            (region.left, region.top), (region.width, region.height), _slide(row), strict=True
+        ):
+            start = at - at % step if self.doubts.tier_origin == "floor" else at
+            if self.doubts.tier_origin == "floor":
+                end = max(side // step, 1) - start // step
+            else:
+                end = -((start - side) // step)
+            first.append(min(max(-(start // step), 0), count))
+            last.append(min(max(end, 0), count))
+        inside = last[0] - first[0], last[1] - first[1]
+        corner = tuple(
+            (at - at % step if self.doubts.tier_origin == "floor" else at) + step * skipped
+            for at, skipped in zip((region.left, region.top), first, strict=True)
+        )
+        found: Pixels | None = None
+        if min(inside) > 0:
+            found = source.slide_pixels(
+                region.image_id,
+                region.view,
+                region.tier,
+                (corner[0], corner[1]),
+                inside,
+                shift=0.5 if self.doubts.pixel_centre == "corner" else 0.0,
+            )
+        if found is not None and inside == (region.width, region.height):
+            return found
+        if self.doubts.outside == "clip":
+            if found is None:
+                raise BadRequestError(404, f"the region lies outside of the slide: {region}")
+            return found
+        grey = region.view == "expression_mask"
+        shape = (region.height, region.width) if grey else (region.height, region.width, 3)
+        out = np.full(shape, 255 if region.view == "image" else 0, dtype=np.uint8)
+        if found is not None:
+            out[first[1] : last[1], first[0] : last[0]] = found
+        return out
+
+    def _tier(self, row: Row, tier: int) -> int:
+        if tier < 0:
+            raise BadRequestError(400, f"downsample={tier} is negative")
+        last = (row.get("tier_count") or 1) - 1
+        if tier > last and self.doubts.beyond_tiers == "404":
+            raise BadRequestError(404, f"downsample={tier} is beyond the last tier, {last}")
+        return min(tier, last)
+
+    def _shrinks(self, parameters: Parameters) -> bool:
+        """Whether given sizes count full-resolution pixels."""
+        flag = parameters.get("downsample_dimensions")
+        if flag is None or self.doubts.downsample_dimensions == "ignored":
+            return self.doubts.window_sizes == "full"
+        full = flag.lower() in ("true", "t", "1")
+        return full if self.doubts.downsample_dimensions == "honoured" else not full
+
+    def _grey(self, parameters: Parameters) -> bool:
+        by_filter = (
+            parameters.get("filter") == "colormap" and parameters.get("filterVals") == GREY_FILTER
+        )
+        by_map = parameters.get("colormap") == GREY_FILTER
+        return (by_filter and self.doubts.grey_mask in ("both", "filter")) or (
+            by_map and self.doubts.grey_mask in ("both", "colormap")
+        )
+
+
+def encode(pixels: Pixels, quality: int = _QUALITY) -> bytes:
+    """Encode pixels as JPEG, without subsampling of colour.
+
+    Parameters
+    ----------
+    pixels
+        Shape (h, w, 3), or (h, w), which becomes grey in three channels; uint8.
+    quality
+        0 to 100.
+    """
+    import simplejpeg  # here, so that importing this package stays cheap
+
+    colour = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
+    colour = np.ascontiguousarray(colour)
+    return bytes(simplejpeg.encode_jpeg(colour, quality, "RGB", "444", fastdct=False))
+
+
+def _slide(row: Row) -> tuple[int, int]:
+    return (
+        row.get("image_width") or row["x"] + row["width"],
+        row.get("image_height") or row["y"] + row["height"],
+    )
+
+
+def _view(parameters: Parameters) -> str:
+    view = parameters.get("view", "")
+    for alias in _VIEWS:
+        if parameters.get(alias, "").lower() in ("true", "t", "1"):
+            view = alias
+    if view in ("", "image"):
+        return "image"
+    if view not in _VIEWS:
+        raise BadRequestError(404, f"there is no view {view!r} of this image")
+    return view
+
+
+def _whole(parameters: Parameters, name: str, default: Any = None) -> Any:
+    text = parameters.get(name)
+    if text is None or text == "":
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise BadRequestError(400, f"{name}={text!r} is not a whole number") from None
+
+
+def _rows(value: Any) -> list[Row]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []

@@ -1,0 +1,205 @@
+"""The tables behind a server's queries: models, their rows, and how rows belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from .oracle import FLIP
+from .rows import Row
+from .served import Served
+
+
+class Association(NamedTuple):
+    """How a model's row leads to others.
+
+    Parameters
+    ----------
+    model
+        The model of the others.
+    many
+        Whether there can be several.
+    key
+        The column that names the other by its id, where the row does not hold it nested.
+    """
+
+    model: str
+    many: bool
+    key: str | None = None
+
+
+ASSOCIATIONS: dict[str, dict[str, Association]] = {
+    "SectionDataSet": {
+        "alignment3d": Association("Alignment3d", False),
+        "equalization": Association("Equalization", False),
+        "genes": Association("Gene", True),
+        "plane_of_section": Association("PlaneOfSection", False, "plane_of_section_id"),
+        "probes": Association("Probe", True),
+        "products": Association("Product", True),
+        "reference_space": Association("ReferenceSpace", False, "reference_space_id"),
+        "section_images": Association("SectionImage", True),
+        "specimen": Association("Specimen", False),
+        "sub_images": Association("SectionImage", True),
+        "treatments": Association("Treatment", True),
+        "well_known_files": Association("WellKnownFile", True),
+    },
+    "SectionImage": {
+        "alignment2d": Association("Alignment2d", False),
+        "alternate_images": Association("AlternateImage", True),
+        "associates": Association("SectionImage", True),
+        "data_set": Association("SectionDataSet", False, "data_set_id"),
+        "graphic_objects": Association("GraphicObject", True),
+        "section_data_set": Association("SectionDataSet", False, "data_set_id"),
+        "treatments": Association("Treatment", True),
+    },
+    "Specimen": {"donor": Association("Donor", False)},
+    "Donor": {
+        "age": Association("Age", False, "age_id"),
+        "organism": Association("Organism", False, "organism_id"),
+    },
+    "Gene": {"organism": Association("Organism", False, "organism_id")},
+    "Probe": {"gene": Association("Gene", False)},
+}
+"""What can be joined and nested, for each model; all other models have none."""
+
+_PLANES = {
+    1: "coronal", 2: "sagittal", 4: "variable", 5: "n/a", 6: "transverse",
+    7: "Lateral to Medial", 8: "Medial to Lateral", 9: "Ventral to Dorsal",
+    10: "Dorsal to Ventral", 11: "Coronal (Caudal to Rostral)",
+    531107579: "Coronal (Rostral to Caudal)", 1082279372: "Tangential",
+}  # fmt: skip
+
+_FIXED: dict[str, list[Row]] = {
+    "PlaneOfSection": [{"id": number, "name": name} for number, name in _PLANES.items()],
+    "ReferenceSpace": [
+        {
+            "age_id": 15,
+            "anatomy": "Brain",
+            "id": number,
+            "name": name,
+            "organism_id": 2,
+            "storage_directory": None,
+        }
+        for number, name in ((9, "P56 Brain"), (10, "P56 Brain, L/R Flipped"))
+    ],
+    "ReferenceToReferenceTransform": [
+        {
+            "from_reference_space_id": start,
+            "id": number,
+            "to_reference_space_id": end,
+            **{
+                f"t_{place:02d}": value
+                for place, value in enumerate((1, 0, 0, 0, 1, 0, 0, 0, -1, 0, 0, FLIP))
+            },
+        }
+        for number, (start, end) in enumerate(((9, 10), (10, 9)), start=1)
+    ],
+    "Organism": [{"id": 2, "name": "Mus musculus", "ncbitaxonomyid": 10090, "tags": None}],
+}
+
+
+class UnknownModelError(LookupError):
+    """There is no such model."""
+
+
+class Tables:
+    """The rows of every model, gathered from the datasets served.
+
+    Parameters
+    ----------
+    sources
+        What is served.
+    missing
+        How a missing alignment is told: ``"null"`` or ``"absent"``.
+    """
+
+    def __init__(self, sources: Iterable[Served], missing: str) -> None:
+        self._missing = missing
+        self._columns: dict[str, set[str]] = {}
+        self._rows: dict[str, dict[Any, Row]] = {
+            model: {row["id"]: row for row in rows} for model, rows in _FIXED.items()
+        }
+        for model in ASSOCIATIONS:
+            self._rows.setdefault(model, {})
+        for associations in ASSOCIATIONS.values():
+            for association in associations.values():
+                self._rows.setdefault(association.model, {})
+        for source in sources:
+            for row in source.rows:
+                self._gather("SectionDataSet", row)
+
+    def rows(self, model: str) -> list[Row]:
+        """Return all rows of a model, in the order they were served in."""
+        if model not in self._rows:
+            raise UnknownModelError(f"uninitialized constant {model}")
+        return list(self._rows[model].values())
+
+    def columns(self, model: str) -> set[str]:
+        """Return the names of the columns that any row of a model has."""
+        if model not in self._columns:
+            nested = ASSOCIATIONS.get(model, {})
+            self._columns[model] = {
+                name for row in self.rows(model) for name in row if name not in nested
+            }
+        return self._columns[model]
+
+    def association(self, model: str, name: str) -> Association:
+        """Return what an association of a model leads to."""
+        known = ASSOCIATIONS.get(model, {})
+        if name not in known:
+            raise UnknownModelError(
+                f"Association named '{name}' was not found on {model}; perhaps you misspelled it?"
+            )
+        return known[name]
+
+    def associated(self, model: str, row: Row, name: str) -> list[Any]:
+        """Return the rows that a row leads to; of several also the nulls among them."""
+        association = self.association(model, name)
+        held = row.get("section_images" if name == "sub_images" else name)
+        if isinstance(held, list):
+            return held if association.many else held[:1]
+        if held is not None:
+            return [held]
+        if association.key is not None and row.get(association.key) is not None:
+            found = self._rows[association.model].get(row[association.key])
+            return [] if found is None else [found]
+        return []
+
+    def told(self, model: str, row: Row) -> Row:
+        """Return the columns of a row, without what is nested in it."""
+        nested = ASSOCIATIONS.get(model, {})
+        return {name: value for name, value in row.items() if name not in nested}
+
+    def is_odd(self, model: str, row: Row, name: str) -> bool:
+        """Whether a row holds something under an association that cannot belong there.
+
+        Such a row was made by hand, to see what a client does; it is served as it is.
+        """
+        if name not in row or name == "sub_images":
+            return False
+        held = row[name]
+        if self.association(model, name).many:
+            return not isinstance(held, list)
+        return held is not None and not isinstance(held, dict)
+
+    def nest(self, told: Row, model: str, name: str, rows: list[Any]) -> None:
+        """Put what an association leads to into a told row."""
+        if self.association(model, name).many:
+            told[name] = rows
+        elif rows:
+            told[name] = rows[0]
+        elif self._missing == "null" or not name.startswith("alignment"):
+            told[name] = None
+
+    def _gather(self, model: str, row: Mapping[str, Any]) -> None:
+        key = row.get("id")
+        if not isinstance(key, int | str):
+            key = row.get("acronym", id(row))
+        # Datasets can share a gene or a product; what is served first under an id stays.
+        shelf = self._rows.setdefault(model, {})
+        shelf.setdefault(key if isinstance(key, int | str) else id(row), dict(row))
+        for name, association in ASSOCIATIONS.get(model, {}).items():
+            held = row.get(name)
+            for other in held if isinstance(held, list) else [held]:
+                if isinstance(other, Mapping):
+                    self._gather(association.model, other)
