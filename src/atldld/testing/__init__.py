@@ -6,7 +6,8 @@ it. Nothing here is shared with the rest of the package, so that a mistake canno
 
 from __future__ import annotations
 
-from .datasets import PhantomDataset, phantom_dataset
+from .cutting import phantom_dataset
+from .datasets import PhantomDataset
 from .doubts import Doubts
 from .faults import Fault
 from .log import Request

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .datasets import phantom_dataset
+from .cutting import phantom_dataset
 from .doubts import Doubts
 from .phantom import PhantomBrain
 from .recorded import load_recorded

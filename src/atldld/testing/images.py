@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .doubts import Doubts
+from .jpegs import QUALITY, encode
 from .rows import Row
 from .served import Served
 
@@ -22,7 +23,6 @@ GREY_FILTER = "0,1,0,256,0"
 
 _VIEWS = {"expression": "_expression", "projection": "_projection"}
 _MOST_PIXELS = 2**29
-_QUALITY = 95
 
 
 class BadRequestError(Exception):
@@ -63,7 +63,7 @@ class Region:
     top: int
     width: int
     height: int
-    quality: int = _QUALITY
+    quality: int = QUALITY
 
 
 class Images:
@@ -169,7 +169,7 @@ class Images:
         height = _whole(parameters, "height", max(slide[1] >> tier, 1))
         if width < 1 or height < 1 or width * height > _MOST_PIXELS:
             raise BadRequestError(400, f"the size {width} x {height} cannot be served")
-        quality = _whole(parameters, "quality", _QUALITY)
+        quality = _whole(parameters, "quality", QUALITY)
         if not 0 <= quality <= 100:
             raise BadRequestError(400, f"the quality {quality} is not between 0 and 100")
         if view == "expression" and self._grey(parameters):
@@ -214,7 +214,7 @@ class Images:
         if region.view.startswith("expression") and not told.get("expression_path"):
             raise BadRequestError(404, f"SectionImage {region.image_id} has no expression image")
         try:
-            if self.window(region) is None and region.quality == _QUALITY:
+            if self.window(region) is None and region.quality == QUALITY:
                 stored = source.encoded(region.image_id, region.view, region.tier)
                 if stored is not None:
                     return stored
@@ -288,23 +288,6 @@ class Images:
         return (by_filter and self.doubts.grey_mask in ("both", "filter")) or (
             by_map and self.doubts.grey_mask in ("both", "colormap")
         )
-
-
-def encode(pixels: Pixels, quality: int = _QUALITY) -> bytes:
-    """Encode pixels as JPEG, without subsampling of colour.
-
-    Parameters
-    ----------
-    pixels
-        Shape (h, w, 3), or (h, w), which becomes grey in three channels; uint8.
-    quality
-        0 to 100.
-    """
-    import simplejpeg  # here, so that importing this package stays cheap
-
-    colour = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
-    colour = np.ascontiguousarray(colour)
-    return bytes(simplejpeg.encode_jpeg(colour, quality, "RGB", "444", fastdct=False))
 
 
 def _slide(row: Row) -> tuple[int, int]:

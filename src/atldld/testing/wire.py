@@ -10,10 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
-import numpy as np
-
 from .faults import Fault
-from .images import encode
+from .jpegs import as_png, damaged, wrong_size
 
 _PIECE = 1 << 18
 _PAGE = (
@@ -35,6 +33,11 @@ class Answer:
 def page(status: int = 200) -> Answer:
     """Return an HTML page, as servers send it in trouble."""
     return Answer(status, _PAGE, "text/html; charset=utf-8")
+
+
+def text(status: int, message: str) -> Answer:
+    """Return a plain text."""
+    return Answer(status, message.encode(), "text/plain; charset=utf-8")
 
 
 def spoilt(answer: Answer, fault: Fault) -> Answer:
@@ -60,55 +63,6 @@ def spoilt(answer: Answer, fault: Fault) -> Answer:
     if kind == "wrong-format":
         return replace(answer, body=as_png(answer.body), content_type="image/png")
     return answer
-
-
-def damaged(jpeg: bytes) -> bytes:
-    """Return a JPEG whose head and end are whole and whose inside strict decoders refuse.
-
-    Raises
-    ------
-    ValueError
-        If no damage to its scan is noticed; so small an image can be.
-    """
-    import simplejpeg
-
-    start = jpeg.rindex(b"\xff\xda")
-    start += 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")
-    length = len(jpeg) - 2 - start
-    random = np.random.default_rng(len(jpeg))
-    for attempt in range(200):
-        size = max(min(16 << (attempt // 20), length // 2), 1)
-        at = start + int(random.integers(length // 4, max(length * 3 // 4 - size, length // 4 + 1)))
-        noise = random.integers(0, 255, size, dtype=np.uint8).tobytes()
-        spoiled = jpeg[:at] + noise + jpeg[at + size :]
-        try:
-            simplejpeg.decode_jpeg(spoiled, strict=True)
-        except ValueError:
-            return spoiled
-    raise ValueError(f"no damage to a JPEG of {len(jpeg)} bytes is noticed")
-
-
-def wrong_size(jpeg: bytes) -> bytes:
-    """Return a sound JPEG of the same picture that is half as wide, and a row higher."""
-    import simplejpeg
-
-    pixels = simplejpeg.decode_jpeg(jpeg)
-    height, width = pixels.shape[:2]
-    rows = np.append(np.arange(height), height - 1)
-    columns = np.arange(0, width, 2) if width > 1 else np.array([0, 0])
-    return encode(pixels[rows[:, None], columns[None, :]])
-
-
-def as_png(jpeg: bytes) -> bytes:
-    """Return the same picture as PNG."""
-    import cv2
-    import simplejpeg
-
-    pixels = simplejpeg.decode_jpeg(jpeg)
-    done, data = cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))
-    if not done:
-        raise ValueError("the image cannot be encoded as PNG")
-    return data.tobytes()
 
 
 class Line:

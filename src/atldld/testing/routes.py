@@ -1,0 +1,169 @@
+"""From the URL of a request to its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from . import queries, rma, sync
+from .bodies import Bodies
+from .doubts import Doubts
+from .faults import Fault, Subject
+from .images import BadRequestError, Images, Region
+from .tables import Tables
+from .wire import Answer, page, text
+
+_JSON = "application/json; charset=utf-8"
+_DOWNLOADS = ("section_image_download", "image_download", "projection_image_download")
+
+Make = Callable[[Fault | None], Answer]
+
+
+class Routes:
+    """What a server answers to which URL.
+
+    Parameters
+    ----------
+    origin
+        Scheme, host and port, for redirects.
+    images
+        The images.
+    tables
+        The rows.
+    doubts
+        How what is not known about the service is read.
+    bodies
+        Where encoded images are kept.
+    centres
+        p, i, r by structure id and reference space.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        images: Images,
+        tables: Tables,
+        doubts: Doubts,
+        bodies: Bodies,
+        centres: Mapping[tuple[int, int], sync.Point],
+    ) -> None:
+        self.origin = origin
+        self.images = images
+        self.tables = tables
+        self.doubts = doubts
+        self._bodies = bodies
+        self._centres = centres
+        self._queries = 0
+
+    def respond(self, target: str) -> tuple[Subject, Make]:
+        """Return what a request is about, and what makes its answer."""
+        parts = urlsplit(target)
+        path = unquote(parts.path)
+        parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
+        shown = path if not parts.query else f"{path}?{unquote(parts.query)}"
+        subject = Subject("other", shown)
+        try:
+            if path.startswith("/api/v2/data/"):
+                rest = path.removeprefix("/api/v2/data/")
+                subject = Subject("metadata", shown)
+                return subject, lambda fault: self._query(rest, parameters, fault)
+            if path == "/cgi-bin/imageservice":
+                return self._image(shown, self.images.service(parameters))
+            if path.startswith("/api/v2/"):
+                service, _, rest = path.removeprefix("/api/v2/").partition("/")
+                if service in sync.SERVICES:
+                    subject = Subject("sync", shown)
+                    return subject, lambda _: self._synchronise(service, rest, parameters)
+                if service in _DOWNLOADS:
+                    return self._download(service, rest, parameters, shown)
+        except BadRequestError as error:
+            subject = replace(subject, kind="image")
+            refusal = text(error.status, str(error))
+            return subject, lambda _: refusal
+        missing = text(404, f"there is nothing at {path}")
+        return subject, lambda _: missing
+
+    def _download(
+        self, service: str, rest: str, parameters: dict[str, str], shown: str
+    ) -> tuple[Subject, Make]:
+        if not rest.isdecimal():
+            raise BadRequestError(404, f"{rest!r} is not the id of an image")
+        if service == "projection_image_download":
+            parameters.setdefault("view", "projection")
+        region, url = self.images.download(int(rest), parameters)
+        if not self.doubts.redirects:
+            parts = urlsplit(url)
+            return self._image(shown, self.images.service(dict(parse_qsl(parts.query))))
+        answer = Answer(302, b"", "text/html", (("Location", self.origin + url),))
+        subject, _ = self._image(shown, region)
+        return replace(subject, kind="redirect"), lambda _: answer
+
+    def _image(self, shown: str, region: Region) -> tuple[Subject, Make]:
+        subject = Subject(
+            "image",
+            shown,
+            region.image_id,
+            region.view,
+            region.tier,
+            region.left,
+            region.top,
+            region.width,
+            region.height,
+            self.images.window(region),
+        )
+
+        def make(_: Fault | None) -> Answer:
+            try:
+                return Answer(200, self._body(region), self.doubts.content_type)
+            except BadRequestError as error:
+                if self.doubts.missing_expression == "html" and region.view != "image":
+                    return page()
+                return text(error.status, str(error))
+
+        return subject, make
+
+    def _body(self, region: Region) -> bytes:
+        return self._bodies.get(region, lambda: self.images.body(region))
+
+    def _query(self, rest: str, parameters: Mapping[str, str], fault: Fault | None) -> Answer:
+        self._queries += 1
+        try:
+            name = rest.removesuffix(".json")
+            model, _, what = name.rpartition("/")
+            if name == rest:
+                raise queries.QueryError(f"only .json is answered here, not {rest!r}")
+            if what == "query":
+                query = queries.parse_request(model or None, parameters)
+            else:
+                asked = {"criteria": f"[id$eq{what}]", **parameters}
+                query = queries.parse_request(model, asked)
+            envelope = rma.answer(
+                query,
+                self.tables,
+                self.doubts,
+                phantom_rows=fault.rows if fault is not None and fault.kind == "rows" else 0,
+                scramble=self._queries,
+            )
+            status = 200
+        except queries.QueryError as error:
+            envelope, status = rma.failure(str(error)), self.doubts.rma_error_status
+        named = (("Content-Disposition", 'inline; filename="query.json"'),)
+        return Answer(status, json.dumps(envelope).encode(), _JSON, named)
+
+    def _synchronise(self, service: str, rest: str, parameters: Mapping[str, str]) -> Answer:
+        try:
+            number = rest.removesuffix(".json")
+            if not number.isdecimal() or number == rest:
+                raise sync.SyncError(f"{rest!r} is not the id of anything, with .json")
+            found = sync.answer(
+                service, int(number), parameters, self.tables, self.doubts, self._centres
+            )
+            envelope, status = {**rma.failure(""), "success": True, "msg": found}, 200
+            envelope["num_rows"] = envelope["total_rows"] = (
+                len(found) if isinstance(found, list) else 1
+            )
+        except sync.SyncError as error:
+            envelope, status = rma.failure(str(error)), self.doubts.sync_error_status
+        return Answer(status, json.dumps(envelope).encode(), _JSON)
