@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,11 @@ matrix is not what its name says.
 
 _CONNECTIVITY_PRODUCTS = (5, 31)
 _LARGEST_SIDE = 2**20
+_LARGEST_OFFSET = 2**24
+_LARGEST_NUMBER = 2**24
+_LARGEST_THICKNESS = 1e5
+_MOST_TIERS = 32
+"""Bounds beyond which a number is not what its column says, whatever the service sends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class SectionImage:
             If the image has no usable alignment, size or number, or belongs to another
             dataset. The message names dataset, image and field.
         """
-        owner = f"dataset {dataset_id}, image {row.get('id')!r}"
+        owner = f"dataset {dataset_id}, image {rma.shown(row.get('id'))}"
         image_id = rma.integer(row, "id", owner, least=0)
         belongs_to = rma.optional_integer(row, "data_set_id", owner)
         if belongs_to not in (None, dataset_id):
@@ -101,20 +106,18 @@ class SectionImage:
             rma.optional_integer(row, "image_width", owner) or 0,
             rma.optional_integer(row, "image_height", owner) or 0,
         )
-        tiers = rma.optional_integer(row, "tier_count", owner, least=1)
+        tiers = rma.optional_integer(row, "tier_count", owner, least=1, most=_MOST_TIERS)
         alignment = row.get("alignment2d")
         return cls(
             id=image_id,
             dataset_id=dataset_id,
-            section_number=rma.integer(row, "section_number", owner),
+            section_number=rma.integer(row, "section_number", owner, most=_LARGEST_NUMBER),
             width=width,
             height=height,
-            x=rma.optional_integer(row, "x", owner, least=0) or 0,
-            y=rma.optional_integer(row, "y", owner, least=0) or 0,
+            x=rma.optional_integer(row, "x", owner, least=0, most=_LARGEST_OFFSET) or 0,
+            y=rma.optional_integer(row, "y", owner, least=0, most=_LARGEST_OFFSET) or 0,
             tier_count=_usual_tier_count(slide) if tiers is None else tiers,
-            resolution=None
-            if row.get("resolution") is None
-            else rma.positive(row, "resolution", owner),
+            resolution=rma.optional_positive(row, "resolution"),
             failed=rma.flag(row, "failed"),
             has_expression=bool(row.get("expression_path")),
             tsv=rma.matrix_2d(alignment, "tsv", owner),
@@ -196,9 +199,11 @@ class SectionDataset:
             If the dataset has no usable alignment or thickness, or no usable image. The
             message names the dataset and the field.
         """
-        dataset_id = rma.integer(row, "id", f"dataset {row.get('id')!r}", least=0)
+        if not isinstance(row, Mapping):
+            raise RegistrationError(f"the row of a dataset is {rma.shown(row)}, not an object")
+        dataset_id = rma.integer(row, "id", f"dataset {rma.shown(row.get('id'))}", least=0)
         owner = f"dataset {dataset_id}"
-        thickness = rma.positive(row, "section_thickness", owner)
+        thickness = rma.positive(row, "section_thickness", owner, most=_LARGEST_THICKNESS)
         tvr = rma.matrix_3d(row.get("alignment3d"), "tvr", owner)
         trv = rma.matrix_3d(row.get("alignment3d"), "trv", owner)
         _check_inverse(tvr, trv, owner, "alignment3d")
@@ -243,7 +248,7 @@ class SectionDataset:
 def _usable_images(image_rows: Any, dataset_id: int) -> tuple[SectionImage, ...]:
     images: dict[int, SectionImage] = {}
     left_out = []
-    for row in rma.records(image_rows if image_rows is None else list(image_rows)):
+    for row in rma.records(image_rows):
         try:
             image = SectionImage.from_row(row, dataset_id)
             _check_inverse(
@@ -273,10 +278,11 @@ def _check_inverse(forward: Matrix, back: Matrix, owner: str, field: str) -> Non
     """Refuse two matrices that are not each other's inverse, whatever their rounding."""
     there, again = np.array(forward), np.array(back)
     n = len(there)
-    linear = again[:, :n] @ there[:, :n] - np.eye(n)
-    shift = again[:, :n] @ there[:, n] + again[:, n]
-    gap = 10_000.0 * float(np.abs(linear).max()) + float(np.abs(shift).max())
-    if gap > _INVERSE_TOLERANCE:
+    with np.errstate(over="ignore", invalid="ignore"):
+        linear = again[:, :n] @ there[:, :n] - np.eye(n)
+        shift = again[:, :n] @ there[:, n] + again[:, n]
+        gap = 10_000.0 * float(np.abs(linear).max()) + float(np.abs(shift).max())
+    if not gap <= _INVERSE_TOLERANCE:
         raise RegistrationError(
             f"{owner}: the two matrices of {field} are not each other's inverse (off by "
             f"{gap:.4g} over 10,000)"

@@ -7,7 +7,8 @@ hold nulls.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import RegistrationError
@@ -22,32 +23,54 @@ _LAYOUT_3D = ((0, 1, 2, 9), (3, 4, 5, 10), (6, 7, 8, 11))
 _LARGEST_INTEGER = 2**53
 
 
-def integer(row: Row, field: str, owner: str, *, least: int | None = None) -> int:
+def shown(value: Any) -> str:
+    """Return how a value of a row reads in a message, which stays short whatever it is."""
+    return reprlib.repr(value)
+
+
+def integer(
+    row: Row, field: str, owner: str, *, least: int | None = None, most: int = _LARGEST_INTEGER
+) -> int:
     """Return a whole number, or raise a `RegistrationError` that names owner and field."""
     value = row.get(field)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise RegistrationError(f"{owner}: {field} is {value!r}; it must be a whole number")
-    if abs(value) > _LARGEST_INTEGER or (least is not None and value < least):
-        bound = "" if least is None else f" of at least {least}"
-        raise RegistrationError(f"{owner}: {field} is {value}; it must be a whole number{bound}")
-    return value
-
-
-def optional_integer(row: Row, field: str, owner: str, *, least: int | None = None) -> int | None:
-    """Return a whole number, or None where the field is null or absent."""
-    return None if row.get(field) is None else integer(row, field, owner, least=least)
-
-
-def positive(row: Row, field: str, owner: str) -> float:
-    """Return a finite number above 0, or raise a `RegistrationError`."""
-    value = _number(row.get(field))
-    if value is None or value <= 0:
+        raise RegistrationError(f"{owner}: {field} is {shown(value)}; it must be a whole number")
+    lowest = -most if least is None else least
+    if not lowest <= value <= most:
+        bound = f"at most {most}" if value > most else f"at least {lowest}"
         raise RegistrationError(
-            f"{owner}: {field} is {row.get(field)!r}; it must be a finite number above 0"
+            f"{owner}: {field} is {shown(value)}; it must be a whole number of {bound}"
         )
     return value
+
+
+def optional_integer(
+    row: Row, field: str, owner: str, *, least: int | None = None, most: int = _LARGEST_INTEGER
+) -> int | None:
+    """Return a whole number, or None where the field is null or absent."""
+    if row.get(field) is None:
+        return None
+    return integer(row, field, owner, least=least, most=most)
+
+
+def positive(row: Row, field: str, owner: str, *, most: float = math.inf) -> float:
+    """Return a finite number above 0, or raise a `RegistrationError`."""
+    value = _number(row.get(field))
+    if value is None or not 0 < value <= most:
+        bound = "" if most == math.inf else f" and at most {most:g}"
+        raise RegistrationError(
+            f"{owner}: {field} is {shown(row.get(field))}; it must be a finite number above "
+            f"0{bound}"
+        )
+    return value
+
+
+def optional_positive(row: Row, field: str) -> float | None:
+    """Return a finite number above 0, or None where there is none."""
+    value = _number(row.get(field))
+    return value if value is not None and value > 0 else None
 
 
 def flag(row: Row, field: str) -> bool:
@@ -60,7 +83,7 @@ def records(value: Any) -> list[Row]:
     """Return the rows of an association, without the nulls that it may hold."""
     if isinstance(value, Mapping):
         return [value]
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         return [row for row in value if isinstance(row, Mapping)]
     return []
 
@@ -74,7 +97,8 @@ def matrix_2d(alignment: Any, name: str, owner: str) -> Matrix:
     """Return ``tsv`` or ``tvs`` as 2 rows of 3, finite and invertible."""
     rows = _matrix(alignment, name, _LAYOUT_2D, "alignment2d", owner)
     (a, b, _), (c, d, _) = rows
-    if abs(a * d - b * c) <= 1e-9 * math.hypot(a, b) * math.hypot(c, d):
+    # "Not above" also holds where numbers as large as no matrix has overflow to nan.
+    if not abs(a * d - b * c) > 1e-9 * math.hypot(a, b) * math.hypot(c, d):
         raise RegistrationError(f"{owner}: alignment2d.{name} is singular: {rows}")
     return rows
 
@@ -84,7 +108,7 @@ def matrix_3d(alignment: Any, name: str, owner: str) -> Matrix:
     rows = _matrix(alignment, name, _LAYOUT_3D, "alignment3d", owner)
     (a, b, c, _), (d, e, f, _), (g, h, i, _) = rows
     determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-    if abs(determinant) <= 1e-9 * math.prod(math.hypot(*row[:3]) for row in rows):
+    if not abs(determinant) > 1e-9 * math.prod(math.hypot(*row[:3]) for row in rows):
         raise RegistrationError(f"{owner}: alignment3d.{name} is singular: {rows}")
     return rows
 
@@ -93,7 +117,7 @@ def _matrix(
     alignment: Any, name: str, layout: tuple[tuple[int, ...], ...], field: str, owner: str
 ) -> Matrix:
     if not isinstance(alignment, Mapping):
-        what = "null or absent" if alignment is None else f"{alignment!r}"
+        what = "null or absent" if alignment is None else shown(alignment)
         raise RegistrationError(f"{owner}: {field} is {what}; without it there is no registration")
     rows = []
     for places in layout:
@@ -103,7 +127,7 @@ def _matrix(
             value = _number(alignment.get(entry))
             if value is None:
                 raise RegistrationError(
-                    f"{owner}: {field}.{entry} is {alignment.get(entry)!r}; "
+                    f"{owner}: {field}.{entry} is {shown(alignment.get(entry))}; "
                     "it must be a finite number"
                 )
             row.append(value)
