@@ -15,7 +15,6 @@ import operator
 import os
 import re
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -123,7 +122,7 @@ def set_options(
         "progress": progress,
     }
     changes = {
-        name: None if value is None else _CHECKS[name](value, name)
+        name: None if value is None else _checked(name, value)
         for name, value in given.items()
         if value is not _UNCHANGED
     }
@@ -175,7 +174,7 @@ def carry() -> Carried:
     0
     """
     chosen = _chosen_values(_in_use.get())
-    return Carried(_process(), tuple(sorted(chosen.items())))
+    return Carried(_process, tuple(sorted(chosen.items())))
 
 
 @contextmanager
@@ -219,29 +218,23 @@ _choices: dict[str, _Choice] = {}
 
 _changing = threading.Lock()
 _in_use: ContextVar[Carried | None] = ContextVar("atldld_carried_options", default=None)
-_own_token: tuple[int, str] = (0, "")
+_process = os.urandom(8).hex()
+"""Token of this process; another machine may have a process of the same number."""
 
 
 def _after_fork() -> None:
     # A thread of the parent may have held the lock at that moment; no thread of the child does.
-    global _changing
+    global _changing, _process
     _changing = threading.Lock()
+    _process = os.urandom(8).hex()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _process() -> str:
-    """Return a token of this process, which a fork does not inherit."""
-    global _own_token
-    if _own_token[0] != os.getpid():
-        _own_token = (os.getpid(), uuid.uuid4().hex[:16])
-    return _own_token[1]
-
-
 def _chosen_here(value: Any) -> _Choice | None:
-    return None if value is None else _Choice(value, _process())
+    return None if value is None else _Choice(value, _process)
 
 
 def _change(changes: Mapping[str, _Choice | None]) -> dict[str, _Choice | None]:
@@ -258,20 +251,23 @@ def _chosen_values(carried: Carried | None) -> dict[str, Any]:
     """Return everything that was set on purpose, the strongest last."""
     environment = {
         name: _from_environment(name, text)
-        for name, text in ((name, os.environ.get(_variable(name))) for name in _CHECKS)
+        for name, text in ((name, os.environ.get(_variable(name))) for name in _OPTIONS)
         if text
     }
-    if carried is None or carried.process == _process():
+    if carried is None or carried.process == _process:
         return {**environment, **{name: choice.value for name, choice in _choices.items()}}
     # A forked worker inherits what its parent had set by then; that was not set here.
-    here = {name: c.value for name, c in _choices.items() if c.process == _process()}
+    here = {name: c.value for name, c in _choices.items() if c.process == _process}
     return {**dict(carried.chosen), **environment, **here}
 
 
 def _resolved(carried: Carried | None) -> Options:
     chosen = _chosen_values(carried)
-    cache_dir = chosen.pop("cache_dir", None) or _default_cache_dir()
-    return replace(Options(cache_dir), **chosen)
+    cache_dir = chosen.pop("cache_dir", None)
+    # A path may have been carried from a system that writes paths in another way.
+    if cache_dir is None or not Path(cache_dir).is_absolute():
+        cache_dir = _default_cache_dir()
+    return replace(Options(Path(cache_dir)), **chosen)
 
 
 def _default_cache_dir() -> Path:
@@ -285,107 +281,104 @@ def _variable(name: str) -> str:
 
 
 def _from_environment(name: str, text: str) -> Any:
-    variable = _variable(name)
+    option, variable = _OPTIONS[name], _variable(name)
     try:
-        value = _PARSERS[name](text.strip())
+        return option.check(option.parse(text.strip()))
     except ValueError:
-        raise ValueError(f"{variable} is {text!r}; {_WANTED[name]}") from None
-    return _CHECKS[name](value, variable)
+        raise ValueError(f"{variable} is {_shown(text)}; {option.wanted}") from None
 
 
-_WANTED = {
-    "cache_dir": "it must be the path of a folder",
-    "max_connections": f"it must be a whole number from 1 to {MOST_CONNECTIONS}",
-    "timeout": "it must be a number of seconds above 0, and at most a day",
-    "retries": "it must be a whole number from 0 to 100",
-    "api_url": f"it must be a URL such as {DEFAULT_API_URL}",
-    "progress": "it must be true or false, or None (in the environment: auto)",
-}
-
-_WORDS = {
-    **dict.fromkeys(("1", "true", "yes", "on"), True),
-    **dict.fromkeys(("0", "false", "no", "off"), False),
-}
-
-
-def _progress_from_text(text: str) -> bool | None:
-    if text.lower() == "auto":
-        return None
+def _checked(name: str, value: Any) -> Any:
+    """Return the value of an option in its one form, or say what would be right."""
+    option = _OPTIONS[name]
     try:
-        return _WORDS[text.lower()]
-    except KeyError:
-        raise ValueError(text) from None
+        return option.check(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} is {_shown(value)}; {option.wanted}") from None
 
 
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "cache_dir": str,
-    "max_connections": int,
-    "timeout": float,
-    "retries": int,
-    "api_url": str,
-    "progress": _progress_from_text,
-}
+def _shown(value: Any) -> str:
+    """Return how a value is shown in a message: without a password that a URL may hold."""
+    return re.sub(r"//.*@", "//", repr(value))
 
 
-def _folder(value: Any, name: str) -> Path:
-    if not isinstance(value, str | os.PathLike):
-        raise TypeError(f"{name} is {value!r}; {_WANTED['cache_dir']}")
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """How an option is read: from text, from a value, and what to say if it cannot be."""
+
+    parse: Callable[[str], Any]
+    check: Callable[[Any], Any]
+    wanted: str
+
+
+def _folder(value: Any) -> str:
     text = os.fspath(value)
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise ValueError(f"{name} is {value!r}; {_WANTED['cache_dir']}")
-    return Path(text).expanduser().absolute()
+    if not isinstance(text, str):
+        raise TypeError
+    if not text.strip() or "\0" in text:
+        raise ValueError
+    return str(Path(text).expanduser().absolute())
 
 
-def _whole(value: Any, name: str, option: str, least: int, most: int) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} is {value!r}; {_WANTED[option]}")
-    number = operator.index(value)
-    if not least <= number <= most:
-        raise ValueError(f"{name} is {number}; {_WANTED[option]}")
-    return number
+def _whole(least: int, most: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+        if not least <= number <= most:
+            raise ValueError
+        return number
+
+    return check
 
 
-def _connections(value: Any, name: str) -> int:
-    return _whole(value, name, "max_connections", 1, MOST_CONNECTIONS)
-
-
-def _retries(value: Any, name: str) -> int:
-    return _whole(value, name, "retries", 0, 100)
-
-
-def _seconds(value: Any, name: str) -> float:
+def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is {value!r}; {_WANTED['timeout']}")
+        raise TypeError
     if not 0 < value <= 86_400:
-        raise ValueError(f"{name} is {value}; {_WANTED['timeout']}")
+        raise ValueError
     return float(value)
 
 
-def _url(value: Any, name: str) -> str:
+def _url(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name} is {value!r}; {_WANTED['api_url']}")
-    try:
-        parts = urlsplit(value.strip())
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        usable = False
-    if not usable:
-        shown = re.sub(r"//.*@", "//", value)
-        raise ValueError(f"{name} is {shown!r}; {_WANTED['api_url']}")
+        raise TypeError
+    parts = urlsplit(value.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError
     return value.strip()
 
 
-def _progress(value: Any, name: str) -> bool | None:
+def _yes_or_no(value: Any) -> bool | None:
     if value is not None and not isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; {_WANTED['progress']}")
+        raise TypeError
     return value
 
 
-_CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    "cache_dir": _folder,
-    "max_connections": _connections,
-    "timeout": _seconds,
-    "retries": _retries,
-    "api_url": _url,
-    "progress": _progress,
+_WORDS: dict[str, bool | None] = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+    "auto": None,
+}
+
+
+def _word(text: str) -> bool | None:
+    if text.lower() not in _WORDS:
+        raise ValueError
+    return _WORDS[text.lower()]
+
+
+_OPTIONS = {
+    "cache_dir": _Option(str, _folder, "it must be the path of a folder"),
+    "max_connections": _Option(
+        int,
+        _whole(1, MOST_CONNECTIONS),
+        f"it must be a whole number from 1 to {MOST_CONNECTIONS}",
+    ),
+    "timeout": _Option(float, _seconds, "it must be a number of seconds above 0 and at most a day"),
+    "retries": _Option(int, _whole(0, 100), "it must be a whole number from 0 to 100"),
+    "api_url": _Option(str, _url, f"it must be a URL such as {DEFAULT_API_URL}"),
+    "progress": _Option(
+        _word, _yes_or_no, "it must be True, False or None (in the environment 1, 0 or auto)"
+    ),
 }

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import operator
+import time
+import warnings
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ..errors import APIError, DatasetNotFoundError, ImageError
+from ..errors import APIError, AtldldWarning, DatasetNotFoundError, ImageError
 from ..model.dataset import SectionDataset
 from ..model.read import VIEWS, ImageRead
 from ..options import Options, current
-from .cache import Cache, image_name
+from .cache import Cache, dataset_name, image_name
+from .faults import plain, worth_retrying
 from .flight import together
 from .jpeg import jpeg_fault, size_limit
 from .rma import Query, Row, condition, fetch_page, fetch_rows, row_url
@@ -80,7 +84,8 @@ class AllenSource:
     def dataset(self, dataset_id: int) -> SectionDataset:
         """Return the metadata of one dataset.
 
-        One request; two where the service does not nest the images in the dataset's row.
+        One request; two where the service does not nest the images in the dataset's row. Where
+        the service is out of reach, its last answer is used, with an `AtldldWarning`.
 
         Raises
         ------
@@ -92,8 +97,8 @@ class AllenSource:
             If the dataset has no usable place in reference space.
         """
         dataset_id = _whole(dataset_id, "dataset_id")
-        row, image_rows = self._dataset_rows(dataset_id)
-        return SectionDataset.from_rows(row, image_rows)
+        rows = self._rows(dataset_id)
+        return SectionDataset.from_rows(rows.row, rows.images)
 
     def url(self, read: ImageRead) -> str:
         """Return where the bytes of a read come from, without credentials."""
@@ -150,8 +155,9 @@ class AllenSource:
             ).content
         except APIError as error:
             window = read.window
+            lacks = "the service does not have it: " if error.status == 404 else ""
             raise ImageError(
-                error.message,
+                lacks + error.message,
                 image_id=read.image_id,
                 dataset_id=read.dataset_id,
                 section_number=read.section_number,
@@ -161,11 +167,37 @@ class AllenSource:
                 else (window.left, window.top, window.width, window.height),
             ) from error
 
-    def _dataset_rows(self, dataset_id: int) -> tuple[Row, list[Row] | None]:
+    def _rows(self, dataset_id: int) -> _DatasetRows:
+        """Return the rows of a dataset, or if the service is out of reach, those kept of it."""
+        options = current()
+        cache, name = self._cache(options), dataset_name(dataset_id)
+        kept = _DatasetRows.from_json(cache.load(name))
+        if kept is not None:
+            options = replace(options, retries=min(options.retries, 1))
+        try:
+            rows = self._asked_rows(dataset_id, options)
+        except APIError as error:
+            record = cache.record(name)
+            if kept is None or record is None or not _out_of_reach(error):
+                raise
+            day = time.strftime("%Y-%m-%d", time.gmtime(record.time))
+            warnings.warn(
+                f"dataset {dataset_id} is described by what {self.name} answered on {day}; now "
+                f"it does not: {error.message}",
+                AtldldWarning,
+                stacklevel=3,
+            )
+            return kept
+        if rows != kept:
+            url = row_url(self.name, "SectionDataSet", dataset_id, _INCLUDE)
+            cache.store(name, rows.to_json(), url)
+        return rows
+
+    def _asked_rows(self, dataset_id: int, options: Options) -> _DatasetRows:
         url = row_url(self.base, "SectionDataSet", dataset_id, _INCLUDE)
         missing = f"there is no section dataset {dataset_id} at {self.name}"
         try:
-            rows = fetch_page(url).rows
+            rows = fetch_page(url, options).rows
         except APIError as error:
             if error.status == 404:
                 raise DatasetNotFoundError(f"{missing} (HTTP status 404)") from error
@@ -175,15 +207,39 @@ class AllenSource:
         row = rows[0]
         if row.get("id") != dataset_id:
             raise APIError(
-                f"the service answered with dataset {row.get('id')!r} instead of {dataset_id}",
+                f"the service answered with dataset {plain(repr(row.get('id')))} instead of "
+                f"{dataset_id}",
                 url=without_credentials(url),
             )
         if row.get("section_images"):
-            return row, None
+            return _DatasetRows(row, None)
         images = Query(
             "SectionImage", (condition("data_set_id", dataset_id),), include="alignment2d"
         )
-        return row, fetch_rows(self.base, images)
+        return _DatasetRows(row, fetch_rows(self.base, images, options))
+
+
+@dataclass(frozen=True, slots=True)
+class _DatasetRows:
+    """The row of a dataset, and those of its images where it does not hold them."""
+
+    row: Row
+    images: list[Row] | None
+
+    @classmethod
+    def from_json(cls, text: bytes | None) -> _DatasetRows | None:
+        try:
+            fields = json.loads(text or b"")
+            return cls(fields["row"], fields["images"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def to_json(self) -> bytes:
+        return json.dumps({"row": self.row, "images": self.images}).encode()
+
+
+def _out_of_reach(error: APIError) -> bool:
+    return error.status is None or worth_retrying(error.status) or error.status == 200
 
 
 def image_url(base: str, read: ImageRead) -> str:

@@ -141,22 +141,28 @@ class Cache:
 
     def load(self, name: str) -> bytes | None:
         """Return the content of a file, or None if it is missing or not as recorded."""
-        path = self.folder / name
+        record = self.record(name)
+        if record is None:
+            return None
         try:
-            record = self._record(path)
-            if record is None:
-                return None
-            content = path.read_bytes()
+            content = (self.folder / name).read_bytes()
         except OSError:
             return None
         return content if record.fits(content) else None
 
+    def record(self, name: str) -> Record | None:
+        """Return the record of a file, or None."""
+        try:
+            with _record_path(self.folder / name).open("rb") as file:
+                return Record.from_json(file.read(_LONGEST_RECORD))
+        except OSError:
+            return None
+
     def holds(self, name: str) -> bool:
         """Whether a file seems to be there, by its record and size, without reading it."""
-        path = self.folder / name
+        record = self.record(name)
         try:
-            record = self._record(path)
-            return record is not None and path.stat().st_size == record.size
+            return record is not None and (self.folder / name).stat().st_size == record.size
         except OSError:
             return False
 
@@ -238,10 +244,6 @@ class Cache:
         finally:
             if lock is not None:
                 lock.release()
-
-    def _record(self, path: Path) -> Record | None:
-        with _record_path(path).open("rb") as file:
-            return Record.from_json(file.read(_LONGEST_RECORD))
 
     def _place(self, path: Path, content: bytes) -> None:
         partial = self.folder / "partial" / f"{os.getpid()}-{secrets.token_hex(8)}"

@@ -45,13 +45,12 @@ def together(key: Hashable, work: Callable[[], T]) -> T:
             raise copy.copy(error) from None
     try:
         result = work()
-    except Exception as error:
+    except BaseException as error:
         _land(key)
-        mine.set_exception(error)
-        raise
-    except BaseException:
-        _land(key)
-        mine.cancel()
+        if isinstance(error, Exception) and not isinstance(error, CancelledError):
+            mine.set_exception(error)
+        else:
+            mine.cancel()
         raise
     _land(key)
     mine.set_result(result)

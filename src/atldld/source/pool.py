@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from ..errors import ImageError
 from ..model.read import ImageRead
 from ..options import current
+from .giving_up import given_up_by
 from .protocol import Source
 
 T = TypeVar("T")
@@ -60,10 +61,11 @@ def fetch_ahead(
         return
     coming = chain(first, coming)
     waiting: deque[tuple[ImageRead, Future[bytes]]] = deque()
+    left = threading.Event()
     try:
         while True:
             for read in islice(coming, max(ahead, 1) - len(waiting)):
-                waiting.append((read, _pool.submit(source.image, read)))
+                waiting.append((read, _pool.submit(_image, source, read, left)))
             if not waiting:
                 return
             read, future = waiting.popleft()
@@ -71,6 +73,7 @@ def fetch_ahead(
             del future
             yield read, content
     finally:
+        left.set()
         for _, future in waiting:
             future.cancel()
 
@@ -90,14 +93,15 @@ def fetch_each(
     coming = iter(reads)
     if _in_pool.get():
         for read in coming:
-            yield read, _image_or_error(source, read)
+            yield read, _image_or_error(source, read, threading.Event())
         return
     done: SimpleQueue[Future[bytes | ImageError]] = SimpleQueue()
     waiting: dict[Future[bytes | ImageError], ImageRead] = {}
+    left = threading.Event()
     try:
         while True:
             for read in islice(coming, max(ahead, 1) - len(waiting)):
-                future = _pool.submit(_image_or_error, source, read)
+                future = _pool.submit(_image_or_error, source, read, left)
                 waiting[future] = read
                 future.add_done_callback(done.put)
             if not waiting:
@@ -107,13 +111,19 @@ def fetch_each(
             del future
             yield read, content
     finally:
+        left.set()
         for future in waiting:
             future.cancel()
 
 
-def _image_or_error(source: Source, read: ImageRead) -> bytes | ImageError:
-    try:
+def _image(source: Source, read: ImageRead, left: threading.Event) -> bytes:
+    with given_up_by(left):
         return source.image(read)
+
+
+def _image_or_error(source: Source, read: ImageRead, left: threading.Event) -> bytes | ImageError:
+    try:
+        return _image(source, read, left)
     except ImageError as error:
         return error
 

@@ -18,7 +18,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from ..errors import APIError, AtldldWarning
-from .transport import UnfitBodyError, fetch, plain, said
+from ..options import Options
+from .faults import plain, said
+from .transport import UnfitBodyError, fetch
 from .urls import without_credentials
 
 Row = Mapping[str, Any]
@@ -159,7 +161,7 @@ def page_of(body: bytes, url: str) -> Page:
     return Page(rows, _count(envelope.get("num_rows")) or len(message), _count(total))
 
 
-def fetch_page(url: str) -> Page:
+def fetch_page(url: str, options: Options | None = None) -> Page:
     """Return the rows that one URL answers with.
 
     Raises
@@ -173,11 +175,12 @@ def fetch_page(url: str) -> Page:
         limit_bytes=_LARGEST_ANSWER,
         check=lambda content, _: pages.append(page_of(content, url)),
         headers={"Accept": "application/json", "Accept-Encoding": "gzip"},
+        options=options,
     )
     return pages[-1]
 
 
-def fetch_rows(base: str, query: Query) -> list[Row]:
+def fetch_rows(base: str, query: Query, options: Options | None = None) -> list[Row]:
     """Return all rows of a query, page by page.
 
     Ends at an empty page, at a page that brings nothing new, and where all promised rows have
@@ -197,7 +200,7 @@ def fetch_rows(base: str, query: Query) -> list[Row]:
     start = 0
     while True:
         url = query.url(base, start)
-        page = fetch_page(url)
+        page = fetch_page(url, options)
         fresh = {_identity(row): row for row in page.rows if _identity(row) not in rows}
         rows |= fresh
         if fresh:

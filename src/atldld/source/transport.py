@@ -8,28 +8,27 @@ accepted it; until then every fault is tried again.
 
 from __future__ import annotations
 
-import email.utils
-import json
 import logging
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
-from typing import Any, Final
+from typing import Final
 
 from urllib3 import BaseHTTPResponse, Timeout
-from urllib3 import exceptions as faults
+from urllib3.exceptions import HTTPError
 from urllib3.util import make_headers
 
 from .. import __version__
 from ..errors import APIError
 from ..options import Options, current
 from .connection import deadline, manager, seconds_left
+from .faults import FaultError, as_fault, retry_after, said, worth_retrying
+from .giving_up import pause
 from .urls import redirected, same_origin, split_credentials, without_credentials
 
 _log = logging.getLogger("atldld")
@@ -67,35 +66,6 @@ class Body:
     tries: int
 
 
-class FaultError(Exception):
-    """Why one try failed.
-
-    Parameters
-    ----------
-    cause
-        In words, without the URL.
-    again
-        Whether another try makes sense.
-    status
-        HTTP status code, if an answer came.
-    rest
-        Seconds for which the service asked to be left alone, or None.
-    """
-
-    def __init__(
-        self,
-        cause: str,
-        again: bool = True,
-        status: int | None = None,
-        rest: float | None = None,
-    ) -> None:
-        super().__init__(cause)
-        self.cause = cause
-        self.again = again
-        self.status = status
-        self.rest = rest
-
-
 def fetch(
     url: str,
     *,
@@ -129,6 +99,8 @@ def fetch(
     APIError
         If it could not be had; the message says how many tries were made and what was wrong
         with the last one, `status` is that of the last answer.
+    CancelledError
+        If this was done for someone who has walked away (see `giving_up`).
     """
     options = current() if options is None else options
     shown = without_credentials(url)
@@ -149,12 +121,12 @@ def fetch(
             fault = FaultError(str(unfit), status=200)
         except FaultError as raised:
             fault = raised
-        pause = _pause(number, fault, options)
-        if not fault.again or number > options.retries or pause >= left:
+        seconds = _pause(number, fault, options)
+        if not fault.again or number > options.retries or seconds >= left:
             break
-        _log.info("try %d for %s failed: %s; again in %.1f s", number, shown, fault.cause, pause)
-        left -= pause
-        time.sleep(pause)
+        _log.info("try %d for %s failed: %s; again in %.1f s", number, shown, fault.cause, seconds)
+        left -= seconds
+        pause(seconds)
     raise APIError(_summary(fault, number, left), url=shown, status=fault.status)
 
 
@@ -162,7 +134,7 @@ def _attempt(
     url: str, headers: Mapping[str, str], limit_bytes: int, until: float
 ) -> tuple[bytes, Mapping[str, str]]:
     """Make one try, redirects included, and return body and headers, or raise a `FaultError`."""
-    with deadline(until), _as_fault():
+    with deadline(until), as_fault():
         target = url
         for _ in range(MOST_REDIRECTS + 1):
             # A service may send a client elsewhere, but not its password.
@@ -238,58 +210,12 @@ def _refusal(response: BaseHTTPResponse) -> FaultError:
     status = response.status
     try:
         text = said(_read(response, _MOST_OF_AN_ERROR))
-    except (FaultError, faults.HTTPError, HTTPException, OSError):
+    except (FaultError, HTTPError, HTTPException, OSError):
         response.close()
         text = ""
     cause = f"HTTP status {status}" + (f", saying {text!r}" if text else "")
     rest = retry_after(response.headers, time.time()) if status in (429, 503) else None
     return FaultError(cause, worth_retrying(status), status, rest)
-
-
-def worth_retrying(status: int) -> bool:
-    """Whether another try may have an answer that is not of this HTTP status."""
-    return status in (408, 429) or status >= 500
-
-
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds that a ``Retry-After`` header asks to wait, or None.
-
-    Parameters
-    ----------
-    headers
-        Of the answer; the header holds seconds or an HTTP date (RFC 9110, section 10.2.3).
-    now
-        Seconds since the epoch.
-    """
-    text = headers.get("retry-after", "").strip()
-    if text.isdecimal():
-        return float(text[:9])
-    try:
-        date = email.utils.parsedate_to_datetime(text)
-        return max(date.timestamp() - now, 0.0)
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def said(body: bytes) -> str:
-    """Return what the body of an error says: its ``msg``, its title or its first words."""
-    text = body[:_MOST_OF_AN_ERROR].decode("utf-8", "replace")
-    try:
-        envelope = json.loads(text)
-    except (ValueError, RecursionError):
-        title = re.search(r"<title[^>]*>(.*?)</title", text, re.IGNORECASE | re.DOTALL)
-        text = title[1] if title else re.sub(r"<[^>]*>", " ", text)
-    else:
-        message = envelope.get("msg") if isinstance(envelope, dict) else None
-        text = message if isinstance(message, str) else text
-    return plain(text)
-
-
-def plain(text: str, most: int = 200) -> str:
-    """Return foreign text as one printable line of at most `most` characters."""
-    words = " ".join(text[: 20 * most].split())
-    line = "".join(c if c.isprintable() else "?" for c in words)
-    return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def _pause(number: int, fault: FaultError, options: Options) -> float:
@@ -304,63 +230,6 @@ def _summary(fault: FaultError, tries: int, left: float) -> str:
     if fault.rest is not None and fault.rest >= left:
         text += f"; it asks to be left alone for {fault.rest:.0f} s, longer than we may wait"
     return text if tries == 1 else f"gave up after {tries} tries, the last: {text}"
-
-
-@contextmanager
-def _as_fault() -> Iterator[None]:
-    try:
-        yield
-    except FaultError:
-        raise
-    except (faults.HTTPError, HTTPException, OSError, ValueError) as error:
-        raise _fault_of(error) from error
-
-
-def _fault_of(error: Exception) -> FaultError:
-    """Put an exception of the libraries below into words."""
-    match error:
-        case faults.NameResolutionError():
-            return FaultError("the name of the host cannot be resolved")
-        case faults.ConnectTimeoutError():
-            return FaultError("no connection within the time limit")
-        case faults.NewConnectionError():
-            return FaultError(f"no connection: {_root(error)}")
-        case faults.TimeoutError() | TimeoutError():
-            return FaultError("no complete answer within the time limit")
-        case faults.IncompleteRead():
-            return FaultError(f"the body ended early, after {_length(error)} bytes")
-        case faults.DecodeError():
-            return FaultError("the body cannot be decompressed")
-        case faults.SSLError() if "CERTIFICATE_VERIFY" in str(error):
-            return FaultError(f"its certificate is not trusted: {_root(error)}", again=False)
-        case faults.SSLError():
-            return FaultError(f"no secure connection: {_root(error)}")
-        case faults.ProxyError():
-            return FaultError(f"the proxy failed: {_root(error)}")
-        case faults.LocationValueError():
-            return FaultError("the address is not one that can be asked", again=False)
-        case ValueError():
-            return FaultError(plain(str(error)), again=False)
-    return FaultError(f"the connection broke: {_root(error)}")
-
-
-def _root(error: BaseException) -> str:
-    """Return the words of the first cause; those of the wrappers name pools and objects."""
-    seen: set[int] = set()
-    while id(error) not in seen:
-        seen.add(id(error))
-        inner: Any = error.__cause__ or error.__context__
-        if inner is None:
-            inner = next((each for each in error.args if isinstance(each, BaseException)), None)
-        if inner is None or isinstance(inner, FaultError):
-            break
-        error = inner
-    return plain(str(error) or type(error).__name__)
-
-
-def _length(error: faults.IncompleteRead) -> str:
-    partial, expected = error.partial, error.expected
-    return f"{partial} of {None if expected is None else partial + expected}"
 
 
 class _Slots:
@@ -382,7 +251,8 @@ class _Slots:
         finally:
             with self._free:
                 self._taken -= 1
-                self._free.notify()
+                # Not all who wait go by the same number.
+                self._free.notify_all()
 
 
 _slots = _Slots()
