@@ -346,7 +346,7 @@ class _Opening:
         }
         plain = {name: variables.pop(name) for name in ("y", "x")}
         if self.sampling.channels:
-            plain["channel"] = xr.Variable("channel", np.array(CHANNELS))
+            plain["channel"] = xr.Variable("channel", np.array(CHANNELS, dtype=object))
         default = xr.Coordinates(plain)
         return xr.Coordinates(
             {**variables, **default.variables}, indexes={**indexes, **default.xindexes}

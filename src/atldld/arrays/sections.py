@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -170,9 +170,7 @@ class SectionArray(BackendArray):
         self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._outer
-        )
+        return index_outer(key, self.shape, self._outer)
 
     def pieces(self, key: tuple[Any, ...]) -> list[Piece]:
         """Return what an outer index into this array needs, one piece a section, no pixels."""
@@ -181,6 +179,12 @@ class SectionArray(BackendArray):
         if not (len(rows) and len(columns)):
             return []
         return [self.sampling.piece(int(s), rows, columns) for s in np.unique(sections)]
+
+    def reads(self, key: tuple[Any, ...]) -> list[ImageRead]:
+        """Return the images that an outer index into this array reads."""
+        if any(len(places) == 0 for places in _places(key, self.shape)):
+            return []
+        return [piece.read for piece in self.pieces(key) if piece.read is not None]
 
     def _numbers(self, rows: Indices, columns: Indices) -> tuple[Indices, Indices]:
         return rows + self.sampling.grid.y.first, columns + self.sampling.grid.x.first
@@ -247,9 +251,7 @@ class CoverageArray(BackendArray):
         self.dtype = np.dtype(bool)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._outer
-        )
+        return index_outer(key, self.shape, self._outer)
 
     def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
         sections, rows, columns = _places(key, self.shape)
@@ -274,11 +276,28 @@ def _places(key: tuple[Any, ...], shape: tuple[int, ...]) -> list[Indices]:
     return places
 
 
+def index_outer(
+    key: indexing.ExplicitIndexer, shape: tuple[int, ...], outer: Callable[[tuple[Any, ...]], Any]
+) -> Any:
+    """Index by an explicit indexer of xarray, given a function that takes an outer one.
+
+    Only vectorised indexers are taken apart by xarray: `outer` knows every other one, empty
+    and negative slices included, on which xarray's own decomposition stumbles.
+    """
+    if isinstance(key, indexing.VectorizedIndexer):
+        return indexing.explicit_indexing_adapter(key, shape, indexing.IndexingSupport.OUTER, outer)
+    return outer(key.tuple)
+
+
 def _squeezed(out: npt.NDArray[Any], key: tuple[Any, ...]) -> npt.NDArray[Any]:
     """Apply what is left of an outer index: the channel, and the axes that integers drop."""
-    whole = slice(None)
-    rest = [0 if np.ndim(part) == 0 and not isinstance(part, slice) else whole for part in key[:3]]
-    return np.asarray(out[(*rest, *key[3:])])
+    for channel in key[3:]:
+        out = out[..., channel]
+    return out[tuple(slice(None) if _keeps_axis(part) else 0 for part in key[:3])]
+
+
+def _keeps_axis(part: Any) -> bool:
+    return isinstance(part, slice) or np.ndim(part) > 0
 
 
 def _token(sampling: Sampling) -> tuple[Hashable, ...]:

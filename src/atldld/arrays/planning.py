@@ -1,0 +1,191 @@
+"""Which images computing an object would read: found by walking its own graph.
+
+The reader of an array sits in its dask graph, or in its lazy variable. Each of them is indexed
+there as in a computation, only that a recording reader stands in its place and notes what it is
+asked for. Attributes are not asked: they outlive arithmetic that makes them untrue.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.core import indexing
+
+from ..model.read import ImageRead
+from .sections import CoverageArray, SectionArray, index_outer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlannedRead:
+    """An image that would be read, and the reader that would read it.
+
+    Parameters
+    ----------
+    reader
+        The array that reads it, with its source and options.
+    read
+        Which image, tier and window.
+    """
+
+    reader: SectionArray
+    read: ImageRead
+
+
+class _Recorder(indexing.ExplicitlyIndexedNDArrayMixin):
+    """Stands in for a reader: notes what is asked for, answers with zeros that cost nothing."""
+
+    def __init__(self, reader: SectionArray | CoverageArray, notes: list[PlannedRead]) -> None:
+        self.array = reader
+        self.notes = notes
+        self._shape, self._dtype = reader.shape, reader.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._dtype
+
+    def get_duck_array(self) -> Any:
+        return self[indexing.BasicIndexer((slice(None),) * len(self._shape))]
+
+    def __getitem__(self, key: Any) -> Any:
+        return index_outer(key, self._shape, self._outer)
+
+    def _outer(self, key: tuple[Any, ...]) -> Any:
+        if isinstance(self.array, SectionArray):
+            self.notes += [PlannedRead(self.array, read) for read in self.array.reads(key)]
+        lengths = [np.arange(length)[part] for part, length in zip(key, self._shape, strict=True)]
+        shape = tuple(len(places) for places in lengths if np.ndim(places))
+        return np.broadcast_to(np.zeros((), self._dtype), shape)
+
+
+def planned_reads(obj: xr.DataArray | xr.Dataset) -> list[PlannedRead]:
+    """Return the reads that computing an object would cause, each once, in no request.
+
+    Parameters
+    ----------
+    obj
+        What would be computed: any selection, arithmetic or reduction of opened arrays.
+
+    Raises
+    ------
+    ValueError
+        If the object holds no reader: its values are in memory, or come from elsewhere.
+    """
+    notes: list[PlannedRead] = []
+    readers = 0
+    for data in _lazy_data(obj):
+        found = _recording(data, notes)
+        if found is not None:
+            readers += 1
+            np.asarray(found)
+    readers += _walk_graph(obj, notes)
+    if not readers:
+        raise ValueError(
+            "this object reads no section images: its values are in memory, or they do not come "
+            "from atldld. Ask before compute() or load(), on what open_dataarray or "
+            "open_dataset gave"
+        )
+    unique: dict[tuple[str, ImageRead], PlannedRead] = {}
+    for note in notes:
+        unique.setdefault((note.reader.source.name, note.read), note)
+    return list(unique.values())
+
+
+def _lazy_data(obj: xr.DataArray | xr.Dataset) -> Iterator[Any]:
+    dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
+    for variable in dataset.variables.values():
+        if isinstance(variable._data, indexing.ExplicitlyIndexed):
+            yield variable._data
+
+
+def _recording(data: Any, notes: list[PlannedRead]) -> Any | None:
+    """Return lazily indexed data with a recorder in place of its reader, or None without one."""
+    if isinstance(data, SectionArray | CoverageArray):
+        return _Recorder(data, notes)
+    inner = getattr(data, "array", None)
+    if inner is None or not isinstance(
+        data, indexing.ExplicitlyIndexed | indexing.ImplicitToExplicitIndexingAdapter
+    ):
+        return None
+    replaced = _recording(inner, notes)
+    if replaced is None:
+        return None
+    outer = copy.copy(data)
+    outer.array = replaced
+    return outer
+
+
+def _walk_graph(obj: xr.DataArray | xr.Dataset, notes: list[PlannedRead]) -> int:
+    """Note the reads of a dask graph as it would run; return how many readers it holds."""
+    import dask
+
+    if not dask.is_dask_collection(obj):
+        return 0
+    (optimized,) = dask.optimize(obj)
+    walk = _Walk(dict(optimized.__dask_graph__()), notes)
+    walk.all()
+    return len(walk.readers)
+
+
+class _Walk:
+    """Finds, in the tasks of a graph, where a reader is indexed, and indexes a recorder so."""
+
+    def __init__(self, graph: Mapping[Any, Any], notes: list[PlannedRead]) -> None:
+        self.graph = graph
+        self.notes = notes
+        self.readers: dict[int, Any] = {}
+
+    def all(self) -> None:
+        """Walk every task."""
+        for node in self.graph.values():
+            self._node(node, {})
+
+    def _node(self, node: Any, scope: Mapping[Any, Any]) -> None:
+        from dask._task_spec import DataNode, Task
+        from dask.array.core import getter, getter_inline, getter_nofancy
+
+        if isinstance(node, DataNode):
+            self._reader(node.value)
+            return
+        if not isinstance(node, Task):
+            return
+        if node.func in (getter, getter_inline, getter_nofancy):
+            reader = self._reader(self._value(node.args[0], scope))
+            if reader is not None:
+                np.asarray(reader[self._value(node.args[1], scope)])
+            return
+        for part in (*node.args, *node.kwargs.values()):
+            # A fused task carries the graph of its parts.
+            if isinstance(part, dict):
+                inner = {**scope, **part}
+                for each in part.values():
+                    self._node(each, inner)
+            elif isinstance(part, Task):
+                self._node(part, scope)
+
+    def _value(self, part: Any, scope: Mapping[Any, Any]) -> Any:
+        from dask._task_spec import Alias, DataNode, TaskRef
+
+        while isinstance(part, TaskRef | Alias | DataNode):
+            if isinstance(part, DataNode):
+                return part.value
+            key = part.key if isinstance(part, TaskRef) else part.target
+            part = scope.get(key, self.graph.get(key))
+        return part
+
+    def _reader(self, data: Any) -> Any | None:
+        """Return the recorder of lazily indexed data, made once."""
+        if id(data) not in self.readers:
+            found = _recording(data, self.notes)
+            if found is None:
+                return None
+            self.readers[id(data)] = found
+        return self.readers[id(data)]
