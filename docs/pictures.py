@@ -30,7 +30,7 @@ def prox1(data: Path) -> None:
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(12, 4.1), sharex=True, sharey=True, layout="constrained"
     )
-    section.plot.imshow(ax=left, x="p", y="i", rgb="channel", add_labels=False)
+    section.plot.imshow(ax=left, x="x", y="y", rgb="channel", add_labels=False)
     left.set_title(f"section {int(section.section)}, registered: r = {float(section.r):.0f} µm")
     half = 100
     shown = right.imshow(

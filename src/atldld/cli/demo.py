@@ -54,7 +54,7 @@ def demo(output: Path) -> None:
         seconds = time.perf_counter() - began
         fetched = server.image_requests
         click.echo(
-            f"Read {len(fetched)} images, {sum(each.bytes for each in fetched):,} bytes, "
+            f"Read {len(fetched)} images, {sum(each.bytes_sent for each in fetched):,} bytes, "
             f"in {seconds:.2f} seconds\n"
         )
 
