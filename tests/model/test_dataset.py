@@ -256,7 +256,9 @@ class TestLeftOut:
         with pytest.warns(AtldldWarning, match="image 222: alignment2d is null or absent"):
             SectionDataset.from_rows(dataset_row(images))
 
-    @pytest.mark.parametrize("value", [None, "1.0", float("nan"), float("inf"), True, [1], 10**400])
+    @pytest.mark.parametrize(
+        "value", [None, "1.0", float("nan"), float("inf"), True, [1], 10**400, -2e9]
+    )
     @pytest.mark.parametrize("name", ["tvs", "tsv"])
     @pytest.mark.parametrize("place", range(6))
     def test_every_entry_of_the_matrices_is_checked(self, value, name, place):
@@ -271,7 +273,7 @@ class TestLeftOut:
             [[1, 2, 3], [2, 4, 5]],
             [[0, 0, 3], [0, 0, 5]],
             [[1e-200, 0, 0], [0, 1e-200, 0]],
-            [[1e200, 1e200, 0], [1e200, 1e200, 0]],
+            [[1e9, 1e9, 0], [1e9, 1e9, 0]],
         ],
     )
     def test_singular_matrices(self, matrix):
@@ -282,11 +284,11 @@ class TestLeftOut:
                 SectionDataset.from_rows(dataset_row(images))
 
     @pytest.mark.parametrize(
-        "matrix", [TVS, [[1e200, 0.0, 0.0], [0.0, 1e200, 0.0]], [[1.0, 0.0, 1e308], TVS[1]]]
+        "matrix", [TVS, [[1e9, 0.0, 0.0], [0.0, 1e9, 0.0]], [[1.0, 0.0, 1e9], TVS[1]]]
     )
     def test_a_matrix_that_is_not_the_inverse_of_the_other(self, matrix):
         wrong = with_alignment(image_row(222, 18), "alignment2d", **entries("tsv", matrix))
-        with pytest.warns(AtldldWarning, match=r"image 222.*(not each other's inverse|singular)"):
+        with pytest.warns(AtldldWarning, match=r"image 222.*not each other's inverse"):
             SectionDataset.from_rows(dataset_row([image_row(1), wrong]))
 
     def test_rounding_to_six_digits_is_an_inverse(self):
@@ -300,6 +302,20 @@ class TestLeftOut:
         with pytest.warns(AtldldWarning, match="image 2: listed twice, not alike"):
             dataset = SectionDataset.from_rows(dataset_row(images))
         assert [image.id for image in dataset.images] == [1, 2]
+
+    def test_images_that_failed_quality_control_are_set_aside(self):
+        images = [image_row(2, 18, failed=True), image_row(3), image_row(1, 26, failed=True)]
+        with pytest.warns(AtldldWarning) as warned:
+            dataset = SectionDataset.from_rows(dataset_row(images))
+        assert [str(warning.message) for warning in warned] == [
+            f"section image set aside: dataset 5, image {n}: failed quality control" for n in (2, 1)
+        ]
+        assert [image.id for image in dataset.images] == [3]
+        assert [image.id for image in dataset.failed_images] == [2, 1]
+
+    def test_a_dataset_of_failed_images_only_is_refused(self):
+        with pytest.raises(RegistrationError, match="image 1: failed quality control"):
+            SectionDataset.from_rows(dataset_row([image_row(1, failed=True)]))
 
     def test_an_image_without_an_id(self):
         with pytest.warns(AtldldWarning, match="dataset 5, image None: id is None"):
@@ -345,7 +361,7 @@ class TestRefused:
         with pytest.raises(RegistrationError, match=f"dataset 5: alignment3d.{entry} is"):
             SectionDataset.from_rows(row)
 
-    @pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+    @pytest.mark.parametrize("scale", [1e-200, 1.0, 1e8])
     def test_a_singular_matrix(self, scale):
         matrix = np.array([[1, 2, 3, 0], [4, 5, 6, 0], [7, 8, 9, 0]]) * scale
         row = with_alignment(dataset_row(), "alignment3d", **entries("trv", matrix.tolist()))

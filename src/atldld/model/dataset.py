@@ -145,6 +145,8 @@ class SectionDataset:
         3 rows of 4: image stack to reference space (both in microns), and back.
     images
         The usable images, ascending by section number, then by id.
+    failed_images
+        The images that could be placed but failed quality control, in the same order.
     failed
         Whether the dataset failed quality control.
     genes
@@ -167,6 +169,7 @@ class SectionDataset:
     tvr: Matrix
     trv: Matrix
     images: tuple[SectionImage, ...]
+    failed_images: tuple[SectionImage, ...] = ()
     failed: bool = False
     genes: tuple[str, ...] = ()
     products: tuple[str, ...] = ()
@@ -190,8 +193,8 @@ class SectionDataset:
         Returns
         -------
         SectionDataset
-            With every usable image. An image that failed quality control, or that cannot be
-            placed, is left out with an `AtldldWarning` that names it.
+            With every usable image. An image that failed quality control is set aside, and one
+            that cannot be placed is left out, each with an `AtldldWarning` that names it.
 
         Raises
         ------
@@ -222,6 +225,7 @@ class SectionDataset:
             image_rows = row.get("section_images")
         specimen = next(iter(rma.records(row.get("specimen"))), {})
         products = rma.records(row.get("products"))
+        images = _placed_images(image_rows, dataset_id)
         return cls(
             id=dataset_id,
             plane=plane,
@@ -230,7 +234,8 @@ class SectionDataset:
             section_thickness=thickness,
             tvr=tvr,
             trv=trv,
-            images=_usable_images(image_rows, dataset_id),
+            images=tuple(image for image in images if not image.failed),
+            failed_images=tuple(image for image in images if image.failed),
             failed=rma.flag(row, "failed"),
             genes=rma.texts(rma.records(row.get("genes")), "acronym"),
             products=rma.texts(products, "name"),
@@ -245,28 +250,27 @@ class SectionDataset:
         return np.array(getattr(self, name), dtype=np.float64)
 
 
-def _usable_images(image_rows: Any, dataset_id: int) -> tuple[SectionImage, ...]:
+def _placed_images(image_rows: Any, dataset_id: int) -> list[SectionImage]:
     images: dict[int, SectionImage] = {}
-    left_out = []
+    reasons = []
     for row in rma.records(image_rows):
         try:
             image = SectionImage.from_row(row, dataset_id)
-            _check_inverse(
-                image.tsv, image.tvs, f"dataset {dataset_id}, image {image.id}", "alignment2d"
-            )
+            owner = f"dataset {dataset_id}, image {image.id}"
+            _check_inverse(image.tsv, image.tvs, owner, "alignment2d")
         except RegistrationError as error:
-            left_out.append(str(error))
+            reasons.append(f"left out: {error}")
             continue
-        if image.failed:
-            left_out.append(f"dataset {dataset_id}, image {image.id}: failed quality control")
-        elif images.setdefault(image.id, image) != image:
-            left_out.append(f"dataset {dataset_id}, image {image.id}: listed twice, not alike")
-    if not images:
-        reasons = "; ".join(left_out[:5]) or "the service lists none"
-        raise RegistrationError(f"dataset {dataset_id} has no usable section image: {reasons}")
-    for reason in left_out:
-        warnings.warn(f"section image left out: {reason}", AtldldWarning, stacklevel=4)
-    return tuple(sorted(images.values(), key=lambda image: (image.section_number, image.id)))
+        if image.id not in images and image.failed:
+            reasons.append(f"set aside: {owner}: failed quality control")
+        if images.setdefault(image.id, image) != image:
+            reasons.append(f"left out: {owner}: listed twice, not alike")
+    if all(image.failed for image in images.values()):
+        why = "; ".join(reasons[:5]) or "the service lists none"
+        raise RegistrationError(f"dataset {dataset_id} has no usable section image: {why}")
+    for reason in reasons:
+        warnings.warn(f"section image {reason}", AtldldWarning, stacklevel=4)
+    return sorted(images.values(), key=lambda image: (image.section_number, image.id))
 
 
 def _usual_tier_count(longer_side: int) -> int:
@@ -278,11 +282,10 @@ def _check_inverse(forward: Matrix, back: Matrix, owner: str, field: str) -> Non
     """Refuse two matrices that are not each other's inverse, whatever their rounding."""
     there, again = np.array(forward), np.array(back)
     n = len(there)
-    with np.errstate(over="ignore", invalid="ignore"):
-        linear = again[:, :n] @ there[:, :n] - np.eye(n)
-        shift = again[:, :n] @ there[:, n] + again[:, n]
-        gap = 10_000.0 * float(np.abs(linear).max()) + float(np.abs(shift).max())
-    if not gap <= _INVERSE_TOLERANCE:
+    linear = again[:, :n] @ there[:, :n] - np.eye(n)
+    shift = again[:, :n] @ there[:, n] + again[:, n]
+    gap = 10_000.0 * float(np.abs(linear).max()) + float(np.abs(shift).max())
+    if gap > _INVERSE_TOLERANCE:
         raise RegistrationError(
             f"{owner}: the two matrices of {field} are not each other's inverse (off by "
             f"{gap:.4g} over 10,000)"

@@ -21,6 +21,8 @@ _LAYOUT_3D = ((0, 1, 2, 9), (3, 4, 5, 10), (6, 7, 8, 11))
 """Where the service's numbered entries stand: linear part row by row, translation last."""
 
 _LARGEST_INTEGER = 2**53
+_LARGEST_ENTRY = 1e9
+"""Of a matrix: a kilometre or a gigapixel. Products of larger ones might overflow."""
 
 
 def shown(value: Any) -> str:
@@ -97,8 +99,7 @@ def matrix_2d(alignment: Any, name: str, owner: str) -> Matrix:
     """Return ``tsv`` or ``tvs`` as 2 rows of 3, finite and invertible."""
     rows = _matrix(alignment, name, _LAYOUT_2D, "alignment2d", owner)
     (a, b, _), (c, d, _) = rows
-    # "Not above" also holds where numbers as large as no matrix has overflow to nan.
-    if not abs(a * d - b * c) > 1e-9 * math.hypot(a, b) * math.hypot(c, d):
+    if abs(a * d - b * c) <= 1e-9 * math.hypot(a, b) * math.hypot(c, d):
         raise RegistrationError(f"{owner}: alignment2d.{name} is singular: {rows}")
     return rows
 
@@ -108,7 +109,7 @@ def matrix_3d(alignment: Any, name: str, owner: str) -> Matrix:
     rows = _matrix(alignment, name, _LAYOUT_3D, "alignment3d", owner)
     (a, b, c, _), (d, e, f, _), (g, h, i, _) = rows
     determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-    if not abs(determinant) > 1e-9 * math.prod(math.hypot(*row[:3]) for row in rows):
+    if abs(determinant) <= 1e-9 * math.prod(math.hypot(*row[:3]) for row in rows):
         raise RegistrationError(f"{owner}: alignment3d.{name} is singular: {rows}")
     return rows
 
@@ -125,10 +126,10 @@ def _matrix(
         for place in places:
             entry = f"{name}_{place:02d}"
             value = _number(alignment.get(entry))
-            if value is None:
+            if value is None or abs(value) > _LARGEST_ENTRY:
                 raise RegistrationError(
-                    f"{owner}: {field}.{entry} is {shown(alignment.get(entry))}; "
-                    "it must be a finite number"
+                    f"{owner}: {field}.{entry} is {shown(alignment.get(entry))}; it must be a "
+                    f"finite number of at most {_LARGEST_ENTRY:g}"
                 )
             row.append(value)
         rows.append(tuple(row))
