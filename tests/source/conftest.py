@@ -4,10 +4,13 @@ import io
 import json
 import os
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,12 @@ from PIL import Image
 
 from atldld.model.read import ImageRead
 from atldld.options import set_options
+
+REAL = Path(os.environ.get("ATLDLD_REAL_DATA", Path(__file__).parents[3] / "shared" / "real"))
+
+needs_real_data = pytest.mark.skipif(
+    not REAL.is_dir(), reason="no recorded data (ATLDLD_REAL_DATA)"
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ class ScriptServer:
     at_once: int = 0
     most_at_once: int = 0
     connections: int = 0
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,7 +64,8 @@ class ScriptServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self._socket.getsockname()[1]}"
 
     @property
     def paths(self) -> list[str]:
@@ -66,7 +77,8 @@ class ScriptServer:
         self._socket.shutdown(socket.SHUT_RDWR)
         with self._lock:
             for client in self._open:
-                client.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
         self._socket.close()
@@ -88,6 +100,16 @@ class ScriptServer:
             thread.start()
 
     def _serve(self, client: socket.socket) -> None:
+        if self.tls is not None:
+            with self._lock:
+                self._open.discard(client)
+            try:
+                client = self.tls.wrap_socket(client, server_side=True)
+            except OSError:
+                client.close()
+                return
+            with self._lock:
+                self._open.add(client)
         stream = client.makefile("rb")
         try:
             while (request := self._read(stream)) is not None:
@@ -169,11 +191,11 @@ def a_read(image_id: int = 7, **changes: Any) -> ImageRead:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Handler], ScriptServer]]:
+def serve() -> Iterator[Callable[..., ScriptServer]]:
     servers: list[ScriptServer] = []
 
-    def start(handler: Handler) -> ScriptServer:
-        servers.append(ScriptServer(handler))
+    def start(handler: Handler, **settings: Any) -> ScriptServer:
+        servers.append(ScriptServer(handler, **settings))
         return servers[-1]
 
     yield start
@@ -184,8 +206,9 @@ def serve() -> Iterator[Callable[[Handler], ScriptServer]]:
 @pytest.fixture(autouse=True)
 def quick_options(tmp_path, monkeypatch):
     """Keep to a cache of the test's own, and to short pauses (a twentieth of the timeout)."""
+    certificates = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
     for name in list(os.environ):
-        if name.startswith("ATLDLD_") or name.lower().endswith("_proxy"):
+        if name.startswith("ATLDLD_") or name.lower().endswith("_proxy") or name in certificates:
             monkeypatch.delenv(name)
-    with set_options(cache_dir=tmp_path / "cache", timeout=5, retries=2):
+    with set_options(cache_dir=tmp_path / "cache", timeout=3, retries=2):
         yield

@@ -91,14 +91,37 @@ def _punctual(sock: socket.socket) -> socket.socket:
     return punctual
 
 
+@contextmanager
+def _closed_on_error(sock: socket.socket | None) -> Iterator[None]:
+    """Close a socket at once if no answer can be made of what it says.
+
+    Closing it in the usual way would wait for the half-made answer to be collected.
+    """
+    try:
+        yield
+    except BaseException:
+        number = -1 if sock is None else sock.detach()
+        if number >= 0:
+            socket.close(number)
+        raise
+
+
 class _Connection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         return _punctual(super()._new_conn())
+
+    def getresponse(self) -> Any:
+        with _closed_on_error(self.sock):
+            return super().getresponse()
 
 
 class _SecureConnection(HTTPSConnection):
     def _new_conn(self) -> socket.socket:
         return _punctual(super()._new_conn())
+
+    def getresponse(self) -> Any:
+        with _closed_on_error(self.sock):
+            return super().getresponse()
 
 
 class _Pool(HTTPConnectionPool):

@@ -103,13 +103,14 @@ def as_fault() -> Iterator[None]:
 
 def fault_of(error: Exception) -> FaultError:
     """Put an exception of the libraries below into words."""
+    # The order counts: some of these are special cases of others.
     match error:
         case raised.NameResolutionError():
             return FaultError("the name of the host cannot be resolved")
-        case raised.ConnectTimeoutError():
-            return FaultError("no connection within the time limit (option timeout)")
         case raised.NewConnectionError():
             return FaultError(f"no connection: {_root(error)}")
+        case raised.ConnectTimeoutError():
+            return FaultError("no connection within the time limit (option timeout)")
         case raised.TimeoutError() | TimeoutError():
             return FaultError("no complete answer within the time limit (option timeout)")
         case raised.IncompleteRead():

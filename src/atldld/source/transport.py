@@ -195,6 +195,9 @@ def _read(response: BaseHTTPResponse, limit_bytes: int) -> bytes:
             raise FaultError(
                 f"the body has more than the {limit_bytes} bytes expected", again=False
             )
+    if size == 0 and not declared:
+        # This is what a header that was cut off looks like.
+        raise FaultError("the connection closed before the body")
     return b"".join(pieces)
 
 

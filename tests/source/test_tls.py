@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from contextlib import suppress
+
+import pytest
+
+from atldld.errors import APIError
+from atldld.options import set_options
+from atldld.source.transport import fetch
+
+from .conftest import answer
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Make a certificate for 127.0.0.1 that nobody has heard of."""
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=test",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def serve_tls(serve, certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    return lambda handler: serve(handler, tls=context)
+
+
+def get(url):
+    return fetch(url, limit_bytes=2**20).content
+
+
+@needs_openssl
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_a_bundle_of_the_environment_is_trusted(serve_tls, certificate, monkeypatch, variable):
+    monkeypatch.setenv(variable, str(certificate / "cert.pem"))
+    server = serve_tls(lambda request: answer(b"body"))
+    assert get(server.url) == b"body"
+    assert get(server.url) == b"body"
+    assert server.connections == 1
+
+
+@needs_openssl
+def test_a_stranger_is_not_trusted_and_not_asked_again(serve_tls):
+    server = serve_tls(lambda request: answer(b"body"))
+    with pytest.raises(APIError, match="its certificate is not trusted"):
+        get(server.url)
+    assert (len(server.requests), server.connections) == (0, 1)
+
+
+@needs_openssl
+def test_a_dripping_server_holds_nobody(serve_tls, certificate, monkeypatch):
+    stopped = threading.Event()
+
+    def drip(request):
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"
+        while not stopped.wait(0.02):
+            yield b"x"
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+    server = serve_tls(drip)
+    with set_options(timeout=0.5, retries=0), pytest.raises(APIError, match="time limit"):
+        get(server.url)
+    stopped.set()
+
+
+@needs_openssl
+def test_a_redirect_keeps_its_protection(serve, serve_tls, certificate, monkeypatch):
+    plain = serve(lambda request: answer(b"body"))
+    server = serve_tls(lambda request: answer(b"", "302 Found", Location=plain.url))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+    with pytest.raises(APIError, match="from https to http"):
+        get(server.url)
+    assert plain.requests == []
+    # The other way is fine, and common.
+    plain.handler = lambda request: answer(b"", "301 Moved", Location=server.url)
+    server.handler = lambda request: answer(b"body")
+    assert get(plain.url) == b"body"
+
+
+@pytest.fixture
+def tunnel():
+    """Run a proxy that knows CONNECT only; yields its URL and what was asked."""
+    asked = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source, target):
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def run():
+        client, _ = listener.accept()
+        with client:
+            stream = client.makefile("rb")
+            while (line := stream.readline().strip()) != b"":
+                asked.append(line.decode())
+            host, port = asked[0].split()[1].split(":")
+            with socket.create_connection((host, int(port))) as server:
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                back = threading.Thread(target=pump, args=(server, client))
+                back.start()
+                pump(client, server)
+                back.join()
+            stream.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+    thread.join()
+    listener.close()
+
+
+@needs_openssl
+def test_a_tunnel_through_a_proxy(serve_tls, certificate, monkeypatch, tunnel):
+    server = serve_tls(
+        lambda request: answer(b"body", Connection="close"),
+    )
+    proxy, asked = tunnel
+    monkeypatch.setenv("https_proxy", proxy)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+    assert get(server.url) == b"body"
+    assert asked[0].startswith(f"CONNECT {server.url.removeprefix('https://')} ")
