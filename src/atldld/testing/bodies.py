@@ -44,12 +44,13 @@ class Bodies:
                     self._making.pop(key, None)
             return body
 
-    def prepare(self, key: Hashable, make: Callable[[], bytes]) -> None:
-        """Make a body now, and keep it whatever the bound."""
+    def prepare(self, key: Hashable, make: Callable[[], bytes]) -> int:
+        """Make a body now, and keep it whatever the bound; returns its size in bytes."""
         body = self.get(key, make)
         with self._lock:
             self._prepared[key] = body
             self._held -= len(self._kept.pop(key, b""))
+        return len(body)
 
     def _find(self, key: Hashable) -> bytes | None:
         if key in self._prepared:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .control import control
 from .faults import Fault, Subject
-from .wire import Line, spoilt, text
+from .wire import Line, meant, spoilt, text
 
 if TYPE_CHECKING:
     from .server import AllenServer
@@ -71,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
         if left > 0:
             allen.closing.wait(left)
         silent = fault is not None and fault.kind in ("hang", "drop")
-        planned = 0 if silent else len(answer.body)
+        planned = meant(answer, fault)
         place = allen.log.write(subject, 0 if silent else answer.status, planned, named)
         line = Line(self.connection, allen.closing, not self.close_connection, leave)
         try:

@@ -40,6 +40,24 @@ class Place(NamedTuple):
     view: str
 
 
+class Span(NamedTuple):
+    """What part of a row of tier pixels lies on the slide.
+
+    Parameters
+    ----------
+    start
+        Full-resolution pixel of the slide that the first one is centred on.
+    skipped
+        How many lie before it, off the slide.
+    length
+        How many lie on the slide.
+    """
+
+    start: int
+    skipped: int
+    length: int
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """The pixels that one request asks the image service for.
@@ -194,12 +212,16 @@ class Images:
     def window(self, region: Region) -> tuple[int, int, int, int] | None:
         """Return a region in tier pixels of its section; None where it is all of it."""
         row, step = self.row(region.image_id), 2**region.tier
-        left = region.left // step - row["x"] // step
-        top = region.top // step - row["y"] // step
-        size = max(row["width"] // step, 1), max(row["height"] // step, 1)
-        if (left, top, region.width, region.height) == (0, 0, *size):
+        whole = self.whole(region.image_id, region.view, region.tier)
+        if self.doubts.tier_origin == "floor":
+            corner = (region.left // step - row["x"] // step, region.top // step - row["y"] // step)
+            same = corner == (0, 0)
+        else:
+            corner = ((region.left - row["x"]) // step, (region.top - row["y"]) // step)
+            same = (region.left, region.top) == (row["x"], row["y"])
+        if same and (region.width, region.height) == (whole.width, whole.height):
             return None
-        return left, top, region.width, region.height
+        return *corner, region.width, region.height
 
     def body(self, region: Region) -> bytes:
         """Return the JPEG of a region.
@@ -225,44 +247,41 @@ class Images:
 
     def _pixels(self, source: Served, region: Region) -> Pixels:
         row, step = self.row(region.image_id), 2**region.tier
-        first, last = [], []
-        for at, count, side in zip(
-            (region.left, region.top), (region.width, region.height), _slide(row), strict=True
-        ):
-            start = at - at % step if self.doubts.tier_origin == "floor" else at
-            if self.doubts.tier_origin == "floor":
-                end = max(side // step, 1) - start // step
-            else:
-                end = -((start - side) // step)
-            first.append(min(max(-(start // step), 0), count))
-            last.append(min(max(end, 0), count))
-        inside = last[0] - first[0], last[1] - first[1]
-        corner = tuple(
-            (at - at % step if self.doubts.tier_origin == "floor" else at) + step * skipped
-            for at, skipped in zip((region.left, region.top), first, strict=True)
-        )
-        found: Pixels | None = None
-        if min(inside) > 0:
-            found = source.slide_pixels(
+        slide = _slide(row)
+        along = self._span(region.left, region.width, slide[0], step)
+        down = self._span(region.top, region.height, slide[1], step)
+        shown: Pixels | None = None
+        if along.length > 0 and down.length > 0:
+            shown = source.slide_pixels(
                 region.image_id,
                 region.view,
                 region.tier,
-                (corner[0], corner[1]),
-                inside,
+                (along.start, down.start),
+                (along.length, down.length),
                 shift=0.5 if self.doubts.pixel_centre == "corner" else 0.0,
             )
-        if found is not None and inside == (region.width, region.height):
-            return found
+        if shown is not None and (along.length, down.length) == (region.width, region.height):
+            return shown
         if self.doubts.outside == "clip":
-            if found is None:
+            if shown is None:
                 raise BadRequestError(404, f"the region lies outside of the slide: {region}")
-            return found
-        grey = region.view == "expression_mask"
-        shape = (region.height, region.width) if grey else (region.height, region.width, 3)
+            return shown
+        channels = () if region.view == "expression_mask" else (3,)
+        shape = (region.height, region.width, *channels)
         out = np.full(shape, 255 if region.view == "image" else 0, dtype=np.uint8)
-        if found is not None:
-            out[first[1] : last[1], first[0] : last[0]] = found
+        if shown is not None:
+            out[down.skipped :, along.skipped :][: down.length, : along.length] = shown
         return out
+
+    def _span(self, at: int, count: int, side: int, step: int) -> Span:
+        """Return what part of `count` tier pixels from `at` on lies on the slide."""
+        start, past = at, side
+        if self.doubts.tier_origin == "floor":
+            start -= at % step
+            past = max(side // step, 1) * step
+        first = min(max(-(start // step), 0), count)
+        last = min(max(-((start - past) // step), first), count)
+        return Span(start + first * step, first, last - first)
 
     def _tier(self, row: Row, tier: int) -> int:
         if tier < 0:

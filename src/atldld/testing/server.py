@@ -14,7 +14,7 @@ from .bodies import Bodies
 from .doubts import Doubts
 from .faults import Fault, Faults
 from .handler import Handler
-from .images import Images, Region
+from .images import BadRequestError, Images, Region
 from .listener import Listener
 from .log import Log, Request
 from .routes import Routes
@@ -166,6 +166,8 @@ class AllenServer:
     ) -> int:
         """Encode whole images beforehand and keep them, so that serving costs no work.
 
+        Images that there are not (views, recorded tiers) are passed over.
+
         Parameters
         ----------
         view
@@ -189,8 +191,10 @@ class AllenServer:
         ]
 
         def make(region: Region) -> int:
-            self._bodies.prepare(region, lambda: self.images.body(region))
-            return len(self._bodies.get(region, lambda: self.images.body(region)))
+            try:
+                return self._bodies.prepare(region, lambda: self.images.body(region))
+            except BadRequestError:
+                return 0
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return sum(pool.map(make, regions))

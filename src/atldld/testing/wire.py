@@ -65,6 +65,18 @@ def spoilt(answer: Answer, fault: Fault) -> Answer:
     return answer
 
 
+def meant(answer: Answer, fault: Fault | None) -> int:
+    """Return how many bytes of the body are meant to be sent."""
+    kind = None if fault is None else fault.kind
+    if kind in ("hang", "drop"):
+        return 0
+    if kind == "reset":
+        return len(answer.body) // 2
+    if kind in ("short", "early-end"):
+        return len(answer.body) * 3 // 5
+    return len(answer.body)
+
+
 class Line:
     """One connection, on which one answer is sent.
 
@@ -94,7 +106,7 @@ class Line:
         self._closing = closing
         self._before_last = before_last
 
-    def send(self, answer: Answer, fault: Fault | None, *, body: bool = True) -> None:
+    def send(self, answer: Answer, fault: Fault | None) -> None:
         """Send an answer, in the way of the fault where there is one.
 
         Raises
@@ -102,7 +114,7 @@ class Line:
         OSError
             If the client has gone.
         """
-        content = answer.body if body else b""
+        content = answer.body
         kind = None if fault is None else fault.kind
         if fault is not None and kind in ("hang", "drop"):
             if kind == "hang":
@@ -111,21 +123,23 @@ class Line:
             self._before_last()
         elif kind == "reset":
             self._begin(answer, f"Content-Length: {len(content)}")
-            self._pieces(content[: len(content) // 2])
+            self._pieces(content[: meant(answer, fault)])
             self._before_last()
             self._reset()
         elif kind == "short":
             self.keep_alive = False
             self._begin(answer, f"Content-Length: {len(content) + 1}")
             self._before_last()
-            self._pieces(content[: max(len(content) * 3 // 5, 1)])
+            self._pieces(content[: meant(answer, fault)])
         elif kind == "early-end":
             self._begin(answer, "Transfer-Encoding: chunked")
-            part = content[: max(len(content) * 3 // 5, 1)]
-            self.connection.sendall(b"%x\r\n" % len(part))
-            self._pieces(part)
+            part = content[: meant(answer, fault)]
+            if part:
+                self.connection.sendall(b"%x\r\n" % len(part))
+                self._pieces(part)
+                self.connection.sendall(b"\r\n")
             self._before_last()
-            self.connection.sendall(b"\r\n0\r\n\r\n")
+            self.connection.sendall(b"0\r\n\r\n")
         elif fault is not None and kind == "slow":
             self._begin(answer, f"Content-Length: {len(content)}")
             for first in range(0, len(content), fault.piece):
