@@ -12,6 +12,7 @@ save a second download of the same file: nothing here goes wrong without them.
         images/69177654/image-t2.jpg.json         its record
         images/69177654/image-t2-w128-0-1024-768.jpg   left, top, width, height in tier pixels
         datasets/69289763.json                    the answer that described a dataset
+        service/conventions.json                  what was found out about the service
         locks/3f2.lock, partial/                  locks, and files on their way
 """
 
@@ -25,18 +26,21 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ..errors import AtldldWarning
-from ..model.read import VIEWS, ImageRead
+from ..model.read import VIEWS, ImageRead, Window
 from .urls import host_and_port, without_credentials
 
 _STALE_AFTER: Final = 86_400.0
 _LONGEST_RECORD: Final = 65_536
+_IMAGE_FILE: Final = re.compile(
+    r"(?P<view>[a-z_]+)-t(?P<tier>\d{1,3})(-w(?P<window>\d{1,9}-\d{1,9}-\d{1,9}-\d{1,9}))?\.jpg"
+)
 
 
 def service_folder(base_url: str) -> str:
@@ -69,9 +73,35 @@ def image_name(read: ImageRead) -> str:
     return f"images/{read.image_id:d}/{view}-t{read.tier:d}{window}.jpg"
 
 
+def held_windows(read: ImageRead, names: Iterable[str]) -> frozenset[Window | None]:
+    """Return which windows of an image's view and tier are among file names; None is the whole.
+
+    Examples
+    --------
+    >>> read = ImageRead(7, "image", 2, 100, 80)
+    >>> sorted(map(str, held_windows(read, ["image-t2.jpg", "image-t3.jpg", "image-t2.jpg.json"])))
+    ['None']
+    """
+    windows: set[Window | None] = set()
+    for name in names:
+        found = _IMAGE_FILE.fullmatch(name)
+        if found is None or found["view"] != read.view or int(found["tier"]) != read.tier:
+            continue
+        numbers = found["window"]
+        windows.add(None if numbers is None else Window(*map(int, numbers.split("-"))))
+    return frozenset(windows)
+
+
 def dataset_name(dataset_id: int) -> str:
     """Return the name of the file of a dataset's metadata."""
     return f"datasets/{dataset_id:d}.json"
+
+
+def service_name(key: str) -> str:
+    """Return the name of the file of something found out about the service itself."""
+    if not re.fullmatch(r"[a-z_]{1,40}", key):
+        raise ValueError(f"the key is {key!r}; it must be a word of small letters")
+    return f"service/{key}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +196,14 @@ class Cache:
         except OSError:
             return False
 
+    def held(self, read: ImageRead) -> frozenset[Window | None]:
+        """Return which windows of a read's image, view and tier seem to be there."""
+        try:
+            names = os.listdir((self.folder / image_name(read)).parent)
+        except OSError:
+            return frozenset()
+        return held_windows(read, names)
+
     def store(self, name: str, content: bytes, url: str) -> bool:
         """Keep a content, and return whether that worked.
 
@@ -232,8 +270,7 @@ class Cache:
 
         lock = None
         try:
-            bucket = hashlib.sha256(name.encode()).hexdigest()[:3]
-            path = self.folder / "locks" / f"{bucket}.lock"
+            path = self.folder / "locks" / f"{_lock_name(name)}.lock"
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path, timeout=patience, thread_local=False)
             lock.acquire()
@@ -320,6 +357,12 @@ def _warn_once(folder: Path, error: OSError) -> None:
         AtldldWarning,
         stacklevel=2,
     )
+
+
+def _lock_name(name: str) -> str:
+    # Names share a few thousand locks: lock files stay behind, and two names that wait for
+    # each other now and then cost less than one more file each.
+    return hashlib.sha256(name.encode()).hexdigest()[:3]
 
 
 def _record_path(path: Path) -> Path:
