@@ -111,9 +111,10 @@ class SectionIndex(xr.Index):
         attrs, encoding = (None, None) if old is None else (old.attrs, old.encoding)
         return {self.name: xr.Variable((self.dim,), self.numbers, attrs=attrs, encoding=encoding)}
 
-    def to_pandas_index(self) -> pd.Index:
+    def to_pandas_index(self) -> pd.Index[Any]:
         """Return the section numbers."""
-        return pd.Index(self.numbers, name=self.name)
+        index: pd.Index[Any] = pd.Index(self.numbers, name=self.name)
+        return index
 
     def __getitem__(self, indexer: Any) -> Self:
         return self._take(indexer)
@@ -405,7 +406,7 @@ class GuardIndex(xr.Index):
                 "or as volumes on one grid"
             )
 
-    def to_pandas_index(self) -> pd.Index:
+    def to_pandas_index(self) -> pd.Index[Any]:
         """Return the frame; `map_blocks` and ``.indexes`` ask for it."""
         return pd.Index([self.frame], name=self.name)
 

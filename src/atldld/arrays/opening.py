@@ -26,8 +26,9 @@ from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .chunks import chunk_sizes
 from .describe import attributes, frame
 from .index import DIM, GUARD, GuardIndex, SectionIndex
+from .pieces import CHANNELS, Sampling
 from .request import Request
-from .sections import CHANNELS, CoverageArray, Sampling, SectionArray
+from .sections import CoverageArray, SectionArray
 
 _DIMS = (DIM, "y", "x", "channel")
 _AXIS_NAMES = {"p": "posterior", "i": "inferior", "r": "right"}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from ..errors import ImageError
 from ..model.read import ImageRead
 from ..sampling.decode import Pixels, decode
 from ..source.pool import fetch_ahead
 from ..source.protocol import Source
+from . import budget
 
 
-def pixels_ahead(source: Source, reads: Iterable[ImageRead]) -> Iterator[tuple[ImageRead, Pixels]]:
+def pixels_ahead(
+    source: Source, reads: Iterable[ImageRead]
+) -> Generator[tuple[ImageRead, Pixels], None, None]:
     """Yield images in the order asked, decoded one at a time, downloaded ahead.
 
     What waits ahead are bytes; an image is decoded when its turn comes, so that no more than
@@ -35,7 +38,9 @@ def pixels_ahead(source: Source, reads: Iterable[ImageRead]) -> Iterator[tuple[I
         If an image cannot be had, or is damaged even when fetched again.
     """
     for read, body in fetch_ahead(source, reads):
-        yield read, _decoded(source, read, body)
+        # Held until the next one is asked for; threads that decode wait for each other here.
+        with budget.decoded.taking(3 * read.size[0] * read.size[1]):
+            yield read, _decoded(source, read, body)
 
 
 def pixels(source: Source, read: ImageRead) -> Pixels:

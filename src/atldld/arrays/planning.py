@@ -110,26 +110,25 @@ def _recording(data: Any, notes: list[PlannedRead]) -> Any | None:
     """Return lazily indexed data with a recorder in place of its reader, or None without one."""
     if isinstance(data, SectionArray | CoverageArray):
         return _Recorder(data, notes)
-    inner = getattr(data, "array", None)
-    if inner is None or not isinstance(
+    if not isinstance(
         data, indexing.ExplicitlyIndexed | indexing.ImplicitToExplicitIndexingAdapter
     ):
         return None
-    replaced = _recording(inner, notes)
+    replaced = _recording(getattr(data, "array", None), notes)
     if replaced is None:
         return None
-    outer = copy.copy(data)
+    outer: Any = copy.copy(data)
     outer.array = replaced
     return outer
 
 
 def _walk_graph(obj: xr.DataArray | xr.Dataset, notes: list[PlannedRead]) -> int:
     """Note the reads of a dask graph as it would run; return how many readers it holds."""
-    import dask
+    from dask.base import is_dask_collection, optimize
 
-    if not dask.is_dask_collection(obj):
+    if not is_dask_collection(obj):
         return 0
-    (optimized,) = dask.optimize(obj)
+    (optimized,) = optimize(obj)
     walk = _Walk(dict(optimized.__dask_graph__()), notes)
     walk.all()
     return len(walk.readers)

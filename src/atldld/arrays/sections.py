@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,131 +11,13 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from .. import options
-from ..model.affine import Array, grid_affine, tier_size
-from ..model.grid import Grid
-from ..model.read import ImageRead, View, Window
-from ..model.table import SectionTable
-from ..sampling.coverage import Coverage, Indices, coverage
-from ..sampling.reads import Interpolation, choose_interpolation, choose_window, needed_window
+from ..model.read import ImageRead, Window
+from ..sampling.coverage import Indices
 from ..sampling.warp import warp
-from ..source.protocol import Source
+from ..source.protocol import KeepingSource, Source
+from .conventions import known, probes, settle
+from .pieces import Piece, Sampling
 from .pixels import pixels_ahead
-
-CHANNELS = ("red", "green", "blue")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sampling:
-    """How the sections of a dataset come onto a grid: everything but where bytes come from.
-
-    Parameters
-    ----------
-    dataset_id
-        The dataset, for messages.
-    table
-        The sections.
-    grid
-        Rows and columns of the plane.
-    tiers
-        Shape (n,): the tier each section is read at.
-    view
-        Which picture of the section.
-    interpolation
-        How a grid point is sampled.
-    """
-
-    dataset_id: int
-    table: SectionTable
-    grid: Grid
-    tiers: npt.NDArray[np.int16]
-    view: View
-    interpolation: Interpolation | Literal["auto"]
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Length of the channel dimension, or nothing where a pixel has one value."""
-        return () if self.view == "expression_mask" else (len(CHANNELS),)
-
-    @property
-    def bounds(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """First, and one past the last, number of the rows and columns of the uncut grid."""
-        return self.grid.y.lattice, self.grid.x.lattice
-
-    def covered(self, section: int, rows: Indices, columns: Indices) -> Coverage:
-        """Return which grid points a section covers; rows and columns are grid numbers."""
-        affine = grid_affine(self.table.affine[section], self.grid.step, (0.0, 0.0), 0, (0, 0))
-        size = int(self.table.width[section]), int(self.table.height[section])
-        return coverage(affine, size, rows, columns)
-
-    def piece(self, section: int, rows: Indices, columns: Indices) -> Piece:
-        """Return what a piece of one section needs: pure arithmetic, no pixels.
-
-        Parameters
-        ----------
-        section
-            Row of the table.
-        rows, columns
-            Grid numbers.
-        """
-        table, tier = self.table, int(self.tiers[section])
-        affine = grid_affine(
-            table.affine[section],
-            self.grid.step,
-            (0.0, 0.0),
-            tier,
-            (int(table.x[section]), int(table.y[section])),
-        )
-        size = (
-            tier_size(int(table.width[section]), tier),
-            tier_size(int(table.height[section]), tier),
-        )
-        interpolation = choose_interpolation(self.interpolation, affine)
-        covered = self.covered(section, rows, columns)
-        needed = needed_window(affine, covered, size, interpolation)
-        exists = bool(table.has_expression[section]) or not self.view.startswith("expression")
-        read = None
-        if needed is not None and exists:
-            read = ImageRead(
-                image_id=int(table.image_id[section]),
-                view=self.view,
-                tier=tier,
-                width=size[0],
-                height=size[1],
-                x=int(table.x[section]),
-                y=int(table.y[section]),
-                window=choose_window(needed, size),
-                dataset_id=self.dataset_id,
-                section_number=int(table.section_number[section]),
-            )
-        return Piece(section, affine, size, covered, interpolation, read)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Piece:
-    """One section's part in a piece of the array.
-
-    Parameters
-    ----------
-    section
-        Row of the table.
-    affine
-        Shape (2, 3): from (column number, row number, 1) to pixels of the tier.
-    size
-        Width and height of the tier image in pixels.
-    covered
-        The covered points.
-    interpolation
-        How they are sampled.
-    read
-        The image to read, or None where nothing is covered.
-    """
-
-    section: int
-    affine: Array
-    size: tuple[int, int]
-    covered: Coverage
-    interpolation: Interpolation
-    read: ImageRead | None
 
 
 class SectionArray(BackendArray):
@@ -181,10 +62,32 @@ class SectionArray(BackendArray):
         return [self.sampling.piece(int(s), rows, columns) for s in np.unique(sections)]
 
     def reads(self, key: tuple[Any, ...]) -> list[ImageRead]:
-        """Return the images that an outer index into this array reads."""
+        """Return the images that an outer index into this array reads, without reading any.
+
+        Where something must be found out about the service first, the reads that do so come
+        first.
+        """
         if any(len(places) == 0 for places in _places(key, self.shape)):
             return []
-        return [piece.read for piece in self.pieces(key) if piece.read is not None]
+        with options.using(self.carried):
+            conventions = known(self.source)
+            reads = [read for read, _ in self._asked(self.pieces(key), conventions.windows)]
+            lacking = conventions.lack(reads)
+        first = probes(self.sampling.samples()[0]) if lacking else None
+        return [*(first or ()), *reads]
+
+    def _asked(self, pieces: list[Piece], windows: bool | None) -> list[tuple[ImageRead, Piece]]:
+        """Return what to ask the source for, with the piece that it is for."""
+        asked = []
+        for piece in pieces:
+            if piece.needed is not None:
+                read = piece.whole if windows is False else piece.read(self._held(piece))
+                asked.append((read, piece))
+        return asked
+
+    def _held(self, piece: Piece) -> frozenset[Window | None]:
+        source = self.source
+        return source.held(piece.whole) if isinstance(source, KeepingSource) else frozenset()
 
     def _numbers(self, rows: Indices, columns: Indices) -> tuple[Indices, Indices]:
         return rows + self.sampling.grid.y.first, columns + self.sampling.grid.x.first
@@ -193,40 +96,40 @@ class SectionArray(BackendArray):
         sections, rows, columns = _places(key[:3], self.shape[:3])
         shape = (len(sections), len(rows), len(columns), *self.sampling.channels)
         out = np.empty(shape, dtype=self.dtype)
-        by_section = {piece.section: piece for piece in self.pieces(key)}
-        reads = {piece.read: piece for piece in by_section.values() if piece.read is not None}
-        _, columns = self._numbers(rows, columns)
         if out.size:
-            for section in by_section.keys() - {piece.section for piece in reads.values()}:
-                out[sections == section] = self.fill_value
+            pieces = self.pieces(key)
+            for piece in pieces:
+                if piece.needed is None:
+                    out[sections == piece.section] = self.fill_value
             with options.using(self.carried):
-                for read, pixels in pixels_ahead(self.source, list(reads)):
-                    self._warp(reads[read], pixels, columns, sections, out)
+                self._read(pieces, sections, self._numbers(rows, columns)[1], out)
         return _squeezed(out, key)
 
-    def _warp(
-        self,
-        piece: Piece,
-        pixels: npt.NDArray[np.uint8],
-        columns: Indices,
-        sections: Indices,
-        out: npt.NDArray[Any],
+    def _read(
+        self, pieces: list[Piece], sections: Indices, columns: Indices, out: npt.NDArray[Any]
     ) -> None:
-        first, *again = np.flatnonzero(sections == piece.section)
-        window = piece.read and piece.read.window
-        warp(
-            pixels,
-            window or Window(0, 0, *piece.size),
-            piece.size,
-            piece.affine,
-            piece.covered,
-            columns,
-            self.sampling.bounds,
-            piece.interpolation,
-            self.fill_value,
-            out[first],
-        )
-        out[again] = out[first]
+        asked = dict(self._asked(pieces, known(self.source).windows))
+        conventions = settle(self.source, self.sampling.samples(), list(asked))
+        if conventions.windows is not True:
+            # Not known to be right is not good enough.
+            asked = {piece.whole: piece for piece in asked.values()}
+        for read, pixels in pixels_ahead(self.source, list(asked)):
+            piece = asked[read]
+            first, *again = np.flatnonzero(sections == piece.section)
+            warp(
+                pixels,
+                read.window or Window(0, 0, *piece.whole.size),
+                piece.whole.size,
+                piece.affine_of(read, conventions.whole_origin),
+                piece.covered,
+                columns,
+                self.sampling.bounds,
+                piece.interpolation,
+                self.fill_value,
+                out[first],
+            )
+            out[again] = out[first]
+            del pixels  # before the next one is decoded
 
     def __dask_tokenize__(self) -> Hashable:
         return (type(self).__name__, *_token(self.sampling), self.source, repr(self.fill_value))

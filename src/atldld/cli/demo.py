@@ -24,7 +24,7 @@ Picture = npt.NDArray[np.uint8]
     help="Where the picture goes.",
 )
 def demo(output: Path) -> None:
-    """Open a phantom brain from a stand-in server, and look at it.
+    r"""Open a phantom brain from a stand-in server, and look at it.
 
     Nothing leaves this machine: the server runs on loopback for the time of the demo.
 
@@ -36,7 +36,9 @@ def demo(output: Path) -> None:
     from atldld.testing import AllenServer, PhantomBrain, phantom_dataset
 
     brain = PhantomBrain(texture="tissue")
-    phantom = phantom_dataset(dataset_id=DATASET, plane="coronal", tilt=3.0, sections=24, brain=brain)
+    phantom = phantom_dataset(
+        dataset_id=DATASET, plane="coronal", tilt=3.0, sections=24, brain=brain
+    )
     with (
         tempfile.TemporaryDirectory(prefix="atldld-demo-") as cache,
         AllenServer([phantom]) as server,
@@ -80,7 +82,7 @@ def demo(output: Path) -> None:
 
 
 def _computed(array: Any) -> Any:
-    from dask.diagnostics import ProgressBar
+    from dask.diagnostics.progress import ProgressBar
 
     with ProgressBar():
         return array.compute()

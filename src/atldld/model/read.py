@@ -47,6 +47,11 @@ class Window:
         """Left, top, width and height."""
         return self.left, self.top, self.width, self.height
 
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.width * self.height
+
     def holds(self, other: Window) -> bool:
         """Whether `other` lies within this window."""
         return (
@@ -96,6 +101,17 @@ class ImageRead:
         if self.window is None:
             return self.width, self.height
         return self.window.width, self.window.height
+
+    @property
+    def fraction(self) -> tuple[float, float]:
+        """How far, in pixels of the tier, the section starts past a tier pixel of its slide."""
+        step = 2**self.tier
+        return self.x % step / step, self.y % step / step
+
+    def coarser(self) -> ImageRead:
+        """Return the read of the whole image one tier up: half as wide and high, floored."""
+        width, height = max(self.width // 2, 1), max(self.height // 2, 1)
+        return replace(self, tier=self.tier + 1, width=width, height=height, window=None)
 
     def whole(self) -> ImageRead:
         """Return the read of the whole image at the same tier."""

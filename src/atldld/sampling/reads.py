@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,18 @@ INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "linear", "cubic", "area
 
 AREA_FROM = 1.5
 """Source pixels a grid step spans, above which ``"auto"`` averages over the step."""
+
+LATTICE = 256
+"""Pixels between the possible edges of windows, in every tier."""
+
+SMALL_PIXELS = 2**20
+"""Images of at most so many pixels are always read whole."""
+
+LARGE_PIXELS = 32 * 10**6
+"""Images of more pixels are read whole only if all of them is needed."""
+
+MOST_OF_IT = 0.6
+"""Share of an image from which the whole is read instead of a window."""
 
 _REACH = {"nearest": 1, "linear": 1, "cubic": 2}
 """Source pixels that a kernel reaches beyond the pixel it stands on, to either side."""
@@ -125,7 +138,9 @@ def span(values: Array, reach: int, size: int) -> tuple[int, int]:
     return first, past
 
 
-def choose_window(needed: Window, size: tuple[int, int]) -> Window | None:
+def choose_window(
+    needed: Window, size: tuple[int, int], held: Collection[Window | None] = ()
+) -> Window | None:
     """Return the window to ask a source for, or None for the whole image.
 
     Parameters
@@ -134,8 +149,38 @@ def choose_window(needed: Window, size: tuple[int, int]) -> Window | None:
         The pixels that are needed, within the image.
     size
         Width and height of the tier image in pixels.
+    held
+        Windows of the tier that are at hand already; None among them is the whole image.
+
+    Returns
+    -------
+    window
+        None where the whole image is at hand, or small (at most 1 megapixel), or where the
+        window would be most of it (60 %) and it is not large (at most 32 megapixels). A
+        window at hand that holds what is needed, the smallest of them. Else the needed pixels
+        with edges on a lattice of 256 pixels, so that different selections share files.
+
+    Examples
+    --------
+    >>> choose_window(Window(300, 10, 900, 700), (10000, 7600))
+    Window(left=256, top=0, width=1024, height=768)
+    >>> choose_window(Window(300, 10, 300, 300), (625, 475)) is None
+    True
     """
     whole = Window(0, 0, *size)
     if not whole.holds(needed):
         raise ValueError(f"{needed} is not within an image of {size[0]} x {size[1]} pixels")
-    return None
+    if None in held or whole.area <= SMALL_PIXELS:
+        return None
+    holding = [window for window in held if window is not None and window.holds(needed)]
+    if holding:
+        return min(holding, key=lambda window: (window.area, window.box))
+    left, right = _on_lattice(needed.left, needed.right, size[0])
+    top, bottom = _on_lattice(needed.top, needed.bottom, size[1])
+    window = Window(left, top, right - left, bottom - top)
+    most = window.area >= MOST_OF_IT * whole.area and whole.area <= LARGE_PIXELS
+    return None if most or window == whole else window
+
+
+def _on_lattice(first: int, past: int, size: int) -> tuple[int, int]:
+    return first // LATTICE * LATTICE, min(-(-past // LATTICE) * LATTICE, size)

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from ..errors import APIError, AtldldWarning, DatasetNotFoundError, ImageError
 from ..model.dataset import SectionDataset
-from ..model.read import VIEWS, ImageRead
+from ..model.read import VIEWS, ImageRead, Window
 from ..options import Options, current
-from .cache import Cache, dataset_name, image_name
+from .cache import Cache, dataset_name, image_name, service_name
 from .faults import plain, worth_retrying
 from .flight import together
 from .jpeg import jpeg_fault, size_limit
@@ -30,6 +30,10 @@ _INCLUDE: Final = (
 
 _GREY_LEVELS: Final = "filter=colormap&filterVals=0,1,0,256,0"
 """The filter that turns the coloured heat map into grey levels; undocumented, but relied on."""
+
+_SHRINKING: Final = "shrinking_windows"
+_remembered: dict[tuple[str, str], str] = {}
+"""What was found out about services, in case their cache cannot be written to."""
 
 _VIEW_PARAMETERS: Final = {
     "image": (),
@@ -133,6 +137,23 @@ class AllenSource:
         """Whether a read seems to be in the cache, by the record and size of its file."""
         return self._cache(current()).holds(image_name(read))
 
+    def held(self, read: ImageRead) -> frozenset[Window | None]:
+        """Return which windows of a read's image, view and tier are cached; None is the whole."""
+        return self._cache(current()).held(read)
+
+    def recall(self, key: str) -> str | None:
+        """Return what was remembered about this service, here or by another process."""
+        remembered = _remembered.get((self.name, key))
+        if remembered is None:
+            kept = self._cache(current()).load(service_name(key))
+            remembered = None if kept is None else kept.decode(errors="replace")
+        return remembered
+
+    def remember(self, key: str, text: str) -> None:
+        """Remember something about this service, in this process and in the cache."""
+        _remembered[self.name, key] = text
+        self._cache(current()).store(service_name(key), text.encode(), self.name)
+
     def discard(self, read: ImageRead) -> None:
         """Throw away what the cache holds of a read, because strict decoding failed."""
         self._cache(current()).discard(image_name(read))
@@ -141,15 +162,32 @@ class AllenSource:
         return Cache.of(options.cache_dir, self.base)
 
     def _fetch_image(self, read: ImageRead, options: Options) -> bytes:
+        """Return the body of a read; where sizes of windows shrink with the tier, ask again.
+
+        Nobody has documented whether a service counts the width and height of a window in
+        pixels of the tier or of full resolution. The size of what comes back tells.
+        """
+        shrinking = self.recall(_SHRINKING) == "true"
+        try:
+            return self._fetch_body(read, options, shrinking)
+        except _OtherSizesError:
+            body = self._fetch_body(read, options, not shrinking)
+            self.remember(_SHRINKING, "false" if shrinking else "true")
+            return body
+
+    def _fetch_body(self, read: ImageRead, options: Options, shrinking: bool) -> bytes:
         def check(content: bytes, _: Any) -> None:
             fault = jpeg_fault(content, read.size)
-            if fault is not None:
-                raise UnfitBodyError(fault)
+            if fault is None:
+                return
+            if jpeg_fault(content, _other_size(read, shrinking)) is None:
+                raise _OtherSizesError(fault)
+            raise UnfitBodyError(fault)
 
         try:
             return fetch(
-                image_url(self.base, read),
-                limit_bytes=size_limit(read.size),
+                image_url(self.base, read, shrinking=shrinking),
+                limit_bytes=size_limit(_larger(read.size, _other_size(read, shrinking))),
                 check=check,
                 options=options,
             ).content
@@ -162,9 +200,7 @@ class AllenSource:
                 dataset_id=read.dataset_id,
                 section_number=read.section_number,
                 url=error.url,
-                window=None
-                if window is None
-                else (window.left, window.top, window.width, window.height),
+                window=None if window is None else window.box,
             ) from error
 
     def _rows(self, dataset_id: int) -> _DatasetRows:
@@ -242,12 +278,30 @@ def _out_of_reach(error: APIError) -> bool:
     return error.status is None or worth_retrying(error.status) or error.status == 200
 
 
-def image_url(base: str, read: ImageRead) -> str:
+class _OtherSizesError(Exception):
+    """The service counts the size of a window in the other kind of pixels."""
+
+
+def _other_size(read: ImageRead, shrinking: bool) -> tuple[int, int]:
+    """Return the size that comes back where the size of a window means the other thing."""
+    width, height = read.size
+    if read.window is None or read.tier == 0:
+        return width, height
+    step = 2**read.tier
+    return (width * step, height * step) if shrinking else (width // step, height // step)
+
+
+def _larger(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    return max(one[0], other[0]), max(one[1], other[1])
+
+
+def image_url(base: str, read: ImageRead, *, shrinking: bool = False) -> str:
     """Return the URL of a read at the image download service.
 
     A window is asked for by its place on the slide in full-resolution pixels, a multiple of
     ``2**tier`` (there pixel k of a tier is centred on ``k * 2**tier``, and a section at x starts
-    at tier pixel ``x // 2**tier``), and by its size in pixels of the tier.
+    at tier pixel ``x // 2**tier``), and by its size in pixels of the tier, or if `shrinking` in
+    pixels of full resolution.
 
     Raises
     ------
@@ -267,11 +321,12 @@ def image_url(base: str, read: ImageRead) -> str:
         step = 2**tier
         left = (read.x // step + read.window.left) * step
         top = (read.y // step + read.window.top) * step
+        unit = step if shrinking else 1
         parameters += [
             f"left={left:d}",
             f"top={top:d}",
-            f"width={read.window.width:d}",
-            f"height={read.window.height:d}",
+            f"width={read.window.width * unit:d}",
+            f"height={read.window.height * unit:d}",
             "downsample_dimensions=false",
         ]
     return f"{base}/section_image_download/{image_id}?{'&'.join(parameters)}"

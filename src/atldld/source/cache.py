@@ -199,10 +199,10 @@ class Cache:
     def held(self, read: ImageRead) -> frozenset[Window | None]:
         """Return which windows of a read's image, view and tier seem to be there."""
         try:
-            names = os.listdir((self.folder / image_name(read)).parent)
+            files = list((self.folder / image_name(read)).parent.iterdir())
         except OSError:
             return frozenset()
-        return held_windows(read, names)
+        return held_windows(read, (file.name for file in files))
 
     def store(self, name: str, content: bytes, url: str) -> bool:
         """Keep a content, and return whether that worked.

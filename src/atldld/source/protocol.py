@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Protocol, runtime_checkable
 
 from ..model.dataset import SectionDataset
-from ..model.read import ImageRead
+from ..model.read import ImageRead, Window
 
 
 @runtime_checkable
@@ -57,4 +57,21 @@ class Source(Protocol):
 
     def __dask_tokenize__(self) -> Hashable:
         """Return what tells this source from others, the same in every process."""
+        ...
+
+
+@runtime_checkable
+class KeepingSource(Source, Protocol):
+    """A source that keeps what it fetched, and what was found out about it."""
+
+    def held(self, read: ImageRead) -> frozenset[Window | None]:
+        """Return which windows of a read's image, view and tier are at hand; None is the whole."""
+        ...
+
+    def recall(self, key: str) -> str | None:
+        """Return what was remembered about this source, perhaps in another process."""
+        ...
+
+    def remember(self, key: str, text: str) -> None:
+        """Remember something about this source, if there is where to."""
         ...

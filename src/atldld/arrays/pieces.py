@@ -1,0 +1,157 @@
+"""What a piece of the array needs of each section: arithmetic on matrices and sizes, no pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..model.affine import Array, grid_affine, tier_size
+from ..model.grid import Grid
+from ..model.read import ImageRead, View, Window
+from ..model.table import SectionTable
+from ..sampling.coverage import Coverage, Indices, coverage
+from ..sampling.reads import Interpolation, choose_interpolation, choose_window, needed_window
+
+CHANNELS = ("red", "green", "blue")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sampling:
+    """How the sections of a dataset come onto a grid: everything but where bytes come from.
+
+    Parameters
+    ----------
+    dataset_id
+        The dataset, for messages.
+    table
+        The sections.
+    grid
+        Rows and columns of the plane.
+    tiers
+        Shape (n,): the tier each section is read at.
+    view
+        Which picture of the section.
+    interpolation
+        How a grid point is sampled.
+    """
+
+    dataset_id: int
+    table: SectionTable
+    grid: Grid
+    tiers: npt.NDArray[np.int16]
+    view: View
+    interpolation: Interpolation | Literal["auto"]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Length of the channel dimension, or nothing where a pixel has one value."""
+        return () if self.view == "expression_mask" else (len(CHANNELS),)
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """First, and one past the last, number of the rows and columns of the uncut grid."""
+        return self.grid.y.lattice, self.grid.x.lattice
+
+    def covered(self, section: int, rows: Indices, columns: Indices) -> Coverage:
+        """Return which grid points a section covers; rows and columns are grid numbers."""
+        affine = grid_affine(self.table.affine[section], self.grid.step, (0.0, 0.0), 0, (0, 0))
+        size = int(self.table.width[section]), int(self.table.height[section])
+        return coverage(affine, size, rows, columns)
+
+    def piece(self, section: int, rows: Indices, columns: Indices) -> Piece:
+        """Return what a piece of one section needs: pure arithmetic, no pixels.
+
+        Parameters
+        ----------
+        section
+            Row of the table.
+        rows, columns
+            Grid numbers.
+        """
+        table, tier = self.table, int(self.tiers[section])
+        affine = grid_affine(
+            table.affine[section],
+            self.grid.step,
+            (0.0, 0.0),
+            tier,
+            (int(table.x[section]), int(table.y[section])),
+        )
+        read = self.whole(section, tier, self.view)
+        interpolation = choose_interpolation(self.interpolation, affine)
+        covered = self.covered(section, rows, columns)
+        needed = needed_window(affine, covered, read.size, interpolation)
+        if self.view.startswith("expression") and not table.has_expression[section]:
+            needed = None
+        return Piece(section, affine, covered, interpolation, read, needed)
+
+    def whole(self, section: int, tier: int, view: View) -> ImageRead:
+        """Return the read of the whole image of a section."""
+        table = self.table
+        return ImageRead(
+            image_id=int(table.image_id[section]),
+            view=view,
+            tier=tier,
+            width=tier_size(int(table.width[section]), tier),
+            height=tier_size(int(table.height[section]), tier),
+            x=int(table.x[section]),
+            y=int(table.y[section]),
+            dataset_id=self.dataset_id,
+            section_number=int(table.section_number[section]),
+        )
+
+    def samples(self) -> list[ImageRead]:
+        """Return a few images from amid the dataset, to find out about its service."""
+        count = len(self.table)
+        places = dict.fromkeys((count // 2, count // 4, 3 * count // 4))
+        return [self.whole(place, 0, "image") for place in places]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """One section's part in a piece of the array.
+
+    Parameters
+    ----------
+    section
+        Row of the table.
+    affine
+        Shape (2, 3): from (column number, row number, 1) to pixels of the tier, where that
+        begins on the pixel lattice of its slide.
+    covered
+        The covered points.
+    interpolation
+        How they are sampled.
+    whole
+        The read of the whole image at the tier.
+    needed
+        The pixels that are needed of it, or None where there is nothing to read.
+    """
+
+    section: int
+    affine: Array
+    covered: Coverage
+    interpolation: Interpolation
+    whole: ImageRead
+    needed: Window | None
+
+    def read(self, held: Collection[Window | None] = ()) -> ImageRead:
+        """Return what to ask a source for that has some windows of the image at hand."""
+        if self.needed is None:
+            raise ValueError(f"nothing is needed of image {self.whole.image_id}")
+        return replace(self.whole, window=choose_window(self.needed, self.whole.size, held))
+
+    def affine_of(self, read: ImageRead, whole_origin: str | None) -> Array:
+        """Return the affine onto the pixels of a read.
+
+        A window lies on the pixel lattice of the slide; the whole image does too, unless the
+        service lets it begin where the section does.
+        """
+        if read.window is not None or whole_origin != "section":
+            return self.affine
+        affine = self.affine.copy()
+        affine[:, 2] -= read.fraction
+        return affine

@@ -1,0 +1,109 @@
+"""Whether two pictures of one place agree, and which of two shifts fits them better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..model.read import Window
+from .decode import Pixels
+
+_BLUR = 1.5
+"""Pixels. Both sides are blurred, so that the sampling of a shifted one hardly counts."""
+
+_LEAST_CONTRAST = 2.0
+"""Grey levels of standard deviation below which a picture says nothing about its place."""
+
+_NOISE = 3.0
+"""Grey levels by which two encodings of one place differ at most, after blurring (RMS)."""
+
+_DECISIVE = 0.6
+"""The better of two hypotheses must leave at most this share of the other's difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the comparison of a window with the whole image says.
+
+    Parameters
+    ----------
+    same_place
+        Whether the window shows what the image shows there; None if nothing can be seen.
+    shifted
+        Whether the image is shifted by the fraction of a pixel asked about; None if the two
+        answers cannot be told apart.
+    """
+
+    same_place: bool | None
+    shifted: bool | None
+
+
+def compare(whole: Pixels, part: Pixels, window: Window, fraction: tuple[float, float]) -> Verdict:
+    """Hold a window of an image against the whole of it.
+
+    Parameters
+    ----------
+    whole
+        uint8, shape (height, width[, 3]): the image.
+    part
+        uint8, shape (window height, window width[, 3]): what was sent as the window.
+    window
+        Where the window lies, if the image begins on the lattice of the slide's tier.
+    fraction
+        By how many pixels (x, y) the image would begin later than that lattice, if it begins
+        where the section does.
+
+    Returns
+    -------
+    Verdict
+    """
+    near, wanted = _grey(whole), _grey(part)
+    if float(wanted.std()) < _LEAST_CONTRAST:
+        return Verdict(None, None)
+    plain = _difference(near, wanted, window, (0.0, 0.0))
+    if fraction == (0.0, 0.0):
+        return Verdict(plain <= _tolerance(wanted), False)
+    moved = _difference(near, wanted, window, fraction)
+    best, other = min(plain, moved), max(plain, moved)
+    if best > _tolerance(wanted):
+        return Verdict(False, None)
+    return Verdict(True, moved < plain if best <= _DECISIVE * other else None)
+
+
+def _tolerance(picture: npt.NDArray[np.float32]) -> float:
+    return max(_NOISE, 0.1 * float(picture.std()))
+
+
+def _grey(pixels: Pixels) -> npt.NDArray[np.float32]:
+    import cv2
+
+    grey = pixels.astype(np.float32)
+    if grey.ndim == 3:
+        grey = grey.mean(axis=-1)
+    return np.asarray(cv2.GaussianBlur(grey, (0, 0), _BLUR), dtype=np.float32)
+
+
+def _difference(
+    whole: npt.NDArray[np.float32],
+    part: npt.NDArray[np.float32],
+    window: Window,
+    fraction: tuple[float, float],
+) -> float:
+    """Return the RMS difference in grey levels, away from the window's borders."""
+    import cv2
+
+    # Pixel k of a window on the slide's lattice is pixel k - fraction of an image that begins
+    # later.
+    onto = np.array([[1.0, 0.0, window.left - fraction[0]], [0.0, 1.0, window.top - fraction[1]]])
+    there = cv2.warpAffine(
+        whole,
+        onto,
+        (window.width, window.height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    margin = min(8, window.width // 4, window.height // 4)
+    inner = (slice(margin, window.height - margin), slice(margin, window.width - margin))
+    return float(np.sqrt(np.mean((there[inner] - part[inner]) ** 2)))
