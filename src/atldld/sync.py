@@ -210,6 +210,12 @@ class DatasetDownloader:
             has no tier `downsample_img`, or `metadata` lists one that the service does not.
         ImageError
             If an image cannot be had, or is damaged even when fetched again.
+
+        Notes
+        -----
+        A field divides full-resolution coordinates by ``2 ** downsample_img``. Where a slide
+        holds several sections, and the offset of one is no multiple of that, its image may
+        begin up to one pixel earlier than its field takes it to.
         """
         self._check_fetched()
         skips = _one_of_on_error(self.on_error if on_error is None else on_error) == "skip"
