@@ -72,6 +72,8 @@ class ScriptServer:
         return [request.path for request in self.requests]
 
     def stop(self) -> None:
+        if self._stopped.is_set():
+            return
         self._stopped.set()
         # Closing a listening socket does not wake the thread that accepts on it.
         self._socket.shutdown(socket.SHUT_RDWR)
