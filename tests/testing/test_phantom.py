@@ -98,6 +98,9 @@ def test_tissue_halves_differ() -> None:
     mirrored[2] = 11350 - mirrored[2]
     change = np.abs(brain.colour(*mirrored) - brain.colour(*POINTS)).max(axis=-1)
     assert np.median(change[inside]) > 10
+    # Not in hue alone: the outline itself is another one.
+    other = brain.colour(*mirrored).min(axis=-1) < 200
+    assert np.mean(inside & other) / np.mean(inside | other) < 0.94
 
 
 def test_tissue_has_dark_bands_that_express() -> None:

@@ -140,7 +140,7 @@ class Line:
                 self.connection.sendall(b"\r\n")
             self._before_last()
             self.connection.sendall(b"0\r\n\r\n")
-        elif fault is not None and kind == "slow":
+        elif fault is not None and kind == "slow" and content:
             self._begin(answer, f"Content-Length: {len(content)}")
             for first in range(0, len(content), fault.piece):
                 if self._closing.wait(fault.seconds):
