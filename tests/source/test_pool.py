@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from atldld.errors import ImageError
+from atldld.options import Carried, current, set_options, using
+from atldld.source import pool as pool_module
+from atldld.source.allen import AllenSource
+from atldld.source.pool import fetch_ahead, fetch_each
+
+from .conftest import a_read, answer, jpeg
+
+BODIES = {image_id: jpeg(seed=image_id) for image_id in range(40)}
+
+
+def body_of(request) -> bytes:
+    image_id = int(request.path.partition("?")[0].rpartition("/")[2])
+    return answer(BODIES[image_id]) if image_id in BODIES else answer(b"", "404 Not Found")
+
+
+class Slow:
+    """A source that counts what is under way, and waits to be told to go on."""
+
+    name = "slow"
+
+    def __init__(self):
+        self.lock = threading.Condition()
+        self.started, self.ended, self.threads, self.retries = [], [], set(), []
+        self.allowed = 0
+
+    def image(self, read):
+        with self.lock:
+            self.started.append(read.image_id)
+            self.threads.add(threading.current_thread())
+            self.retries.append(current().retries)
+            self.lock.notify_all()
+            self.lock.wait_for(lambda: self.allowed > len(self.ended), timeout=20)
+            self.ended.append(read.image_id)
+            self.lock.notify_all()
+        return b"%d" % read.image_id
+
+    def allow(self, number):
+        with self.lock:
+            self.allowed = number
+            self.lock.notify_all()
+
+    def wait_for_started(self, number):
+        with self.lock:
+            assert self.lock.wait_for(lambda: len(self.started) >= number, timeout=20)
+
+
+def reads(*ids):
+    return [a_read(image_id) for image_id in ids]
+
+
+def no_threads_left() -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not any(thread.name == "atldld-download" for thread in threading.enumerate()):
+            return True
+        threading.Event().wait(0.01)
+    return False
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 40])
+@pytest.mark.parametrize("fetch", [fetch_ahead, fetch_each])
+def test_every_read_comes_once(serve, fetch, count):
+    server = serve(body_of)
+    found = list(fetch(AllenSource(server.url), reads(*range(count)), ahead=5))
+    if fetch is fetch_each:
+        found.sort(key=lambda pair: pair[0].image_id)
+    assert found == [(a_read(image_id), BODIES[image_id]) for image_id in range(count)]
+    assert len(server.requests) == count
+
+
+def test_downloads_run_at_the_same_time(serve):
+    together = threading.Barrier(8)
+
+    def handler(request):
+        together.wait(20)
+        yield body_of(request)
+
+    server = serve(handler)
+    assert len(list(fetch_ahead(AllenSource(server.url), reads(*range(16))))) == 16
+    assert server.most_at_once == 8
+
+
+def test_no_more_than_asked_for_is_under_way_or_waiting():
+    source = Slow()
+    source.allow(1)
+    with set_options(max_connections=8):
+        coming = fetch_ahead(source, reads(*range(10)), ahead=3)
+        assert next(coming)[1] == b"0"
+        # One was handed out, and its place is free only when the next one is asked for.
+        assert len(source.started) <= 3
+        source.allow(10)
+        assert [content for _, content in coming] == [b"%d" % n for n in range(1, 10)]
+
+
+def test_reads_are_taken_from_their_iterable_as_needed():
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(None)
+            yield a_read(len(taken))
+
+    source = Slow()
+    source.allow(10**6)
+    coming = fetch_ahead(source, endless(), ahead=4)
+    for _ in range(10):
+        next(coming)
+    coming.close()
+    assert len(taken) <= 14
+
+
+def test_one_read_takes_no_thread():
+    source = Slow()
+    source.allow(1)
+    assert list(fetch_ahead(source, reads(3))) == [(a_read(3), b"3")]
+    assert source.threads == {threading.current_thread()}
+
+
+def test_threads_are_daemons_of_a_name_and_end_when_idle(monkeypatch):
+    monkeypatch.setattr(pool_module, "_IDLE_SECONDS", 0.05)
+    source = Slow()
+    source.allow(100)
+    list(fetch_ahead(source, reads(*range(20))))
+    assert {thread.name for thread in source.threads} == {"atldld-download"}
+    assert all(thread.daemon for thread in source.threads)
+    assert len(source.threads) <= 8
+    assert no_threads_left()
+    # Those that come later start anew.
+    assert len(list(fetch_ahead(source, reads(*range(20))))) == 20
+
+
+def test_an_error_comes_in_its_place(serve):
+    server = serve(body_of)
+    coming = fetch_ahead(AllenSource(server.url), reads(0, 1, 999, 3))
+    assert [next(coming)[1], next(coming)[1]] == [BODIES[0], BODIES[1]]
+    with pytest.raises(ImageError, match="image 999"):
+        next(coming)
+    with pytest.raises(StopIteration):
+        next(coming)
+
+
+def test_each_read_has_its_error(serve):
+    server = serve(body_of)
+    found = dict(fetch_each(AllenSource(server.url), reads(0, 999, 1, 998)))
+    assert {read.image_id for read, got in found.items() if isinstance(got, ImageError)} == {
+        998,
+        999,
+    }
+    assert found[a_read(1)] == BODIES[1]
+
+
+@pytest.mark.parametrize("fetch", [fetch_ahead, fetch_each])
+def test_leaving_gives_up_what_has_not_begun(fetch):
+    source = Slow()
+    with set_options(max_connections=2):
+        coming = fetch(source, reads(*range(20)), ahead=10)
+        source.allow(1)
+        next(coming)
+        coming.close()
+        source.allow(10**6)
+        # Whatever comes now comes after all that was given up.
+        assert len(list(fetch(source, reads(100, 101)))) == 2
+    assert len(source.started) <= 6
+    assert {100, 101} <= set(source.started)
+
+
+def test_leaving_ends_what_pauses(serve, monkeypatch):
+    """A download that waits for another try is not tried again once nobody wants it."""
+    monkeypatch.setattr(pool_module, "_IDLE_SECONDS", 0.05)
+    server = serve(lambda r: body_of(r) if "/0?" in r.path else answer(b"", "500 Oh"))
+    with set_options(timeout=1000, retries=4):
+        coming = fetch_ahead(AllenSource(server.url), reads(0, 1, 2, 3))
+        next(coming)
+        coming.close()
+        assert no_threads_left()
+    assert len(server.requests) <= 7
+
+
+def test_a_download_that_is_given_up_is_taken_over_by_another_who_wants_it(serve):
+    failing = threading.Event()
+
+    def handler(request):
+        if "/0?" in request.path:
+            return body_of(request)
+        if failing.is_set():
+            return body_of(request)
+        asked.set()
+        return answer(b"", "500 Oh")
+
+    asked = threading.Event()
+    server = serve(handler)
+    source = AllenSource(server.url)
+    with set_options(timeout=600, retries=4):
+        coming = fetch_ahead(source, reads(0, 1))
+        next(coming)
+        assert asked.wait(10)
+        failing.set()
+        coming.close()
+        assert source.image(a_read(1)) == BODIES[1]
+
+
+def test_the_pool_follows_the_option():
+    for most in (1, 3, 2):
+        source = Slow()
+        with set_options(max_connections=most):
+            coming = fetch_ahead(source, reads(*range(6)), ahead=6)
+            thread = threading.Thread(target=lambda coming=coming: list(coming))
+            thread.start()
+            source.wait_for_started(most)
+            source.allow(6)
+            thread.join()
+        assert len(source.ended) == 6
+
+
+def test_carried_options_reach_the_threads():
+    source = Slow()
+    source.allow(100)
+    carried = Carried("another process", (("retries", 77),))
+    with set_options(retries=None), using(carried):
+        list(fetch_ahead(source, reads(*range(5))))
+    assert source.retries == [77] * 5
+
+
+def test_a_thread_of_the_pool_does_not_wait_for_the_pool():
+    class Nested(Slow):
+        def image(self, read):
+            if read.image_id >= 100:
+                return b"leaf"
+            inner = fetch_ahead(self, reads(100, 101, 102))
+            return b"".join(content for _, content in inner)
+
+    with set_options(max_connections=1):
+        found = [content for _, content in fetch_ahead(Nested(), reads(0, 1, 2))]
+        assert found == [b"leafleafleaf"] * 3
+        each = dict(fetch_each(Nested(), reads(0, 1, 2)))
+        assert set(each.values()) == {b"leafleafleaf"}
+
+
+def test_other_errors_are_passed_on():
+    class Broken(Slow):
+        def image(self, read):
+            raise ZeroDivisionError
+
+    for fetch in (fetch_ahead, fetch_each):
+        with pytest.raises(ZeroDivisionError):
+            list(fetch(Broken(), reads(0, 1)))
+
+
+LEAVE = """
+import sys, threading
+from atldld.model.read import ImageRead
+from atldld.source.allen import AllenSource
+from atldld.source.pool import fetch_ahead
+coming = fetch_ahead(AllenSource(sys.argv[1]), [ImageRead(i, "image", 2, 64, 48) for i in range(9)])
+next(coming)
+print(threading.active_count() > 1)
+"""
+
+
+def test_the_interpreter_does_not_wait_for_downloads(serve):
+    stopped = threading.Event()
+
+    def handler(request):
+        if "/0?" not in request.path:
+            yield stopped
+        yield body_of(request)
+
+    server = serve(handler)
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVE, server.url], capture_output=True, text=True, timeout=30
+    )
+    stopped.set()
+    assert (done.stdout.strip(), done.returncode) == ("True", 0), done.stderr
