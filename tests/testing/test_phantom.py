@@ -142,8 +142,8 @@ def test_colours_broadcast_and_do_not_depend_on_their_neighbours() -> None:
 
 def test_bad_arguments_say_what_would_be_right() -> None:
     with pytest.raises(ValueError, match="tissue, smooth, fine"):
-        PhantomBrain("rough")  # type: ignore[arg-type]
+        PhantomBrain("rough")
     with pytest.raises(ValueError, match="above 0 microns"):
         PhantomBrain("fine", fine_period=0.0)
     with pytest.raises(ValueError, match="coronal, sagittal, transverse"):
-        PhantomBrain().plane("oblique", at=0.0)  # type: ignore[arg-type]
+        PhantomBrain().plane("oblique", at=0.0)

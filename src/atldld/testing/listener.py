@@ -57,7 +57,8 @@ class Listener(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind without asking a name service what this host is called."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        host, port = self.server_address[:2]
+        self.server_name, self.server_port = str(host), int(port)
 
     def start(self) -> None:
         """Begin to accept."""
