@@ -56,19 +56,15 @@ PHANTOMS = {
 }
 
 
-@pytest.fixture(scope="module")
-def service():
-    with AllenServer(list(PHANTOMS.values())) as running:
+@pytest.fixture
+def server(tmp_path):
+    # One for each test: what a test left under way must not be counted by the next.
+    with (
+        AllenServer(list(PHANTOMS.values())) as running,
+        set_options(api_url=running.url, cache_dir=tmp_path / "cache", retries=1, timeout=5),
+    ):
         yield running
     assert running.errors == []
-
-
-@pytest.fixture
-def server(service, tmp_path):
-    with set_options(api_url=service.url, cache_dir=tmp_path / "cache", retries=1, timeout=10):
-        service.reset_log()
-        yield service
-        service.clear_faults()
 
 
 def fetched(name, **options):
@@ -235,10 +231,11 @@ class TestMetadata:
             downloader.fetch_metadata()
         assert downloader.metadata["dataset"]["plane_of_section_id"] == 2
 
-    def test_the_environment_names_the_service(self, service, tmp_path, monkeypatch):
-        monkeypatch.setenv("ATLDLD_API_URL", service.url)
-        monkeypatch.setenv("ATLDLD_CACHE_DIR", str(tmp_path))
-        assert len(fetched("coronal")) == 4
+    def test_the_environment_names_the_service(self, tmp_path, monkeypatch):
+        with AllenServer(PHANTOMS["coronal"]) as running:
+            monkeypatch.setenv("ATLDLD_API_URL", running.url)
+            monkeypatch.setenv("ATLDLD_CACHE_DIR", str(tmp_path))
+            assert len(fetched("coronal")) == 4
 
 
 class TestRun:
