@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import twins
 
 import atldld
+import twins
 from atldld.testing import AllenServer, PhantomBrain, phantom_dataset
 
 PLANES = ("coronal", "sagittal", "transverse")

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
+
+from .fetching import plan_table, prefetch
+from .planning import planned_reads
 
 _AXES = ("p", "i", "r")
 
@@ -57,7 +61,7 @@ class AtlasAccessor:
         >>> section.sizes["y"]
         41
         """
-        obj = self._obj
+        obj, chosen = self._obj, {}
         for axis, wanted in place.items():
             if axis not in _AXES:
                 raise ValueError(f"{axis!r} is not an axis of reference space: use p, i or r")
@@ -65,12 +69,75 @@ class AtlasAccessor:
                 raise ValueError(f"there is no {axis} to select by: it is already selected or lost")
             coordinate = obj.coords[axis]
             values = coordinate.values
-            if isinstance(wanted, slice):
-                chosen = _inside(values, wanted, axis)
-            else:
-                chosen = _nearest(values, wanted, axis)
-            obj = obj.isel({coordinate.dims[0]: chosen})
-        return obj
+            find = _inside if isinstance(wanted, slice) else _nearest
+            chosen[coordinate.dims[0]] = find(values, wanted, axis)
+        # At once: dask folds one selection into the read, not a second one after it.
+        return obj.isel(chosen)
+
+    def plan(self) -> pd.DataFrame:
+        """Return the image reads that computing this object would cause, without reading any.
+
+        They are found in the object's own dask graph or lazy variable, so that they are right
+        after any selection, arithmetic or reduction.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row a read: ``dataset_id``, ``section_number``, ``image_id``, ``view``, ``tier``;
+            ``left``, ``top``, ``width``, ``height`` of what is asked for, in pixels of the tier
+            counted from the section's own corner; ``whole``, whether that is the whole image;
+            ``cached``, whether it is at hand; ``url``. Where something must be found out
+            about a service first, the reads for that come first.
+
+        Raises
+        ------
+        ValueError
+            If the object holds no reader: it is computed, or does not come from this package.
+
+        Examples
+        --------
+        >>> import atldld
+        >>> from atldld.testing import AllenServer, phantom_dataset
+        >>> with AllenServer([phantom_dataset(dataset_id=1001, plane="sagittal")]) as server:
+        ...     sections = atldld.open_dataarray(1001, source=server.url)
+        ...     plan = sections.sel(r=slice(2000, 3000)).mean("section").atlas.plan()
+        >>> plan[["section_number", "tier", "whole", "cached"]]
+           section_number  tier  whole  cached
+        0               0     1   True   False
+        1               9     1   True   False
+        2              18     1   True   False
+        3              27     1   True   False
+        """
+        return plan_table(planned_reads(self._obj))
+
+    def prefetch(self) -> pd.DataFrame:
+        """Fetch, concurrently, the images that computing this object would read.
+
+        They go into the cache; after that, the object can be computed without a network. A
+        failure does not stop the rest. A progress bar is shown on a terminal, or as
+        ``set_options(progress=...)`` says.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As from `plan`, with ``bytes`` and ``error`` (empty where all is well).
+
+        Raises
+        ------
+        ValueError
+            If the object holds no reader.
+
+        Examples
+        --------
+        >>> import atldld
+        >>> from atldld.testing import AllenServer, phantom_dataset
+        >>> with AllenServer([phantom_dataset(dataset_id=1001, plane="sagittal")]) as server:
+        ...     sections = atldld.open_dataarray(1001, source=server.url)
+        ...     table = sections.sel(r=slice(2000, 3000)).atlas.prefetch()
+        >>> (table["error"] == "").all()
+        np.True_
+        """
+        return prefetch(self._obj)
 
 
 def _inside(values: Any, wanted: slice, axis: str) -> Any:

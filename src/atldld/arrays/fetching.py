@@ -1,0 +1,108 @@
+"""Tables of planned reads, and fetching them ahead of a computation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import pandas as pd
+import xarray as xr
+
+from .. import options
+from ..errors import ImageError
+from ..source.pool import fetch_each
+from ..source.protocol import KeepingSource
+from .conventions import known, settle
+from .planning import PlannedRead, planned_reads
+
+COLUMNS = (
+    "dataset_id", "section_number", "image_id", "view", "tier",
+    "left", "top", "width", "height", "whole", "cached", "url",
+)  # fmt: skip
+
+
+def plan_table(planned: Iterable[PlannedRead]) -> pd.DataFrame:
+    """Return planned reads as a table, a row each; see `AtlasAccessor.plan`."""
+    return pd.DataFrame([_row(each) for each in planned], columns=list(COLUMNS))
+
+
+def prefetch(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
+    """Fetch what computing an object would read; see `AtlasAccessor.prefetch`."""
+    planned = planned_reads(obj)
+    if _settle(planned):
+        planned = planned_reads(obj)
+    rows = [_row(each) | {"bytes": 0, "error": ""} for each in planned]
+    with _progress(len(planned)) as progress:
+        for places in _by_reader(planned).values():
+            reader = planned[places[0]].reader
+            reads = {planned[place].read: place for place in places}
+            with options.using(reader.carried):
+                for read, content in fetch_each(reader.source, list(reads)):
+                    row = rows[reads[read]]
+                    if isinstance(content, ImageError):
+                        row["error"] = str(content)
+                    else:
+                        row["bytes"] = len(content)
+                    progress.update(1)
+    return pd.DataFrame(rows, columns=[*COLUMNS, "bytes", "error"])
+
+
+def _settle(planned: list[PlannedRead]) -> bool:
+    """Find out what is in doubt about the sources of reads; return whether anything was."""
+    asked = False
+    for places in _by_reader(planned).values():
+        reader = planned[places[0]].reader
+        reads = [planned[place].read for place in places]
+        with options.using(reader.carried):
+            if known(reader.source).lack(reads):
+                settle(reader.source, reader.sampling.samples(), reads)
+                asked = True
+    return asked
+
+
+def _by_reader(planned: list[PlannedRead]) -> dict[tuple[str, options.Carried], list[int]]:
+    """Return the places of the reads that go to one source with the same options."""
+    places: dict[tuple[str, options.Carried], list[int]] = {}
+    for place, each in enumerate(planned):
+        key = (each.reader.source.name, each.reader.carried)
+        places.setdefault(key, []).append(place)
+    return places
+
+
+def _row(planned: PlannedRead) -> dict[str, Any]:
+    read, source = planned.read, planned.reader.source
+    left, top, width, height = (0, 0, *read.size) if read.window is None else read.window.box
+    with options.using(planned.reader.carried):
+        cached = isinstance(source, KeepingSource) and read.window in source.held(read)
+    values = (
+        read.dataset_id, read.section_number, read.image_id, read.view, read.tier,
+        left, top, width, height, read.window is None, cached, source.url(read),
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+class _Progress(Protocol):
+    def update(self, n_steps: int) -> None:
+        """Go on by some steps."""
+
+
+class _Silent:
+    def update(self, n_steps: int) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def _progress(length: int) -> Iterator[_Progress]:
+    wanted = options.current().progress
+    shown = sys.stderr.isatty() if wanted is None else wanted
+    if not shown or not length:
+        yield _Silent()
+        return
+    import click
+
+    with click.progressbar(
+        length=length, label="Fetching images", file=sys.stderr, show_pos=True
+    ) as bar:
+        yield bar
