@@ -139,6 +139,16 @@ def test_threads_are_daemons_of_a_name_and_end_when_idle(monkeypatch):
     assert len(list(fetch_ahead(source, reads(*range(20))))) == 20
 
 
+def test_connections_end_with_the_last_thread(serve, monkeypatch):
+    monkeypatch.setattr(pool_module, "_IDLE_SECONDS", 0.05)
+    server = serve(body_of)
+    list(fetch_ahead(AllenSource(server.url), reads(*range(9))))
+    assert no_threads_left()
+    connections = server.connections
+    AllenSource(server.url).image(a_read(10))
+    assert server.connections == connections + 1
+
+
 def test_an_error_comes_in_its_place(serve):
     server = serve(body_of)
     coming = fetch_ahead(AllenSource(server.url), reads(0, 1, 999, 3))

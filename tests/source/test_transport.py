@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import gc
 import gzip
+import os
+import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 from atldld.errors import APIError
 from atldld.options import current, set_options
-from atldld.source import connection, transport
+from atldld.source import transport
 from atldld.source.faults import plain, retry_after, said
 from atldld.source.transport import UnfitBodyError, fetch
 
@@ -433,6 +436,50 @@ def one_server(serve):
 def test_idle_connections_can_be_closed(serve):
     server = serve(lambda request: WHOLE)
     get(server.url)
-    connection.close_idle()
+    transport.close_idle()
     get(server.url)
     assert server.connections == 2
+
+
+def test_no_connection_is_closed_while_one_is_in_use(serve):
+    def handler(request):
+        transport.close_idle()
+        yield WHOLE
+
+    server = serve(handler)
+    assert [get(server.url).tries for _ in range(3)] == [1, 1, 1]
+    assert server.connections == 1
+
+
+def open_sockets() -> int:
+    def is_socket(number):
+        try:
+            return stat.S_ISSOCK(os.fstat(number).st_mode)
+        except OSError:
+            return False
+
+    return sum(map(is_socket, range(512)))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sockets are no files here")
+@pytest.mark.parametrize("fault", [*FAULTS, "too large", "redirected away", "refused", "none"])
+def test_no_socket_is_left_open(serve, fault):
+    others = {
+        "too large": [answer(bytes(2**21))],
+        "redirected away": [answer(bytes(10**6), "302 Found", Location="ftp://g/")],
+        "refused": [answer(b"", "404 Not Found")],
+        "none": [WHOLE],
+    }
+    transport.close_idle()
+    before = open_sockets()
+    server = serve(lambda request: iter({**FAULTS, **others}[fault]))
+    # What only the garbage collector would close counts as left open.
+    gc.disable()
+    try:
+        with set_options(retries=1), suppress(APIError):
+            get(server.url)
+        transport.close_idle()
+        server.stop()
+        assert open_sockets() == before
+    finally:
+        gc.enable()

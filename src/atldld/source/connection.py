@@ -164,9 +164,16 @@ def manager(url: str) -> PoolManager:
 
 
 def close_idle() -> None:
-    """Close the connections of this process that are kept open for later requests."""
+    """Close the connections of this process that are kept open for later requests.
+
+    No request may be under way.
+    """
     for each in list(_managers.values()):
+        pools = [each.pools.get(key) for key in each.pools.keys()]  # noqa: SIM118 - not iterable
         each.clear()
+        for pool in pools:
+            if pool is not None:
+                pool.close()
 
 
 def _new_manager(proxy: str | None, ca_file: str, ca_folder: str) -> PoolManager:

@@ -162,22 +162,29 @@ class _Pool:
         return future
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while self._threads > self._most or not self._jobs:
-                    if self._threads > self._most:
-                        self._threads -= 1
-                        self._changed.notify()
-                        return
-                    self._idle += 1
-                    told = self._changed.wait(_IDLE_SECONDS)
-                    self._idle -= 1
-                    if not told and not self._jobs:
-                        self._threads -= 1
-                        return
-                job = self._jobs.popleft()
+        while (job := self._next()) is not None:
             _run(*job)
             del job
+        if not self._threads:
+            from .transport import close_idle
+
+            close_idle()
+
+    def _next(self) -> _Job | None:
+        """Return what to do next, or None if this thread is not needed any more."""
+        with self._changed:
+            while self._threads <= self._most:
+                if self._jobs:
+                    return self._jobs.popleft()
+                self._idle += 1
+                told = self._changed.wait(_IDLE_SECONDS)
+                self._idle -= 1
+                if not told and not self._jobs:
+                    break
+            self._threads -= 1
+            # This thread may have been told of a job that another must do now.
+            self._changed.notify()
+            return None
 
 
 def _run(

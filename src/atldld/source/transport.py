@@ -26,6 +26,7 @@ from urllib3.util import make_headers
 from .. import __version__
 from ..errors import APIError
 from ..options import Options, current
+from . import connection
 from .connection import deadline, manager, seconds_left
 from .faults import FaultError, as_fault, retry_after, said, worth_retrying
 from .giving_up import pause
@@ -128,6 +129,11 @@ def fetch(
         left -= seconds
         pause(seconds)
     raise APIError(_summary(fault, number, left), url=shown, status=fault.status)
+
+
+def close_idle() -> None:
+    """Close the connections that are kept for later requests, if no request is under way."""
+    _slots.while_all_free(connection.close_idle)
 
 
 def _attempt(
@@ -256,6 +262,12 @@ class _Slots:
                 self._taken -= 1
                 # Not all who wait go by the same number.
                 self._free.notify_all()
+
+    def while_all_free(self, work: Callable[[], None]) -> None:
+        """Do some short work if no slot is taken, and let none be taken meanwhile."""
+        with self._free:
+            if not self._taken:
+                work()
 
 
 _slots = _Slots()
