@@ -194,7 +194,7 @@ class TestAt:
 
     def test_far_from_any_section_is_an_error_that_says_what_there_is(self, opened):
         array = opened("sagittal")
-        with pytest.raises(KeyError, match="the nearest is at .* there are 5 from"):
+        with pytest.raises(KeyError, match=r"the nearest is at .* there are 5 from"):
             array.atlas.at(r=9000)
 
     def test_wrong_axes(self, opened):

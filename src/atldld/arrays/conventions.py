@@ -121,6 +121,15 @@ def settle(
     return found
 
 
+def probes_needed(
+    source: Source, candidates: Sequence[ImageRead], reads: Sequence[ImageRead]
+) -> tuple[ImageRead, ...]:
+    """Return the reads that `settle` would begin with, or nothing if it would ask nothing."""
+    if not known(source).lack(reads):
+        return ()
+    return next((pair for pair in map(probes, candidates) if pair is not None), ())
+
+
 def _asked(source: Source, candidate: ImageRead, before: Conventions) -> Conventions:
     pair = probes(candidate)
     if pair is None:

@@ -25,7 +25,7 @@ COLUMNS = (
 
 def plan_table(planned: Iterable[PlannedRead]) -> pd.DataFrame:
     """Return planned reads as a table, a row each; see `AtlasAccessor.plan`."""
-    return pd.DataFrame([_row(each) for each in planned], columns=list(COLUMNS))
+    return _table([_row(each) for each in planned], COLUMNS)
 
 
 def prefetch(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
@@ -46,7 +46,12 @@ def prefetch(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
                     else:
                         row["bytes"] = len(content)
                     progress.update(1)
-    return pd.DataFrame(rows, columns=[*COLUMNS, "bytes", "error"])
+    return _table(rows, (*COLUMNS, "bytes", "error"))
+
+
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+    # An empty table has the same types of columns as a full one.
+    return pd.DataFrame(rows, columns=list(columns)).astype({"whole": bool, "cached": bool})
 
 
 def _settle(planned: list[PlannedRead]) -> bool:

@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from ..model.read import ImageRead
+from .. import options
+from ..model.read import ImageRead, Window
+from .conventions import probes_needed
 from .sections import CoverageArray, SectionArray, index_outer
 
 
@@ -36,34 +39,24 @@ class PlannedRead:
     read: ImageRead
 
 
-class _Recorder(indexing.ExplicitlyIndexedNDArrayMixin):
+class _Recorder(BackendArray):
     """Stands in for a reader: notes what is asked for, answers with zeros that cost nothing."""
 
     def __init__(self, reader: SectionArray | CoverageArray, notes: list[PlannedRead]) -> None:
-        self.array = reader
+        self.reader = reader
         self.notes = notes
-        self._shape, self._dtype = reader.shape, reader.dtype
+        self.shape = reader.shape
+        self.dtype = reader.dtype
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._dtype
-
-    def get_duck_array(self) -> Any:
-        return self[indexing.BasicIndexer((slice(None),) * len(self._shape))]
-
-    def __getitem__(self, key: Any) -> Any:
-        return index_outer(key, self._shape, self._outer)
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return index_outer(key, self.shape, self._outer)
 
     def _outer(self, key: tuple[Any, ...]) -> Any:
-        if isinstance(self.array, SectionArray):
-            self.notes += [PlannedRead(self.array, read) for read in self.array.reads(key)]
-        lengths = [np.arange(length)[part] for part, length in zip(key, self._shape, strict=True)]
+        if isinstance(self.reader, SectionArray):
+            self.notes += [PlannedRead(self.reader, read) for read in self.reader.reads(key)]
+        lengths = [np.arange(length)[part] for part, length in zip(key, self.shape, strict=True)]
         shape = tuple(len(places) for places in lengths if np.ndim(places))
-        return np.broadcast_to(np.zeros((), self._dtype), shape)
+        return np.broadcast_to(np.zeros((), self.dtype), shape)
 
 
 def planned_reads(obj: xr.DataArray | xr.Dataset) -> list[PlannedRead]:
@@ -96,7 +89,47 @@ def planned_reads(obj: xr.DataArray | xr.Dataset) -> list[PlannedRead]:
     unique: dict[tuple[str, ImageRead], PlannedRead] = {}
     for note in notes:
         unique.setdefault((note.reader.source.name, note.read), note)
-    return list(unique.values())
+    planned = _without_nested(list(unique.values()))
+    return [*_first_of_all(planned), *planned]
+
+
+def _first_of_all(planned: list[PlannedRead]) -> list[PlannedRead]:
+    """Return the reads that find out what is in doubt about the sources of others."""
+    by_source: dict[str, list[PlannedRead]] = {}
+    for each in planned:
+        by_source.setdefault(each.reader.source.name, []).append(each)
+    found = []
+    for group in by_source.values():
+        reader = group[0].reader
+        with options.using(reader.carried):
+            pair = probes_needed(
+                reader.source, reader.sampling.samples(), [each.read for each in group]
+            )
+            found += [PlannedRead(reader, read) for read in pair]
+    return found
+
+
+def _without_nested(planned: list[PlannedRead]) -> list[PlannedRead]:
+    """Leave out windows that lie within another one: that one, once there, serves them."""
+    windows: dict[tuple[str, ImageRead], list[Window]] = {}
+    for each in planned:
+        windows.setdefault(_image(each), []).append(_window(each.read))
+    return [
+        each
+        for each in planned
+        if not any(
+            other.holds(_window(each.read)) and other != _window(each.read)
+            for other in windows[_image(each)]
+        )
+    ]
+
+
+def _image(planned: PlannedRead) -> tuple[str, ImageRead]:
+    return planned.reader.source.name, planned.read.whole()
+
+
+def _window(read: ImageRead) -> Window:
+    return read.window or Window(0, 0, read.width, read.height)
 
 
 def _lazy_data(obj: xr.DataArray | xr.Dataset) -> Iterator[Any]:
@@ -162,13 +195,24 @@ class _Walk:
                 np.asarray(reader[self._value(node.args[1], scope)])
             return
         for part in (*node.args, *node.kwargs.values()):
-            # A fused task carries the graph of its parts.
             if isinstance(part, dict):
-                inner = {**scope, **part}
+                inner = {**scope, **self._bound(node, scope), **part}
                 for each in part.values():
                     self._node(each, inner)
             elif isinstance(part, Task):
                 self._node(part, scope)
+
+    def _bound(self, node: Any, scope: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Return what the names of a fused task stand for: it carries the graph of its parts."""
+        from dask._task_spec import _execute_subgraph
+
+        if node.func is not _execute_subgraph:
+            return {}
+        _, _, names, *values = node.args
+        return {
+            name: self._value(value, scope)
+            for name, value in zip(self._value(names, scope), values, strict=True)
+        }
 
     def _value(self, part: Any, scope: Mapping[Any, Any]) -> Any:
         from dask._task_spec import Alias, DataNode, TaskRef

@@ -15,7 +15,7 @@ from ..model.read import ImageRead, Window
 from ..sampling.coverage import Indices
 from ..sampling.warp import warp
 from ..source.protocol import KeepingSource, Source
-from .conventions import known, probes, settle
+from .conventions import known, settle
 from .pieces import Piece, Sampling
 from .pixels import pixels_ahead
 
@@ -62,19 +62,12 @@ class SectionArray(BackendArray):
         return [self.sampling.piece(int(s), rows, columns) for s in np.unique(sections)]
 
     def reads(self, key: tuple[Any, ...]) -> list[ImageRead]:
-        """Return the images that an outer index into this array reads, without reading any.
-
-        Where something must be found out about the service first, the reads that do so come
-        first.
-        """
+        """Return the images that an outer index into this array reads, without reading any."""
         if any(len(places) == 0 for places in _places(key, self.shape)):
             return []
         with options.using(self.carried):
-            conventions = known(self.source)
-            reads = [read for read, _ in self._asked(self.pieces(key), conventions.windows)]
-            lacking = conventions.lack(reads)
-        first = probes(self.sampling.samples()[0]) if lacking else None
-        return [*(first or ()), *reads]
+            asked = self._asked(self.pieces(key), known(self.source).windows)
+        return [read for read, _ in asked]
 
     def _asked(self, pieces: list[Piece], windows: bool | None) -> list[tuple[ImageRead, Piece]]:
         """Return what to ask the source for, with the piece that it is for."""
