@@ -17,6 +17,7 @@ import pytest
 from atldld.options import set_options
 from atldld.source.allen import AllenSource
 from atldld.source.cache import image_name
+from atldld.source.locks import locked
 from atldld.source.pool import fetch_ahead
 
 from .conftest import a_read, answer, jpeg
@@ -171,14 +172,14 @@ def test_ctrl_c_in_a_pause_ends_at_once_and_leaves_nothing(serve, tmp_path):
 
 def test_a_lock_that_nobody_frees_costs_time_but_no_result(serve, tmp_path):
     """A holder that hangs: after the time that a download may take, another goes on."""
-    filelock = pytest.importorskip("filelock")
     server = serve(body_of)
     source = AllenSource(server.url)
     with set_options(cache_dir=tmp_path, timeout=0.2, retries=0):
         source.image(a_read(0))
         source.discard(a_read(0))
         (lock,) = tmp_path.glob("*/locks/*.lock")
-        with filelock.FileLock(lock):
+        with locked(lock, patience=0) as held:
+            assert held
             assert source.image(a_read(0)) == BODIES[0]
         assert source.cached(a_read(0))
 

@@ -26,14 +26,16 @@ import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from ..errors import AtldldWarning
 from ..model.read import VIEWS, ImageRead, Window
+from .locks import locked
 from .urls import host_and_port, without_credentials
 
 _STALE_AFTER: Final = 86_400.0
@@ -43,6 +45,7 @@ _IMAGE_FILE: Final = re.compile(
 )
 
 
+@lru_cache
 def service_folder(base_url: str) -> str:
     """Return the name of the folder that belongs to one service.
 
@@ -263,24 +266,9 @@ class Cache:
             self.store(name, content, url)
             return content
 
-    @contextmanager
-    def _locked(self, name: str, patience: float) -> Iterator[None]:
+    def _locked(self, name: str, patience: float) -> AbstractContextManager[bool]:
         """Hold the lock of a file among processes, if there is one to be had in time."""
-        from filelock import FileLock
-
-        lock = None
-        try:
-            path = self.folder / "locks" / f"{_lock_name(name)}.lock"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path, timeout=patience, thread_local=False)
-            lock.acquire()
-        except (OSError, NotImplementedError):
-            lock = None
-        try:
-            yield
-        finally:
-            if lock is not None:
-                lock.release()
+        return locked(self.folder / "locks" / f"{_lock_name(name)}.lock", patience)
 
     def _place(self, path: Path, content: bytes) -> None:
         partial = self.folder / "partial" / f"{os.getpid()}-{secrets.token_hex(8)}"

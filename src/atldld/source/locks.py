@@ -1,0 +1,95 @@
+"""Locks among the processes of a machine, freed by the kernel when their holder dies."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EACCES, EAGAIN, EDEADLK
+from pathlib import Path
+
+_TAKEN = {EAGAIN, EACCES, EDEADLK}
+_FIRST_WAIT = 0.002
+_LONGEST_WAIT = 0.05
+
+
+@contextmanager
+def locked(path: Path, patience: float) -> Iterator[bool]:
+    """Hold the lock of a file for the time of the block, if it is to be had.
+
+    Threads of one process exclude each other too. The file stays behind.
+
+    Parameters
+    ----------
+    path
+        Of the file; it and its folder are made if need be.
+    patience
+        Seconds to wait for another holder.
+
+    Yields
+    ------
+    bool
+        Whether the lock is held. It is not where another held it for too long, or where the
+        file system knows no locks or cannot be written to.
+    """
+    number = _open(path)
+    if number is None:
+        yield False
+        return
+    try:
+        held = _taken_in_time(number, patience)
+        try:
+            yield held
+        finally:
+            if held:
+                # Closing would do, were there no child forked meanwhile that has it open too.
+                _give_back(number)
+    finally:
+        os.close(number)
+
+
+def _open(path: Path) -> int | None:
+    flags = os.O_RDWR | os.O_CREAT
+    try:
+        try:
+            return os.open(path, flags, 0o666)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, flags, 0o666)
+    except OSError:
+        return None
+
+
+def _taken_in_time(number: int, patience: float) -> bool:
+    until = time.monotonic() + patience
+    wait = _FIRST_WAIT
+    while True:
+        try:
+            _take(number)
+            return True
+        except OSError as error:
+            if error.errno not in _TAKEN or time.monotonic() >= until:
+                return False
+        time.sleep(wait)
+        wait = min(2 * wait, _LONGEST_WAIT)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _take(number: int) -> None:
+        msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
+
+    def _give_back(number: int) -> None:
+        msvcrt.locking(number, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _take(number: int) -> None:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _give_back(number: int) -> None:
+        fcntl.flock(number, fcntl.LOCK_UN)
