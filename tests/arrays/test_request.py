@@ -30,7 +30,6 @@ WRONG = [
     ({"chunks": 5}, TypeError, "a dict of dimensions"),
     ({"reference_space": 8}, ValueError, "'native', 9 or 10"),
     ({"on_error": "ignore"}, ValueError, "'raise'"),
-    ({"on_error": "fill"}, ValueError, "not available in this version"),
     ({"source": 5}, TypeError, "source"),
     ({"source": "/some/folder"}, ValueError, "Bundles"),
 ]

@@ -37,7 +37,7 @@ def test_two_processes_of_dask_distributed(opened, expected):
     array = opened(chunks={"section": 1}, masked=True)
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster),
     ):
@@ -87,7 +87,7 @@ def test_errors_keep_their_fields_on_their_way_from_a_process(opened, server):
 def test_a_damaged_image_is_fetched_once_more_then_an_error(opened, server):
     from atldld.testing import Fault
 
-    array = opened(chunks=None)
+    array = opened(chunks=None, tier=1)
     for section, times in ((1, 1), (2, None)):
         image_id = int(array.image_id[section])
         server.add_fault(Fault("damaged", image_ids=(image_id,), times=times))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .fetching import plan_table, prefetch
+from .fetching import failures_table, plan_table, prefetch
 from .planning import planned_reads
 
 _AXES = ("p", "i", "r")
@@ -138,6 +138,27 @@ class AtlasAccessor:
         np.True_
         """
         return prefetch(self._obj)
+
+    def failures(self) -> pd.DataFrame:
+        """Return which images could not be had as they were wanted, when this was computed.
+
+        It works on every scheduler, and before and after ``compute()``: on the lazy object,
+        and on its result as long as that keeps the coordinate ``reference_space``. (Of two
+        arrays that were combined, a result remembers the first; ask the lazy object.)
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row an image: ``dataset_id``, ``section_number``, ``image_id``, ``view``, ``tier``,
+            ``url``, ``reason``, and ``outcome``: ``"filled"``, or ``"tier N"`` where another tier
+            served. An image that was had after all is not listed.
+
+        Raises
+        ------
+        ValueError
+            If the object does not say which arrays it was made from.
+        """
+        return failures_table(self._obj)
 
 
 def _inside(values: Any, wanted: slice, axis: str) -> Any:

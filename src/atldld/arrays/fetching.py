@@ -15,7 +15,9 @@ from ..errors import ImageError
 from ..source.pool import fetch_each
 from ..source.protocol import KeepingSource
 from .conventions import known, settle
-from .planning import PlannedRead, planned_reads
+from .index import GuardIndex
+from .ledger import FIELDS, Ledger
+from .planning import PlannedRead, planned_reads, readers
 
 COLUMNS = (
     "dataset_id", "section_number", "image_id", "view", "tier",
@@ -52,6 +54,24 @@ def prefetch(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
     # An empty table has the same types of columns as a full one.
     return pd.DataFrame(rows, columns=list(columns)).astype({"whole": bool, "cached": bool})
+
+
+def failures_table(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
+    """Return what failed when an object was computed; see `AtlasAccessor.failures`."""
+    names = [reader.failing.ledger.name for reader in readers(obj)]
+    for index in obj.xindexes.values():
+        if isinstance(index, GuardIndex):
+            names += index.ledgers
+    if not names:
+        raise ValueError(
+            "this object does not say which arrays it was made from; ask the object that "
+            "open_dataarray or open_dataset gave"
+        )
+    failures = [each for name in dict.fromkeys(names) for each in Ledger(name).failures()]
+    return pd.DataFrame(
+        [{field: getattr(each, field) for field in FIELDS} for each in failures],
+        columns=list(FIELDS),
+    )
 
 
 def _settle(planned: list[PlannedRead]) -> bool:

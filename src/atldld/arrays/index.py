@@ -337,11 +337,14 @@ class GuardIndex(xr.Index):
     ----------
     frame
         Plane and reference space, as text.
+    ledgers
+        Names of the ledgers of failures of the arrays that this one was made from.
     """
 
-    def __init__(self, name: Hashable, frame: str) -> None:
+    def __init__(self, name: Hashable, frame: str, ledgers: tuple[str, ...] = ()) -> None:
         self.name = name
         self.frame = frame
+        self.ledgers = ledgers
 
     @classmethod
     def from_variables(
@@ -363,7 +366,8 @@ class GuardIndex(xr.Index):
         """Return the one guard of all, or refuse."""
         for other in indexes[1:]:
             indexes[0]._refuse(other)
-        return indexes[0]
+        names = dict.fromkeys(name for index in indexes for name in index.ledgers)
+        return cls(indexes[0].name, indexes[0].frame, tuple(names))
 
     def isel(self, indexers: Mapping[Any, Any]) -> Self:
         """Return the guard itself: selecting does not change the frame."""
@@ -396,7 +400,7 @@ class GuardIndex(xr.Index):
         dims_dict: Mapping[Any, Hashable],
     ) -> Self:
         """Return the guard under another name."""
-        return type(self)(name_dict.get(self.name, self.name), self.frame)
+        return type(self)(name_dict.get(self.name, self.name), self.frame, self.ledgers)
 
     def _refuse(self, other: Self) -> None:
         if self.frame != other.frame:

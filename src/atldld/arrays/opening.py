@@ -25,7 +25,9 @@ from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .chunks import chunk_sizes
 from .describe import attributes, frame
+from .failing import Failing
 from .index import DIM, GUARD, GuardIndex, SectionIndex
+from .ledger import Ledger
 from .pieces import CHANNELS, Sampling
 from .request import Request
 from .sections import CoverageArray, SectionArray
@@ -97,7 +99,10 @@ def open_dataarray(
     reference_space
         ``"native"``, or 9 or 10: r of the other space is ``11350 - r``.
     on_error
-        ``"raise"``; ``"fill"`` is not available in this version.
+        What to do about an image that cannot be had. ``"raise"``: an `ImageError` that names
+        it. ``"fill"``: its section is filled and not covered, with a warning, and
+        ``.atlas.failures()`` tells afterwards. Either way, with ``tier="auto"`` a neighbouring
+        tier serves for an image that is bad at its tier, and ``.atlas.failures()`` tells.
     source
         Where data come from: None, the service of ``set_options(api_url=...)``; the base URL of
         a service; or a `Source`.
@@ -248,12 +253,13 @@ class _Opening:
     sampling: Sampling
     reference_space: int | None
     carried: options.Carried
+    failing: Failing
 
     def pixels(self, view: View) -> xr.Variable:
         """Return one view of all sections as a lazy variable."""
         record = self.dataset_record
         sampling = replace(self.sampling, view=view)
-        array = SectionArray(sampling, self.source, self._fill(view), self.carried)
+        array = SectionArray(sampling, self.source, self._fill(view), self.carried, self.failing)
         attrs: dict[str, Any] = self._attributes()
         attrs["view"] = view
         attrs["long_name"] = " ".join([*record.genes, view.replace("_", " ")])
@@ -264,7 +270,7 @@ class _Opening:
     def coverage(self) -> xr.Variable:
         """Return where the sections cover the grid as a lazy variable."""
         attrs = {"long_name": "covered by the section image"}
-        return self._lazy(CoverageArray(self.sampling), _DIMS[:3], attrs)
+        return self._lazy(CoverageArray(self.sampling, self.failing), _DIMS[:3], attrs)
 
     def dataset(
         self, variables: dict[str, xr.Variable], *, has_expression: bool = False
@@ -343,7 +349,7 @@ class _Opening:
             stack += f", detection_xy={self.request.detection_xy}"
         indexes: dict[Any, xr.Index] = {
             DIM: SectionIndex(table.section_number, table.image_id, f"{stack})"),
-            GUARD: GuardIndex(GUARD, where),
+            GUARD: GuardIndex(GUARD, where, (self.failing.ledger.name,)),
         }
         plain = {name: variables.pop(name) for name in ("y", "x")}
         if self.sampling.channels:
@@ -378,7 +384,12 @@ def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Openi
         view=request.view,
         interpolation=request.interpolation,
     )
-    return _Opening(request, origin, record, sampling, space, options.carry())
+    from dask.tokenize import tokenize
+
+    carried = options.carry()
+    ledger = Ledger(f"{tokenize(sampling, origin)}-{carried.process}")
+    failing = Failing(request.fill_failed, request.tier == "auto", ledger)
+    return _Opening(request, origin, record, sampling, space, carried, failing)
 
 
 def _target_space(record: SectionDataset, request: Request) -> tuple[int | None, bool]:

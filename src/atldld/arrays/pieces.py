@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -45,6 +45,18 @@ class Sampling:
     tiers: npt.NDArray[np.int16]
     view: View
     interpolation: Interpolation | Literal["auto"]
+
+    def __dask_tokenize__(self) -> tuple[Hashable, ...]:
+        from dask.tokenize import tokenize
+
+        table = self.table
+        return (
+            self.dataset_id,
+            tokenize(*(getattr(table, name) for name in table.__slots__), self.tiers),
+            self.grid,
+            self.view,
+            self.interpolation,
+        )
 
     @property
     def channels(self) -> tuple[int, ...]:

@@ -7,9 +7,12 @@ from collections.abc import Generator, Iterable
 from ..errors import ImageError
 from ..model.read import ImageRead
 from ..sampling.decode import Pixels, decode
-from ..source.pool import fetch_ahead
+from ..source.pool import fetch_ahead, fetch_each
 from ..source.protocol import Source
 from . import budget
+
+AHEAD = 16
+"""Bodies that are under way or wait to be decoded, at most."""
 
 
 def pixels_ahead(
@@ -41,6 +44,26 @@ def pixels_ahead(
         # Held until the next one is asked for; threads that decode wait for each other here.
         with budget.decoded.taking(3 * read.size[0] * read.size[1]):
             yield read, _decoded(source, read, body)
+
+
+def pixels_each(
+    source: Source, reads: Iterable[ImageRead]
+) -> Generator[tuple[ImageRead, Pixels | ImageError], None, None]:
+    """Yield images, or what was wrong with them, in the order in which they come.
+
+    As `pixels_ahead`, but an image that cannot be had does not stop the others, and none waits
+    for one that is slower.
+    """
+    for read, body in fetch_each(source, reads, ahead=AHEAD):
+        if isinstance(body, ImageError):
+            yield read, body
+            continue
+        with budget.decoded.taking(3 * read.size[0] * read.size[1]):
+            try:
+                found: Pixels | ImageError = _decoded(source, read, body)
+            except ImageError as error:
+                found = error
+            yield read, found
 
 
 def pixels(source: Source, read: ImageRead) -> Pixels:

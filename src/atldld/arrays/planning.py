@@ -73,14 +73,7 @@ def planned_reads(obj: xr.DataArray | xr.Dataset) -> list[PlannedRead]:
         If the object holds no reader: its values are in memory, or come from elsewhere.
     """
     notes: list[PlannedRead] = []
-    readers = 0
-    for data in _lazy_data(obj):
-        found = _recording(data, notes)
-        if found is not None:
-            readers += 1
-            np.asarray(found)
-    readers += _walk_graph(obj, notes)
-    if not readers:
+    if not _record(obj, notes):
         raise ValueError(
             "this object reads no section images: its values are in memory, or they do not come "
             "from atldld. Ask before compute() or load(), on what open_dataarray or "
@@ -107,6 +100,24 @@ def _first_of_all(planned: list[PlannedRead]) -> list[PlannedRead]:
             )
             found += [PlannedRead(reader, read) for read in pair]
     return found
+
+
+def readers(obj: xr.DataArray | xr.Dataset) -> list[SectionArray]:
+    """Return the readers that computing an object would use; none where it holds none."""
+    notes: list[PlannedRead] = []
+    _record(obj, notes)
+    return list({id(note.reader): note.reader for note in notes}.values())
+
+
+def _record(obj: xr.DataArray | xr.Dataset, notes: list[PlannedRead]) -> int:
+    """Note the reads of an object; return how many readers it holds."""
+    count = 0
+    for data in _lazy_data(obj):
+        found = _recording(data, notes)
+        if found is not None:
+            count += 1
+            np.asarray(found)
+    return count + _walk_graph(obj, notes)
 
 
 def _without_nested(planned: list[PlannedRead]) -> list[PlannedRead]:

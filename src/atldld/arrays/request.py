@@ -42,6 +42,7 @@ class Request:
     fill_value: int | None
     chunks: Chunks
     reference_space: int | Literal["native"]
+    fill_failed: bool
 
     @classmethod
     def checked(
@@ -62,9 +63,7 @@ class Request:
         on_error: Any,
     ) -> Request:
         """Return the options in their own types, or say which of them is wrong."""
-        if on_error == "fill":
-            raise ValueError("on_error='fill' is not available in this version; use 'raise'")
-        _one_of("on_error", on_error, ("raise",))
+        _one_of("on_error", on_error, ("raise", "fill"))
         if not isinstance(masked, bool):
             raise TypeError(f"masked is {masked!r}; it must be True or False")
         if masked and fill_value is not None:
@@ -82,6 +81,7 @@ class Request:
             fill_value=None if fill_value is None else _whole("fill_value", fill_value, 0, 255),
             chunks=_chunks(chunks),
             reference_space="native" if _is(reference_space, "native") else _space(reference_space),
+            fill_failed=on_error == "fill",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from .. import options
+from ..errors import ImageError
 from ..model.read import ImageRead, Window
 from ..sampling.coverage import Indices
+from ..sampling.decode import Pixels
 from ..sampling.warp import warp
 from ..source.protocol import KeepingSource, Source
 from .conventions import known, settle
+from .failing import Failing, is_bad_itself, neighbours
 from .pieces import Piece, Sampling
-from .pixels import pixels_ahead
+from .pixels import pixels, pixels_each
 
 
 class SectionArray(BackendArray):
@@ -33,6 +37,8 @@ class SectionArray(BackendArray):
         Value of grid points that are not covered; NaN makes the array float32.
     carried
         The options of the opening, for the process that computes.
+    failing
+        What to do about an image that cannot be had.
 
     Notes
     -----
@@ -41,12 +47,18 @@ class SectionArray(BackendArray):
     """
 
     def __init__(
-        self, sampling: Sampling, source: Source, fill_value: float, carried: options.Carried
+        self,
+        sampling: Sampling,
+        source: Source,
+        fill_value: float,
+        carried: options.Carried,
+        failing: Failing,
     ) -> None:
         self.sampling = sampling
         self.source = source
         self.fill_value = fill_value
         self.carried = carried
+        self.failing = failing
         self.shape = (len(sampling.table), *sampling.grid.shape, *sampling.channels)
         self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
 
@@ -106,11 +118,22 @@ class SectionArray(BackendArray):
         if conventions.windows is not True:
             # Not known to be right is not good enough.
             asked = {piece.whole: piece for piece in asked.values()}
-        for read, pixels in pixels_ahead(self.source, list(asked)):
+        for read, found in pixels_each(self.source, list(asked)):
             piece = asked[read]
-            first, *again = np.flatnonzero(sections == piece.section)
+            places = np.flatnonzero(sections == piece.section)
+            image: Pixels | None
+            if isinstance(found, ImageError):
+                read, image = self._instead(piece, read, found)
+                piece = self._at_tier(piece, read.tier)
+                conventions = settle(self.source, self.sampling.samples(), [read])
+            else:
+                image = found
+                self.failing.had(read)
+            if image is None:
+                out[places] = self.fill_value
+                continue
             warp(
-                pixels,
+                image,
                 read.window or Window(0, 0, *piece.whole.size),
                 piece.whole.size,
                 piece.affine_of(read, conventions.whole_origin),
@@ -119,13 +142,48 @@ class SectionArray(BackendArray):
                 self.sampling.bounds,
                 piece.interpolation,
                 self.fill_value,
-                out[first],
+                out[places[0]],
             )
-            out[again] = out[first]
-            del pixels  # before the next one is decoded
+            out[places[1:]] = out[places[0]]
+            del found, image  # before the next one is decoded
+
+    def _instead(
+        self, piece: Piece, read: ImageRead, error: ImageError
+    ) -> tuple[ImageRead, Pixels | None]:
+        """Return what serves for an image that cannot be had: another tier, or nothing."""
+        if self.failing.other_tiers and is_bad_itself(error):
+            count = int(self.sampling.table.tier_count[piece.section])
+            for tier in neighbours(read.tier, count):
+                other = self._at_tier(piece, tier).whole
+                try:
+                    found = pixels(self.source, other)
+                except ImageError:
+                    continue
+                self.failing.ledger.note(read, error, f"tier {tier}")
+                return other, found
+        if not self.failing.fill:
+            raise error
+        self.failing.ledger.note(read, error, "filled")
+        return read, None
+
+    def _at_tier(self, piece: Piece, tier: int) -> Piece:
+        if tier == piece.whole.tier:
+            return piece
+        tiers = self.sampling.tiers.copy()
+        tiers[piece.section] = tier
+        low, high = piece.covered.asked
+        sampling = replace(self.sampling, tiers=tiers)
+        return sampling.piece(piece.section, piece.covered.rows, np.arange(low, high + 1))
 
     def __dask_tokenize__(self) -> Hashable:
-        return (type(self).__name__, *_token(self.sampling), self.source, repr(self.fill_value))
+        return (
+            type(self).__name__,
+            self.sampling,
+            self.source,
+            repr(self.fill_value),
+            self.failing.fill,
+            self.failing.other_tiers,
+        )
 
 
 class CoverageArray(BackendArray):
@@ -135,14 +193,18 @@ class CoverageArray(BackendArray):
     ----------
     sampling
         Where every grid point comes from.
+    failing
+        What knows which sections were filled because their image could not be had: those
+        are not covered.
 
     Notes
     -----
     Shape (sections, rows, columns), bool. Nothing is downloaded.
     """
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, failing: Failing) -> None:
         self.sampling = sampling
+        self.failing = failing
         self.shape = (len(sampling.table), *sampling.grid.shape)
         self.dtype = np.dtype(bool)
 
@@ -155,12 +217,15 @@ class CoverageArray(BackendArray):
         rows, columns = rows + grid.y.first, columns + grid.x.first
         out = np.zeros((len(sections), len(rows), len(columns)), dtype=bool)
         if out.size:
+            filled = self.failing.filled()
             for place, section in enumerate(sections):
+                if int(self.sampling.table.image_id[section]) in filled:
+                    continue
                 out[place] = self.sampling.covered(int(section), rows, columns).mask(columns)
         return _squeezed(out, key)
 
     def __dask_tokenize__(self) -> Hashable:
-        return (type(self).__name__, *_token(self.sampling))
+        return type(self).__name__, self.sampling
 
 
 def _places(key: tuple[Any, ...], shape: tuple[int, ...]) -> list[Indices]:
@@ -194,16 +259,3 @@ def _squeezed(out: npt.NDArray[Any], key: tuple[Any, ...]) -> npt.NDArray[Any]:
 
 def _keeps_axis(part: Any) -> bool:
     return isinstance(part, slice) or np.ndim(part) > 0
-
-
-def _token(sampling: Sampling) -> tuple[Hashable, ...]:
-    from dask.tokenize import tokenize
-
-    table = sampling.table
-    return (
-        sampling.dataset_id,
-        tokenize(*(getattr(table, name) for name in table.__slots__), sampling.tiers),
-        sampling.grid,
-        sampling.view,
-        sampling.interpolation,
-    )
