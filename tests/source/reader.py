@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import sys
 import threading
 from contextlib import nullcontext
@@ -37,6 +38,8 @@ def stop_at(point: int) -> None:
 
 
 def main() -> None:
+    # A test run in the background may have left its children deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     job = json.loads(sys.argv[1])
     set_options(cache_dir=job["cache_dir"], timeout=30, retries=2)
     if job.get("break_locks"):

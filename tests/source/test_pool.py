@@ -232,6 +232,18 @@ def test_the_pool_follows_the_option():
         assert len(source.ended) == 6
 
 
+def test_without_threads_work_goes_on(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(pool_module, "_pool", pool_module._Pool())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    source = Slow()
+    source.allow(100)
+    assert [c for _, c in fetch_ahead(source, reads(0, 1, 2))] == [b"0", b"1", b"2"]
+    assert source.threads == {threading.current_thread()}
+
+
 def test_carried_options_reach_the_threads():
     source = Slow()
     source.allow(100)

@@ -148,17 +148,21 @@ def test_a_reader_dies_while_it_writes(serve, start, tmp_path, point):
     assert len(list(tmp_path.glob("*/partial/*"))) == 1
 
 
+READ_ONE = """
+import signal, sys
+from atldld import set_options
+from atldld.model.read import ImageRead
+from atldld.source.allen import AllenSource
+signal.signal(signal.SIGINT, signal.default_int_handler)
+set_options(cache_dir=sys.argv[2], timeout=3600, retries=4)
+AllenSource(sys.argv[1]).image(ImageRead(0, "image", 2, 64, 48))
+"""
+
+
 def test_ctrl_c_in_a_pause_ends_at_once_and_leaves_nothing(serve, tmp_path):
-    """The main thread itself reads, as in a notebook."""
-    code = (
-        "import sys; from atldld.model.read import ImageRead; from atldld import set_options;"
-        "from atldld.source.allen import AllenSource;"
-        "set_options(cache_dir=sys.argv[2], timeout=3600, retries=4);"
-        "AllenSource(sys.argv[1]).image(ImageRead(0, 'image', 2, 64, 48))"
-    )
     server = serve(lambda request: answer(b"", "503 Busy", Retry_After="600"))
     process = subprocess.Popen(
-        [sys.executable, "-c", code, server.url, str(tmp_path)],
+        [sys.executable, "-c", READ_ONE, server.url, str(tmp_path)],
         stderr=subprocess.PIPE,
         text=True,
     )

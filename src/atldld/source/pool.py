@@ -150,16 +150,31 @@ class _Pool:
     def submit(self, work: Callable[..., T], *args: Any) -> Future[T]:
         """Let a thread do the work, within a copy of the caller's context."""
         future: Future[T] = Future()
+        job: _Job = (future, contextvars.copy_context(), work, args)
         most = current().max_connections
+        alone = False
         with self._changed:
             self._most = most
-            self._jobs.append((future, contextvars.copy_context(), work, args))
+            self._jobs.append(job)
             if self._idle >= len(self._jobs):
                 self._changed.notify()
-            elif self._threads < most:
-                self._threads += 1
-                threading.Thread(target=self._work, name="atldld-download", daemon=True).start()
+            elif self._threads < most and not self._start() and not self._threads:
+                self._jobs.pop()
+                alone = True
+        if alone:
+            _run(*job)
         return future
+
+    def _start(self) -> bool:
+        thread = threading.Thread(target=self._work, name="atldld-download", daemon=True)
+        self._threads += 1
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system gives no more threads.
+            self._threads -= 1
+            return False
+        return True
 
     def _work(self) -> None:
         while (job := self._next()) is not None:

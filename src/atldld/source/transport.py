@@ -39,6 +39,8 @@ MOST_REDIRECTS: Final = 5
 _PIECE: Final = 2**18
 _MOST_OF_AN_ERROR: Final = 2**16
 _FIRST_PAUSE: Final = 0.5
+_CONNECT_SECONDS: Final = 15.0
+"""Seconds for each address of a host; the next one is tried after."""
 
 
 class UnfitBodyError(Exception):
@@ -172,7 +174,7 @@ def _answer(
         redirect=False,
         retries=False,
         preload_content=False,
-        timeout=Timeout(connect=left, read=left),
+        timeout=Timeout(connect=min(left, _CONNECT_SECONDS), read=left),
     )
     whole = False
     try:
