@@ -20,6 +20,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .arrays.opening import open_dataarray, open_dataset
+    from .measure.grids import open_grid, open_grids
     from .options import set_options
     from .sampling.displacement import DisplacementField
 
@@ -28,6 +29,8 @@ __version__ = "1.0.0.dev0"
 _HOMES = {
     "open_dataarray": ".arrays.opening",
     "open_dataset": ".arrays.opening",
+    "open_grid": ".measure.grids",
+    "open_grids": ".measure.grids",
     "set_options": ".options",
     "DisplacementField": ".sampling.displacement",
 }
@@ -43,6 +46,8 @@ __all__ = [
     "RegistrationError",
     "open_dataarray",
     "open_dataset",
+    "open_grid",
+    "open_grids",
     "set_options",
 ]
 

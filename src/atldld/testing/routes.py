@@ -38,6 +38,8 @@ class Routes:
         Where encoded images are kept.
     centres
         p, i, r by structure id and reference space.
+    grids
+        What the grid service sends, by dataset id.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Routes:
         doubts: Doubts,
         bodies: Bodies,
         centres: Mapping[tuple[int, int], sync.Point],
+        grids: Mapping[int, bytes],
     ) -> None:
         self.origin = origin
         self.images = images
@@ -55,6 +58,7 @@ class Routes:
         self.doubts = doubts
         self._bodies = bodies
         self._centres = centres
+        self._grids = grids
         self._queries = 0
 
     def respond(self, target: str) -> tuple[Subject, Make]:
@@ -69,6 +73,8 @@ class Routes:
                 rest = path.removeprefix("/api/v2/data/")
                 subject = Subject("metadata", shown)
                 return subject, lambda fault: self._query(rest, parameters, fault)
+            if path.startswith("/grid_data/download/"):
+                return subject, lambda _: self._grid(path.rpartition("/")[2])
             if path == "/cgi-bin/imageservice":
                 return self._image(shown, self.images.service(parameters))
             if path.startswith("/api/v2/"):
@@ -99,6 +105,12 @@ class Routes:
         answer = Answer(302, b"", "text/html", (("Location", self.origin + url),))
         subject, _ = self._image(shown, region)
         return replace(subject, kind="redirect"), lambda _: answer
+
+    def _grid(self, wanted: str) -> Answer:
+        found = self._grids.get(int(wanted)) if wanted.isdecimal() else None
+        if found is None:
+            return text(404, f"there are no grid data of {wanted}")
+        return Answer(200, found, "application/zip")
 
     def _image(self, shown: str, region: Region) -> tuple[Subject, Make]:
         subject = Subject(

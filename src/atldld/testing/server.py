@@ -48,6 +48,8 @@ class AllenServer:
         Most bytes of encoded images to keep, besides prepared ones.
     structure_centres
         p, i, r by structure id and reference space, for ``structure_to_image``.
+    grids
+        Zip files that the grid service sends, by dataset id.
 
     Examples
     --------
@@ -72,6 +74,7 @@ class AllenServer:
         port: int = 0,
         cache_bytes: int = 2**28,
         structure_centres: Mapping[tuple[int, int], sync.Point] | None = None,
+        grids: Mapping[int, bytes] | None = None,
     ) -> None:
         self.datasets = _sources(datasets)
         self.latency = latency
@@ -93,6 +96,7 @@ class AllenServer:
             self.doubts,
             self._bodies,
             {**sync.STRUCTURE_CENTRES, **(structure_centres or {})},
+            dict(grids or {}),
         )
 
     @staticmethod

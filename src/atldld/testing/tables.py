@@ -39,6 +39,7 @@ ASSOCIATIONS: dict[str, dict[str, Association]] = {
         "reference_space": Association("ReferenceSpace", False, "reference_space_id"),
         "section_images": Association("SectionImage", True),
         "specimen": Association("Specimen", False),
+        "structure_unionizes": Association("StructureUnionize", True),
         "sub_images": Association("SectionImage", True),
         "treatments": Association("Treatment", True),
         "well_known_files": Association("WellKnownFile", True),
@@ -51,6 +52,10 @@ ASSOCIATIONS: dict[str, dict[str, Association]] = {
         "graphic_objects": Association("GraphicObject", True),
         "section_data_set": Association("SectionDataSet", False, "data_set_id"),
         "treatments": Association("Treatment", True),
+    },
+    "StructureUnionize": {
+        "section_data_set": Association("SectionDataSet", False, "section_data_set_id"),
+        "structure": Association("Structure", False, "structure_id"),
     },
     "Specimen": {"donor": Association("Donor", False)},
     "Donor": {

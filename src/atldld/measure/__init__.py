@@ -1,0 +1,1 @@
+"""Numbers: Allen's own grids, structures, points."""

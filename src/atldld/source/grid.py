@@ -1,0 +1,105 @@
+"""Allen's grid service: the 200 micron volumes of a dataset as a zip.
+
+It stands beside the API, not in it: ``<host>/grid_data/download/<id>?include=...`` [1]_.
+
+References
+----------
+.. [1] "Downloading 3-D expression grid data", https://community.brain-map.org/t/2859
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Sequence
+
+from ..errors import APIError, DatasetNotFoundError
+from ..options import current
+from .allen import AllenSource
+from .cache import Cache
+from .flight import together
+from .transport import UnfitBodyError, fetch
+from .urls import API_PATH, without_credentials
+
+VOLUMES = ("energy", "density", "intensity")
+
+_LARGEST_ZIP = 2**28
+_LARGEST_MEMBER = 2**28
+
+
+def grid_url(base: str, dataset_id: int, volumes: Sequence[str] = VOLUMES) -> str:
+    """Return where the grid service keeps the volumes of a dataset.
+
+    Examples
+    --------
+    >>> grid_url("https://api.brain-map.org/api/v2", 7, ["energy"])
+    'https://api.brain-map.org/grid_data/download/7?include=energy'
+    """
+    root = base.removesuffix(API_PATH)
+    return f"{root}/grid_data/download/{dataset_id:d}?include={','.join(volumes)}"
+
+
+def grid_archive(source: AllenSource, dataset_id: int, volumes: Sequence[str] = VOLUMES) -> bytes:
+    """Return the zip of a dataset's volumes, from the cache, or fetched once and kept there.
+
+    Every member is held against its checksum before the zip is kept.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If the service has no volumes of such a dataset.
+    APIError
+        If it does not answer as it should.
+    """
+    options = current()
+    cache = Cache.of(options.cache_dir, source.base)
+    # The words are known ones: no name can lead out of the folder of the cache.
+    chosen = [volume for volume in VOLUMES if volume in volumes]
+    name = f"grids/{dataset_id:d}-{'-'.join(chosen)}.zip"
+    url = grid_url(source.base, dataset_id, chosen)
+    return together(
+        (cache.folder, name),
+        lambda: cache.obtain(
+            name,
+            fetch=lambda: _fetched(url, dataset_id),
+            fits=lambda content: zip_fault(content) is None,
+            url=without_credentials(url),
+            patience=options.timeout * (options.retries + 1),
+        ),
+    )
+
+
+def zip_fault(content: bytes) -> str | None:
+    """Return what is wrong with the bytes of a zip, or None."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for member in archive.infolist():
+                if member.file_size > _LARGEST_MEMBER:
+                    return f"{member.filename} has {member.file_size} bytes"
+            damaged = archive.testzip()
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        EOFError,
+        RuntimeError,
+    ) as error:
+        return f"the body is not a sound zip: {error}"
+    return None if damaged is None else f"{damaged} in the zip is damaged"
+
+
+def _fetched(url: str, dataset_id: int) -> bytes:
+    def check(content: bytes, _: object) -> None:
+        fault = zip_fault(content)
+        if fault is not None:
+            raise UnfitBodyError(fault)
+
+    try:
+        return fetch(url, limit_bytes=_LARGEST_ZIP, check=check).content
+    except APIError as error:
+        if error.status == 404:
+            raise DatasetNotFoundError(
+                f"there are no grid volumes of dataset {dataset_id} ({error.url})"
+            ) from error
+        raise

@@ -1,0 +1,218 @@
+"""Allen's 200 micron volumes: files, zips, the grid service, and the flip of r."""
+
+import io
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+
+import atldld
+from atldld.errors import APIError, AtldldWarning, DatasetNotFoundError
+from atldld.measure.grids import flip_nodes
+from atldld.measure.metaimage import parse_metaimage, read_metaimage
+from atldld.testing import AllenServer, Fault
+
+SHAPE = (67, 41, 58)
+HEADER = (
+    "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+    "Offset = 0 0 0\nElementSpacing = 200 200 200\nDimSize = 67 41 58\nElementType = {kind}\n"
+    "ElementDataFile = {name}.raw\n"
+)
+
+
+def volume(seed=0):
+    """Return a volume with holes, smooth enough for linear interpolation to be judged."""
+    random = np.random.default_rng(seed)
+    values = random.uniform(0, 30, SHAPE).astype(np.float32)
+    values[random.random(SHAPE) < 0.3] = -1
+    return values
+
+
+def description(dataset_id, space):
+    return (
+        f'<?xml version="1.0"?>\n<section-data-set><id>{dataset_id}</id>'
+        f"<reference-space-id>{space}</reference-space-id>"
+        "<products><product><id>1</id></product></products></section-data-set>"
+    )
+
+
+def zipped(volumes, dataset_id=7, space=10, described=True):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        if described:
+            archive.writestr("data_set.xml", description(dataset_id, space))
+        for name, values in volumes.items():
+            archive.writestr(f"{name}.mhd", HEADER.format(kind="MET_FLOAT", name=name))
+            archive.writestr(f"{name}.raw", values.astype("<f4").tobytes(order="F"))
+    return buffer.getvalue()
+
+
+def test_the_recorded_energy(real):
+    grid = atldld.open_grid(real / "69289763" / "energy.mhd", reference_space=10)
+    energy = grid.energy
+    assert energy.dims == ("p", "i", "r")
+    assert energy.dtype == np.float32
+    assert energy.shape == SHAPE
+    for axis in "pir":
+        assert energy[axis].attrs["units"] == "µm"
+        assert (energy[axis].values == np.arange(energy.sizes[axis]) * 200.0).all()
+    raw = np.fromfile(real / "69289763" / "energy.raw", "<f4").reshape(58, 41, 67)
+    assert int(energy.isnull().sum()) == (raw == -1).sum() > 0
+    assert float(energy.sel(p=6600, i=4000, r=3400)) == raw[17, 20, 33]
+    assert energy.attrs["reference_space"] == 10
+
+
+def test_a_file_does_not_say_its_space(real):
+    with pytest.raises(ValueError, match="reference_space=10 for a sagittal"):
+        atldld.open_grid(real / "69289763" / "energy.mhd")
+
+
+def test_a_zip_says_its_space(tmp_path):
+    path = tmp_path / "7.zip"
+    path.write_bytes(zipped({"energy": volume(), "density": volume(1)}))
+    grid = atldld.open_grid(path)
+    assert list(grid) == ["energy", "density"]
+    assert grid.attrs["reference_space"] == 10
+    assert grid.attrs["dataset_id"] == 7
+    with pytest.raises(ValueError, match="native_space is 9"):
+        atldld.open_grid(path, native_space=9)
+
+
+def test_the_other_space_is_interpolated_and_says_so(tmp_path):
+    path = tmp_path / "7.zip"
+    values = volume()
+    path.write_bytes(zipped({"energy": values}))
+    with pytest.warns(AtldldWarning, match="does not lead from node to node"):
+        grid = atldld.open_grid(path, reference_space=9)
+    assert grid.attrs["reference_space"] == 9
+    assert "linearly" in grid.energy.attrs["resampled"]
+    # Written out for one line: r = 1000 of space 9 is 10350 of space 10, between nodes 51 and 52.
+    for p, i in np.ndindex(67, 41):
+        far, near = values[p, i, 51], values[p, i, 52]
+        got = grid.energy.values[p, i, 5]
+        if near < 0:
+            assert np.isnan(got)
+        elif far < 0:
+            assert got == near
+        else:
+            assert got == pytest.approx(0.25 * far + 0.75 * near, rel=1e-6)
+
+
+def test_where_nodes_land_on_nodes_the_flip_is_exact():
+    values = np.random.default_rng(1).random((2, 3, 228)).astype(np.float32)
+    flipped = flip_nodes(values, 50.0)
+    assert (flipped[..., :228] == values[..., 227 - np.arange(228)]).all()
+
+
+def test_a_bare_file_in_the_other_space(tmp_path):
+    (tmp_path / "energy.mhd").write_text(HEADER.format(kind="MET_FLOAT", name="energy"))
+    (tmp_path / "energy.raw").write_bytes(volume().tobytes(order="F"))
+    with pytest.warns(AtldldWarning, match="interpolated"):
+        grid = atldld.open_grid(tmp_path / "energy.mhd", reference_space=9, native_space=10)
+    assert (grid.attrs["reference_space"], grid.attrs["native_reference_space"]) == (9, 10)
+
+
+def test_the_service_is_asked_once_beside_the_api():
+    zips = {7: zipped({"energy": volume()}), 8: zipped({"energy": volume(2)}, 8, space=9)}
+    with AllenServer(grids=zips) as server:
+        for _ in range(2):
+            grid = atldld.open_grid(7, volumes=["energy"], source=server.url)
+        (request,) = server.requests
+        assert request.path == "/grid_data/download/7?include=energy"
+        assert np.array_equal(grid.energy.values == grid.energy.values, volume() >= 0)
+        with pytest.warns(AtldldWarning, match="datasets 7 are interpolated"):
+            both = atldld.open_grids([8, 7], volumes=["energy"], source=server.url)
+    assert both.energy.dims == ("dataset", "p", "i", "r")
+    assert both.dataset.values.tolist() == [8, 7]
+    assert both.resampled.values.tolist() == [False, True]
+    assert both.attrs["reference_space"] == 9
+    expected = np.where(volume(2) < 0, np.nan, volume(2))
+    assert np.array_equal(both.energy.sel(dataset=8).values, expected, equal_nan=True)
+
+
+def test_what_the_service_does_not_have():
+    with (
+        AllenServer(grids={7: zipped({"energy": volume()}, dataset_id=9)}) as server,
+        atldld.set_options(retries=0),
+    ):
+        with pytest.raises(DatasetNotFoundError, match="dataset 5"):
+            atldld.open_grid(5, source=server.url)
+        with pytest.raises(APIError, match="are of 9"):
+            atldld.open_grid(7, source=server.url)
+
+
+def test_a_damaged_zip_is_fetched_again():
+    good = zipped({"energy": volume()})
+    bad = bytearray(good)
+    bad[len(bad) // 2] ^= 255
+    fault = Fault("body", request="any", body=bytes(bad), times=1)
+    with AllenServer(grids={7: good}, faults=[fault]) as server:
+        grid = atldld.open_grid(7, source=server.url)
+        assert len(server.requests) == 2
+    assert int(grid.energy.isnull().sum()) == (volume() < 0).sum()
+
+
+def test_the_record_says_the_space_where_the_zip_does_not():
+    from atldld.testing import phantom_dataset
+
+    phantom = phantom_dataset(7, plane="sagittal", sections=3)
+    with AllenServer([phantom], grids={7: zipped({"energy": volume()}, described=False)}) as server:
+        assert atldld.open_grid(7, source=server.url).attrs["reference_space"] == 10
+
+
+@pytest.mark.parametrize(
+    ("header", "complaint"),
+    [
+        (HEADER.replace("200 200 200", "100 100 100"), "CCFv3"),
+        (HEADER.replace("67 41 58", "132 80 114"), "CCFv3|bytes"),
+        (HEADER.replace("{kind}", "MET_LONG"), "MET_LONG"),
+        ("<html>no</html>\n", "not a MetaImage"),
+        ("NDims = 3\n", "ElementDataFile"),
+        (HEADER.replace("{name}.raw", "../{name}.raw"), "beside"),
+    ],
+)
+def test_what_is_not_such_a_volume_is_refused_by_name(tmp_path, header, complaint):
+    text = header.format(kind="MET_FLOAT", name="energy")
+    (tmp_path / "energy.mhd").write_text(text)
+    (tmp_path / "energy.raw").write_bytes(volume().tobytes(order="F"))
+    with pytest.raises(ValueError, match=complaint):
+        atldld.open_grid(tmp_path / "energy.mhd", reference_space=9)
+
+
+def test_connectivity_grids_are_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="CCFv3"):
+        atldld.open_grid(tmp_path / "projection_density_25.nrrd")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"reference_space": 4}, ValueError),
+        ({"reference_space": True}, ValueError),
+        ({"volumes": ["colour"]}, ValueError),
+    ],
+)
+def test_bad_arguments(options, error):
+    with pytest.raises(error):
+        atldld.open_grid(7, source="http://127.0.0.1:9", **options)
+    with pytest.raises(TypeError, match="neither"):
+        atldld.open_grid(3.5)
+    with pytest.raises(ValueError, match="each once"):
+        atldld.open_grids([7, 7])
+
+
+def test_metaimage_orders_types_and_compression(tmp_path):
+    values = np.arange(24, dtype=">i2").reshape(2, 3, 4)
+    header = (
+        b"NDims = 3\nDimSize = 2 3 4\nElementType = MET_SHORT\nBinaryDataByteOrderMSB = True\n"
+        b"CompressedData = True\nElementSpacing = 1 2 3\nOffset = 4 5 6\nElementDataFile = LOCAL\n"
+    )
+    body = header + zlib.compress(values.tobytes(order="F"))
+    image = parse_metaimage(body, "x.mha", bytes)
+    assert np.array_equal(image.values, values)
+    assert image.values.dtype == np.dtype("i2")
+    assert (image.spacing, image.offset) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    (tmp_path / "x.mha").write_bytes(body[:-9])
+    with pytest.raises(ValueError, match="bytes"):
+        read_metaimage(tmp_path / "x.mha")
