@@ -20,6 +20,10 @@ types: $(VENV)/develop
 
 check: test lint types
 
+# Takes about 20 minutes; the peer's environment and the images are kept in build/benchmarks.
+bench: $(VENV)/develop
+	$(BIN)/python -m benchmarks
+
 clean:
 	rm -rf $(VENV) demo-output build dist
 

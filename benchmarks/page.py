@@ -1,0 +1,91 @@
+"""``docs/benchmarks.md``: the latest table, and what each figure is; written, never edited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .contests import CONTESTS
+from .report import markdown, table
+
+_BEGINNING = """\
+# Benchmarks
+
+This page is written by `python -m benchmarks --write-docs` from `benchmarks/latest.json`.
+Change the code in `benchmarks/`, not this page.
+
+```console
+make bench
+```
+
+measures everything anew ({minutes} minutes here), prints the table below, and writes the numbers
+of every run to `build/benchmarks/results.json`. Another machine gives other seconds; the ratios
+carry over better. To keep the results of a measurement as the latest:
+
+```console
+python -m benchmarks --from-results build/benchmarks/results.json
+```
+
+`python -m benchmarks --help` lists what else there is: `--only NAME`, `--runs N`, `--quick`.
+
+## The latest table
+
+{facts}
+
+{table}
+
+*Measured* is the median over the rounds, with the lowest and the highest of them in brackets.
+Seconds are medians too: time on the clock, and processor time in brackets.
+
+## How it is measured
+
+**The server.** A stand-in for the Allen API (`atldld.testing`) runs in a process of its own on
+the same machine, and waits {latency:.0f} ms before each answer. Downloads are redirected to the
+image service, as the real service does, so that an image costs every client two requests. All
+bodies are encoded before anything is timed, and held in memory: sending them is all the work
+that the server does. It shares the processor with whoever is measured.
+
+**The dataset.** {sections} coronal sections of {width:,} x {height:,} pixels of about 1 um, tilted
+by 3 degrees, of the phantom brain with its tissue texture. At full resolution {distinct} of the
+sections have bodies of their own (5 to 7 MB each); the others are sent the body of one of
+these. No client can tell: sizes and bytes are what they would be. Bodies of coarser tiers are
+each section's own.
+
+**The peer.** atldld 0.3.4 from the package index, in an environment of its own that is made at
+the first measurement, with the OpenCV version that we use. It is driven through its documented
+interface alone. It knows one address of the service; the driver leads requests for that address
+to the server on this machine.
+
+**Runs.** Each run is a fresh process with an empty cache folder. Before its clock starts it has
+opened and computed a dataset of two small sections: imports, threads and the first connection
+are no part of the figures, on any side. The sides of a ratio take turns: ours, theirs, ours,
+theirs. A ratio is that of one round, and the figure is the median of {runs} rounds ({few} where a
+round takes long, one for what does not vary). Processor time is that of the process and its
+children.
+
+## What each figure is
+"""
+
+
+def page(measured: Mapping[str, Any]) -> str:
+    """Return the page for some results.
+
+    Parameters
+    ----------
+    measured
+        What `report.results` returned.
+    """
+    facts = "\n".join(f"- {name}: {fact}" for name, fact in measured["machine"].items())
+    rounds = [len(several) for several in measured["rounds"].values()]
+    head = _BEGINNING.format(
+        facts=facts,
+        table=markdown(table(measured["figures"])),
+        minutes=measured["minutes"],
+        latency=1e3 * measured["sizes"]["latency"],
+        runs=max(rounds),
+        few=len(measured["rounds"].get("pieces", ())) or 3,
+        **{name: measured["sizes"][name] for name in ("sections", "width", "height", "distinct")},
+    )
+    figures = (figure for contest in CONTESTS for figure in contest.figures)
+    parts = (f"**{one.what}** (`--only {one.name}`). {one.how}\n" for one in figures)
+    return "\n".join([head, *parts])

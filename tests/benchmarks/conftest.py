@@ -1,0 +1,7 @@
+"""Makes the benchmarks importable: they are part of the repository, not of the package."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
