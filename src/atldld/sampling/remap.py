@@ -1,9 +1,8 @@
 """Sampling an image at displaced points, whatever its size, type and number of channels.
 
 ``cv2.remap`` does the arithmetic. It refuses sides of 32767 and more, crashes beyond 2 GiB,
-takes four channels at most, loops or overflows for points far away, ignores reflecting and
-wrapping borders in its cubic kernel (all in 5.0), and knows few types; this module stands
-between.
+takes four channels at most, goes wrong or takes for ever where points are far away (all in 5.0),
+and knows few types; this module stands between.
 """
 
 from __future__ import annotations
@@ -94,8 +93,12 @@ def remap(
     border = border_mode if blends else "replicate"
     for some in _channel_groups(channels):
         source = None if work is None else np.ascontiguousarray(work[..., some])
+        pad = 0
         if source is not None and border_mode in _FOLDED:
-            source = _padded(source, border_mode)
+            # OpenCV's cubic kernel never ends where it reflects an image of one row (5.0), and
+            # a tile lacks what lies at the other end. Elsewhere points stay as they are.
+            pad = _REACH if interpolation == "cubic" or not _fits(source) else 0
+            source = _padded(source, border_mode) if pad else source
         for block in _blocks(delta_x.shape):
             x, y = _points(delta_x, delta_y, block)
             outside = None if blends else _outside(x, y, image.shape, interpolation)
@@ -104,7 +107,7 @@ def remap(
             if source is None:
                 sampled = _nearest(flat[..., some], x, y, border, fill[some])
             else:
-                sampled = _tiled(source, x, y, interpolation, border, fill[some])
+                sampled = _tiled(source, x, y, pad, interpolation, border, fill[some])
             out[(*block, some)] = _as_type(sampled, out.dtype)
             if outside is not None:
                 out[(*block, some)][outside] = fill[some]
@@ -207,24 +210,20 @@ def _outside(x: Floats, y: Floats, shape: tuple[int, ...], interpolation: str) -
 
 def _fold(x: Floats, size: int, border_mode: str) -> None:
     """Bring points, in place, to where the border mode finds the same value near the image."""
-    if x.min() >= 0 and x.max() <= size - 1:
+    beyond = (x < 0) | (x > size - 1)
+    if not beyond.any():
         return
+    far = x[beyond]
     if border_mode == "wrap":
-        np.mod(x, size, out=x)
+        far = np.mod(far, size)
     elif border_mode == "reflect":
-        np.mod(x + np.float32(0.5), 2 * size, out=x)
-        np.minimum(x, 2 * size - x, out=x)
-        x -= np.float32(0.5)
+        far = np.mod(far + np.float32(0.5), 2 * size)
+        far = np.minimum(far, 2 * size - far) - np.float32(0.5)
     elif border_mode == "reflect_101":
         period = max(2 * size - 2, 1)
-        np.mod(x, period, out=x)
-        np.minimum(x, period - x, out=x)
-        if size == 1:
-            x[...] = 0
-    else:
-        np.clip(x, -_REACH, size - 1 + _REACH, out=x)
-    if border_mode in _FOLDED:
-        np.clip(x, -0.5, size, out=x)
+        far = np.mod(far, period)
+        far = np.minimum(far, period - far) if size > 1 else np.zeros_like(far)
+    x[beyond] = np.clip(far, -_REACH, size - 1 + _REACH)
 
 
 def _nearest(image: Image, x: Floats, y: Floats, border_mode: str, fill: Image) -> Image:
@@ -242,12 +241,25 @@ def _nearest(image: Image, x: Floats, y: Floats, border_mode: str, fill: Image) 
     return picked
 
 
+def _fits(source: Image) -> bool:
+    """Whether ``cv2.remap`` may be given the whole of it."""
+    height, width = source.shape[:2]
+    down, across = source.strides[:2]
+    return (_tile_side(width, across), _tile_side(height, down)) == (width, height)
+
+
 def _tiled(
-    source: Image, x: Floats, y: Floats, interpolation: str, border_mode: str, fill: Image
+    source: Image,
+    x: Floats,
+    y: Floats,
+    pad: int,
+    interpolation: str,
+    border_mode: str,
+    fill: Image,
 ) -> Image:
     """Sample at folded points, through overlapping tiles where a side is too long."""
-    if border_mode in _FOLDED:
-        x, y = x + np.float32(_REACH), y + np.float32(_REACH)
+    if pad:
+        x, y, border_mode = x + np.float32(pad), y + np.float32(pad), "replicate"
     height, width, channels = source.shape
     side_x, side_y = _tile_side(width, source.strides[1]), _tile_side(height, source.strides[0])
     tile_x, tile_y = _tile_of(x, width, side_x), _tile_of(y, height, side_y)
@@ -261,8 +273,8 @@ def _tiled(
             top, bottom = _tile_ends(row, height, side_y)
             sampled = _sampled(
                 source[top:bottom, left:right],
-                x - np.float32(left),
-                y - np.float32(top),
+                x - np.float32(left) if left else x,
+                y - np.float32(top) if top else y,
                 interpolation,
                 border_mode,
                 fill,
@@ -287,14 +299,20 @@ def _sampled(
         "area": cv2.INTER_LINEAR,
         "lanczos": cv2.INTER_LANCZOS4,
     }
-    constant = border_mode == "constant"
+    borders = {
+        "constant": cv2.BORDER_CONSTANT,
+        "replicate": cv2.BORDER_REPLICATE,
+        "reflect": cv2.BORDER_REFLECT,
+        "wrap": cv2.BORDER_WRAP,
+        "reflect_101": cv2.BORDER_REFLECT_101,
+    }
     return cv2.remap(
         source,
         x,
         y,
         methods[interpolation],
-        borderMode=cv2.BORDER_CONSTANT if constant else cv2.BORDER_REPLICATE,
-        borderValue=fill.astype(np.float64).tolist() if constant else 0,
+        borderMode=borders[border_mode],
+        borderValue=fill.astype(np.float64).tolist() if border_mode == "constant" else 0,
     )
 
 
