@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import RegistrationError
 from .affine import xy_to_pir
 from .dataset import SectionDataset
 from .space import AXES, Plane, extent
@@ -20,6 +21,11 @@ _NUDGE = 1e-9
 """Relative slack, so that rounding does not lose a point that lies on a border."""
 
 _MOST_POINTS = 10_000_000
+_MOST_OF_A_PLANE = 2**36
+"""Grid points of a whole plane: at P56 a step of 0.05 microns, far below any pixel."""
+
+_LARGEST_FOOTPRINT = 1e6
+"""Microns. Images that span more than a metre are not placed by a matrix that can be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +112,32 @@ def section_grid(dataset: SectionDataset, step: float) -> Grid:
         section images.
     step
         Microns between grid points, above 0.
+
+    Raises
+    ------
+    ValueError
+        If that would be more grid points than anything could be made of.
+    RegistrationError
+        If the footprints span more than a metre, or lie further than that from 0.
     """
     plane = dataset.plane
     bounds = extent(dataset.reference_space)
     if bounds is not None:
-        return Grid(
-            Axis.spanning(0.0, bounds[plane.y], step), Axis.spanning(0.0, bounds[plane.x], step)
+        y, x = (Axis.spanning(0.0, bounds[axis], step) for axis in (plane.y, plane.x))
+    else:
+        low, high = footprint(dataset)
+        if not max(np.abs(low).max(), np.abs(high).max()) <= _LARGEST_FOOTPRINT:
+            raise RegistrationError(
+                f"dataset {dataset.id}: its matrices put the images from "
+                f"{low.min():.4g} to {high.max():.4g} microns, further than any brain reaches"
+            )
+        y, x = (Axis.spanning(low[axis], high[axis] + step, step) for axis in (plane.y, plane.x))
+    if y.count * x.count > _MOST_OF_A_PLANE:
+        raise ValueError(
+            f"a plane of {y.count} x {x.count} grid points, {step:g} microns apart, is too "
+            "large: use a larger resolution"
         )
-    low, high = footprint(dataset)
-    return Grid(
-        Axis.spanning(low[plane.y], high[plane.y] + step, step),
-        Axis.spanning(low[plane.x], high[plane.x] + step, step),
-    )
+    return Grid(y, x)
 
 
 def footprint(dataset: SectionDataset) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from ..errors import RegistrationError
@@ -20,6 +21,8 @@ _LAYOUT_2D = ((0, 1, 4), (2, 3, 5))
 _LAYOUT_3D = ((0, 1, 2, 9), (3, 4, 5, 10), (6, 7, 8, 11))
 """Where the service's numbered entries stand: linear part row by row, translation last."""
 
+_LONGEST_TEXT = 100
+_MOST_TEXTS = 8
 _LARGEST_INTEGER = 2**53
 _LARGEST_ENTRY = 1e9
 """Of a matrix: a kilometre or a gigapixel. Products of larger ones might overflow."""
@@ -91,8 +94,18 @@ def records(value: Any) -> list[Row]:
 
 
 def texts(rows: Iterable[Row], field: str) -> tuple[str, ...]:
-    """Return the non-empty texts of one field over rows."""
-    return tuple(row[field] for row in rows if isinstance(row.get(field), str) and row[field])
+    """Return the non-empty texts of one field over rows, each a short printable line.
+
+    They come to stand in attributes, figures and terminals, which obey some of what cannot be
+    printed.
+    """
+    found = (row[field] for row in rows if isinstance(row.get(field), str) and row[field])
+    return tuple(_line(text) for text in islice(found, _MOST_TEXTS))
+
+
+def _line(text: str) -> str:
+    line = "".join(c if c.isprintable() else "?" for c in text[:_LONGEST_TEXT])
+    return line if len(text) <= _LONGEST_TEXT else line[:-3] + "..."
 
 
 def matrix_2d(alignment: Any, name: str, owner: str) -> Matrix:
