@@ -53,7 +53,7 @@ def open_grid(
     *,
     reference_space: Literal["native", 9, 10] = "native",
     native_space: Literal[9, 10] | None = None,
-    volumes: Sequence[Literal["energy", "density", "intensity"]] = VOLUMES,
+    volumes: Sequence[str] = VOLUMES,
     source: str | Source | None = None,
 ) -> xr.Dataset:
     r"""Open Allen's own 200 micron volumes of a dataset.
@@ -107,7 +107,7 @@ def open_grid(
     >>> from pathlib import Path
     >>> folder = Path(tempfile.mkdtemp())
     >>> np.full(67 * 41 * 58, 2, "<f4").tofile(folder / "energy.raw")
-    >>> _ = (folder / "energy.mhd").write_text("NDims = 3\\nDimSize = 67 41 58\nElementSpacing = "
+    >>> _ = (folder / "energy.mhd").write_text("NDims = 3\nDimSize = 67 41 58\nElementSpacing = "
     ...     "200 200 200\nElementType = MET_FLOAT\nElementDataFile = energy.raw\n")
     >>> grid = open_grid(folder / "energy.mhd", reference_space=10)
     >>> float(grid.energy.sel(p=6600, i=4000, r=3400))
@@ -119,8 +119,8 @@ def open_grid(
     if wanted not in ("native", grid.attrs["reference_space"]):
         grid = _flipped(grid, wanted)
         warnings.warn(
-            f"the volume is interpolated linearly along r, to space {wanted}: 11350 - r does not lead "
-            "from node to node of the 200 micron grid",
+            f"the volume is interpolated linearly along r, to space {wanted}: 11350 - r does not "
+            "lead from node to node of the 200 micron grid",
             AtldldWarning,
             stacklevel=2,
         )
@@ -131,7 +131,7 @@ def open_grids(
     ids: Iterable[int],
     *,
     reference_space: Literal[9, 10] = 9,
-    volumes: Sequence[Literal["energy", "density", "intensity"]] = VOLUMES,
+    volumes: Sequence[str] = VOLUMES,
     source: str | Source | None = None,
 ) -> xr.Dataset:
     """Open Allen's own 200 micron volumes of several datasets, on one grid in one space.
@@ -293,8 +293,7 @@ def _labelled(
             )
         values = image.values.astype(np.float32)
         values[values < 0] = np.nan
-        attrs = {"long_name": _LONG_NAMES.get(volume, volume)}
-        variables[volume] = xr.Variable(AXES, values, attrs)
+        variables[volume] = xr.Variable(AXES, values)
     coords = {
         axis: xr.Variable(
             axis,
@@ -303,7 +302,7 @@ def _labelled(
         )
         for axis, count in zip(AXES, SHAPE, strict=True)
     }
-    attrs = {
+    attrs: dict[str, Any] = {
         "reference_space": space,
         "reference_space_name": space_name(space),
         "native_reference_space": space,
@@ -314,8 +313,8 @@ def _labelled(
         **({"dataset_id": facts["dataset_id"]} if "dataset_id" in facts else {}),
     }
     grid = xr.Dataset(variables, coords=coords, attrs=attrs)
-    for variable in grid.data_vars.values():
-        variable.attrs.update(attrs)
+    for name_of, variable in grid.data_vars.items():
+        variable.attrs.update({"long_name": _LONG_NAMES.get(str(name_of), str(name_of)), **attrs})
     return grid
 
 

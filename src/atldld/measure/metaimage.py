@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -80,11 +81,13 @@ def metaimages_of(archive: zipfile.ZipFile) -> dict[str, MetaImage]:
         path = PurePosixPath(name)
         if path.suffix.lower() in (".mhd", ".mha"):
             found[path.stem] = parse_metaimage(
-                archive.read(name),
-                name,
-                lambda other, at=path.parent: archive.read(str(at / other)),
+                archive.read(name), name, partial(_beside, archive, path.parent)
             )
     return found
+
+
+def _beside(archive: zipfile.ZipFile, folder: PurePosixPath, name: str) -> bytes:
+    return archive.read(str(folder / name))
 
 
 def parse_metaimage(data: bytes, name: str, beside: Callable[[str], bytes]) -> MetaImage:
