@@ -22,7 +22,8 @@ from .model.affine import pir_to_xy, tier_size, xy_to_pir
 from .model.dataset import SectionDataset, SectionImage
 from .model.read import ImageRead, View
 from .model.space import AXES, CORONAL, SAGITTAL, Plane
-from .sampling.displacement import DisplacementField, get_parallel_transform
+from .sampling.displacement import DisplacementField
+from .sampling.parallel import get_parallel_transform
 from .source import source_from
 from .source.protocol import Source
 

@@ -1,41 +1,22 @@
-"""Displacement fields, and the ones between planes of reference space and section images."""
+"""Displacement fields: points, arithmetic, files."""
 
 from __future__ import annotations
 
 import copy
 import pickle
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import atldld
-from atldld.sampling.displacement import DisplacementField, get_parallel_transform
-
-EXTENT = {"p": 13200, "i": 8000, "r": 11400}
-FREE = {"coronal": ("i", "r"), "sagittal": ("p", "i"), "transverse": ("p", "r")}
-HELD = {"coronal": "p", "sagittal": "r", "transverse": "i"}
+from atldld.sampling.displacement import DisplacementField
 
 
 @pytest.fixture
 def field():
     rng = np.random.default_rng(1)
     return DisplacementField(rng.normal(0, 50, (7, 5)), rng.normal(0, 50, (7, 5)))
-
-
-def matrices(rng):
-    """Return plausible tvs and trv, none of whose entries is zero."""
-    angle, zoom = rng.uniform(-0.6, 0.6), rng.uniform(0.5, 1.5)
-    cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
-    tvs = np.array([[cos, sin, rng.uniform(-5e3, 5e3)], [-sin, cos, rng.uniform(-5e3, 5e3)]])
-    trv = np.concatenate(
-        [np.eye(3)[rng.permutation(3)] + rng.normal(0, 0.1, (3, 3)), rng.normal(0, 2e3, (3, 1))],
-        axis=1,
-    )
-    return tvs, trv
 
 
 class TestField:
@@ -135,11 +116,6 @@ class TestArithmetic:
         assert field != far
         assert field != DisplacementField(field.delta_x, field.delta_y + 0.01)
         assert field != DisplacementField(field.delta_x[1:], field.delta_y[1:])
-
-    def test_the_tolerance_covers_the_way_through_a_transformation(self):
-        tvs, trv = matrices(np.random.default_rng(2))
-        field = get_parallel_transform(4000, tvs, trv, downsample_ref=10)
-        assert DisplacementField.from_transform(*field.transformation) == field
 
     @pytest.mark.parametrize("other", [1, "field", None, (1, 2)])
     def test_a_field_equals_nothing_but_a_field(self, field, other):
@@ -245,85 +221,3 @@ def _header(shape):
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
     text = text.ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + b"\0" * 64
-
-
-class TestParallelTransform:
-    @pytest.mark.parametrize("axis", FREE)
-    def test_rows_and_columns_are_the_free_axes_in_the_order_p_i_r(self, axis):
-        tvs, trv = matrices(np.random.default_rng(3))
-        rows, columns = FREE[axis]
-        for step in (25, 100, 1000, 1001, 777):
-            field = get_parallel_transform(4000, tvs, trv, axis, downsample_ref=step)
-            assert field.shape == (EXTENT[rows] // step, EXTENT[columns] // step)
-
-    @given(
-        seed=st.integers(0, 10**6),
-        axis=st.sampled_from(sorted(FREE)),
-        where=st.floats(-2000, 15000),
-        step=st.integers(150, 1500),
-        tier=st.integers(0, 8),
-    )
-    def test_every_point_goes_through_the_matrices(self, seed, axis, where, step, tier):
-        tvs, trv = matrices(np.random.default_rng(seed))
-        field = get_parallel_transform(where, tvs, trv, axis, step, tier)
-        f_x, f_y = (part.tolist() for part in field.transformation)
-        rows, columns = FREE[axis]
-        for row, column in np.ndindex(field.shape):
-            point = {HELD[axis]: where, rows: row * step, columns: column * step}
-            p, i, r = (point[name] for name in "pir")
-            v = [m[0] * p + m[1] * i + m[2] * r + m[3] for m in trv.tolist()[:2]]
-            x, y = ((m[0] * v[0] + m[1] * v[1] + m[2]) / 2**tier for m in tvs.tolist())
-            assert abs(f_x[row][column] - x) < 0.01
-            assert abs(f_y[row][column] - y) < 0.01
-
-    def test_float32_enters_once(self):
-        """The displacements are the float64 ones, rounded; the peer computes in float32."""
-        tvs, trv = matrices(np.random.default_rng(4))
-        field = get_parallel_transform(6600.123, tvs, trv, downsample_ref=200)
-        rows, columns = np.mgrid[: field.shape[0], : field.shape[1]]
-        point = np.stack([np.full(rows.shape, 6600.123), 200.0 * rows, 200.0 * columns])
-        stack = np.tensordot(trv[:, :3], point, 1) + trv[:, 3][:, None, None]
-        image = np.tensordot(tvs[:, :2], stack[:2], 1) + tvs[:, 2][:, None, None]
-        for delta, exact in zip(
-            (field.delta_x, field.delta_y), (image[0] - columns, image[1] - rows), strict=True
-        ):
-            assert np.all(np.abs(delta - exact) <= np.spacing(np.abs(delta)) / 2 + 1e-9)
-
-    def test_no_float64_array_of_the_size_of_the_field_is_made(self):
-        tvs, trv = matrices(np.random.default_rng(5))
-        get_parallel_transform(4000, tvs, trv, downsample_ref=100)
-        tracemalloc.start()
-        try:
-            field = get_parallel_transform(4000, tvs, trv, downsample_ref=4)
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-        both = field.delta_x.nbytes + field.delta_y.nbytes
-        assert peak < 1.2 * both
-
-    def test_numpy_numbers_and_lists_are_numbers_and_matrices(self):
-        tvs, trv = matrices(np.random.default_rng(6))
-        field = get_parallel_transform(
-            np.float32(4000), tvs.tolist(), trv.tolist(), "coronal", np.int64(500), np.uint8(1)
-        )
-        assert field == get_parallel_transform(4000, tvs, trv, "coronal", 500, 1)
-
-    @pytest.mark.parametrize(
-        ("wrong", "said"),
-        [
-            ({"axis": "axial"}, "'coronal', 'sagittal', 'transverse'"),
-            ({"downsample_ref": 0}, "downsample_ref is 0; it must be a whole number of at least 1"),
-            ({"downsample_ref": 2.5}, "downsample_ref is 2.5"),
-            ({"downsample_img": -1}, "downsample_img is -1"),
-            ({"downsample_img": 1.5}, "downsample_img is 1.5"),
-            ({"slice_coordinate": np.nan}, "slice_coordinate is nan"),
-            ({"slice_coordinate": [1, 2]}, "slice_coordinate has shape"),
-            ({"affine_2d": np.eye(3)}, r"affine_2d has shape \(3, 3\)"),
-            ({"affine_3d": np.eye(3)}, r"affine_3d has shape \(3, 3\)"),
-            ({"affine_3d": np.full((3, 4), np.inf)}, "affine_3d is .*finite"),
-        ],
-    )
-    def test_bad_arguments_are_named_with_the_remedy(self, wrong, said):
-        good = {"slice_coordinate": 1.0, "affine_2d": np.eye(2, 3), "affine_3d": np.eye(3, 4)}
-        with pytest.raises(ValueError, match=said):
-            get_parallel_transform(**good | {"downsample_ref": 1000} | wrong)
