@@ -164,6 +164,26 @@ def test_a_declared_giant_fills_no_memory(images):
         tracemalloc.stop()
 
 
+def with_empty_scans(count: int) -> bytes:
+    """Return a sound progressive JPEG, grey, that goes over all its coefficients many times.
+
+    The scan says that the next 2**14 and more blocks are empty: one code of 15 bits.
+    """
+    flat = io.BytesIO()
+    Image.new("L", SIZE, 128).save(flat, "JPEG", progressive=True)
+    blocks = -(-SIZE[0] // 8) * -(-SIZE[1] // 8)
+    assert blocks < 2**14
+    table = b"\xff\xc4\x00\x14\x10" + bytes([1] + [0] * 15) + b"\xe0"
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00" + b"\x00\x01"
+    return flat.getvalue()[:-2] + table + scan * count + b"\xff\xd9"
+
+
+def test_scans_without_an_end_are_refused_before_they_are_decoded(images):
+    """Each costs a walk through the picture: at 80 megapixels a body within limits takes hours."""
+    assert seen(images(with_empty_scans(100)))
+    assert "scans, which no picture needs" in str(images(with_empty_scans(10_000)))
+
+
 def test_a_body_far_too_long_is_left_early(images):
     """Twenty megabytes behind a picture of a few hundred pixels a side."""
     found = images(GOOD["baseline"] + b"\0" * 20_000_000 + b"\xff\xd9")

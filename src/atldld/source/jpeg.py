@@ -11,6 +11,11 @@ _START = b"\xff\xd8\xff"
 _END = b"\xff\xd9"
 _LONGEST_PADDING = 4096
 
+_SCAN = b"\xff\xda"
+_MOST_SCANS = 500
+"""A baseline JPEG has at most 4, a progressive one about 10. A forged one repeats an empty scan
+of 20 bytes, and each repetition costs a decoder a walk through the whole picture."""
+
 _OTHER_FORMATS = (
     (b"\x89PNG", "a PNG image"),
     (b"II*\0", "a TIFF image"),
@@ -44,6 +49,8 @@ def jpeg_fault(content: bytes, size: tuple[int, int]) -> str | None:
         return f"the body is {_kind(content)}, not a JPEG"
     if not content[-_LONGEST_PADDING:].rstrip(b"\0 \t\r\n").endswith(_END):
         return f"the JPEG is cut off after {len(content)} bytes"
+    if content.count(_SCAN) > _MOST_SCANS:
+        return f"the JPEG has {content.count(_SCAN)} scans, which no picture needs"
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(content)
     except ValueError as error:
