@@ -18,6 +18,7 @@ from atldld.errors import (
     RegistrationError,
 )
 from atldld.options import set_options
+from atldld.source import pool
 from atldld.sync import DatasetDownloader, DatasetNotFoundError
 from atldld.testing import AllenServer, Fault, PhantomBrain, phantom_dataset
 
@@ -52,6 +53,7 @@ PHANTOMS = {
     "transverse": phantom(203, "transverse"),
     "faulty": phantom(204, "coronal", faulty),
     "reordered": phantom(205, "sagittal", reordered),
+    "slides": phantom(207, "coronal", slides=True),
     "many": phantom(206, "coronal", sections=40, resolution=60, tier_count=2),
 }
 
@@ -466,11 +468,71 @@ class TestTrouble:
         assert len(list(downloader.run())) == 4
 
 
+class TestWhatVersion034GotWrong:
+    """What it did otherwise; its warps are held to account in the tests of the sampling."""
+
+    def test_a_section_is_not_its_slide(self, server):
+        """It took corners from image_width and image_height, which are the slide's."""
+        made = PHANTOMS["slides"]
+        for section in fetched("slides").run():
+            image = made.image(section.image_id)
+            assert image["x"] > 0 or image["y"] > 0 or image["image_width"] > image["width"]
+            assert section.img.shape == (image["height"], image["width"], 3)
+            f_x, f_y = section.df.transformation
+            inside = (
+                (f_x >= 0) & (f_x <= image["width"] - 1)
+                & (f_y >= 0) & (f_y <= image["height"] - 1)
+            )  # fmt: skip
+            error = np.abs(
+                section.df.warp(section.img) - twins.true_colour(made, section.image_id, f_x, f_y)
+            )[inside]
+            assert np.percentile(error, 99) <= 8
+
+    def test_coordinates_are_float64(self, server):
+        """It rounded matrices and coordinates to float32."""
+        downloader = fetched("coronal", detection_xy=(101.25, 77.5), downsample_img=3)
+        for section in downloader.run():
+            p = PHANTOMS["coronal"].pir(section.image_id, 101.25, 77.5)[0]
+            assert section.slice_coordinate == pytest.approx(float(p), abs=1e-9)
+
+    @pytest.mark.parametrize("kind", ["html", "truncated", "damaged", "wrong-size"])
+    def test_a_bad_body_is_not_kept(self, server, kind):
+        """It wrote the body to its cache before it looked at it, and served it for ever."""
+        server.add_fault(Fault(kind, image_ids=201003))
+        downloader = fetched("coronal", downsample_img=2)
+        with pytest.raises(ImageError, match="image 201003"):
+            next(downloader.run())
+        server.clear_faults()
+        assert next(downloader.run()).image_id == 201003
+
+    @pytest.mark.parametrize("kind", ["503", "reset", "short", "drop", "html"])
+    def test_a_passing_fault_is_tried_again(self, server, kind):
+        server.add_fault(Fault(kind, request="image", times=1))
+        assert len(list(fetched("coronal", downsample_img=2).run())) == 4
+
+    def test_rows_that_never_come_are_not_waited_for(self, server):
+        """It raised where a page was empty before all promised rows had come."""
+        server.add_fault(Fault("rows", rows=202))
+        assert len(fetched("coronal")) == 4
+
+    def test_missing_alignments_and_planes_are_expected(self, server):
+        """It asked for both without looking."""
+        for dataset_id, count in ((204, 3), (205, 4)):
+            downloader = DatasetDownloader(dataset_id)
+            with pytest.warns(AtldldWarning):
+                downloader.fetch_metadata()
+            assert len(downloader) == count
+
+
 def download_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("atldld-download")]
 
 
 class TestAhead:
+    @pytest.fixture(autouse=True)
+    def threads_end_soon(self, monkeypatch):
+        monkeypatch.setattr(pool, "_IDLE_SECONDS", 0.05)
+
     def test_downloads_run_ahead_by_a_bounded_number(self, server):
         downloads = fetched("many", downsample_img=1).run()
         next(downloads)
