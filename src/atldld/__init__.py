@@ -20,6 +20,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .arrays.opening import open_dataarray, open_dataset
+    from .measure.annotation import open_annotation
     from .measure.grids import open_grid, open_grids
     from .options import set_options
     from .sampling.displacement import DisplacementField
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "1.0.0.dev0"
 
 _HOMES = {
+    "open_annotation": ".measure.annotation",
     "open_dataarray": ".arrays.opening",
     "open_dataset": ".arrays.opening",
     "open_grid": ".measure.grids",
@@ -44,6 +46,7 @@ __all__ = [
     "DisplacementField",
     "ImageError",
     "RegistrationError",
+    "open_annotation",
     "open_dataarray",
     "open_dataset",
     "open_grid",
