@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .affine import Array, Mapping, pixel_microns, plane_affines, slice_coordinates
+from .coordinates import point_affines
 from .dataset import SectionDataset
 from .grid import footprint
 from .space import P56_MIDDLE, extent, flip_matrix
 
 _Integer = TypeVar("_Integer", bound=np.signedinteger[Any])
 Detection = tuple[float, float] | Literal["center"] | None
+
+_FARTHEST_PIXEL = 1e9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +42,8 @@ class SectionTable:
     affine
         Shape (n, 2, 3), float64: from (column microns, row microns, 1) of the plane to
         full-resolution x, y.
+    points
+        Shape (n, 3, 3), float64: from the same to the exact p, i, r of what the point shows.
     """
 
     image_id: npt.NDArray[np.int64]
@@ -52,6 +57,7 @@ class SectionTable:
     microns_per_pixel: Array
     has_expression: npt.NDArray[np.bool_]
     affine: Array
+    points: Array
 
     def __len__(self) -> int:
         return len(self.image_id)
@@ -84,7 +90,17 @@ def tabulate(
         of the middle of its image.
     flip
         Whether r is counted in the other one of spaces 9 and 10, as ``11350 - r``.
+
+    Raises
+    ------
+    ValueError
+        If `detection_xy` names a pixel that no image can have.
     """
+    if isinstance(detection_xy, tuple) and not max(map(abs, detection_xy)) <= _FARTHEST_PIXEL:
+        raise ValueError(
+            f"detection_xy is {detection_xy}; no image reaches further than {_FARTHEST_PIXEL:g} "
+            "pixels"
+        )
     images = dataset.images
     trv, tvr = dataset.matrix("trv"), dataset.matrix("tvr")
     if flip:
@@ -117,6 +133,7 @@ def tabulate(
         microns_per_pixel=pixel_microns(tsv, tvr).max(axis=-1),
         has_expression=np.array([image.has_expression for image in images], dtype=bool),
         affine=plane_affines(tvs, trv, z, coordinate, plane, mapping),
+        points=point_affines(tsv, tvs, tvr, trv, z, coordinate, plane, mapping),
     )
     table = table.take(np.lexsort([image_id, coordinate]))
     return replace(table, slice_coordinate=_told_apart(table.slice_coordinate))
