@@ -14,7 +14,7 @@ README = Path(__file__).parents[1] / "README.md"
 def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.S | re.M)
-    assert len(blocks) == 2
+    assert len(blocks) == 4
     prox1 = phantom_dataset(
         dataset_id=69289763, plane="sagittal", tilt=1, sections=18, tier_count=7
     )
