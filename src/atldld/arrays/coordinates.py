@@ -1,0 +1,232 @@
+"""The exact p, i, r of every pixel of sections, after whatever was done to them.
+
+Which sections an object shows, and where they lie, is told by the readers in its own dask graph
+or lazy variable; which of their rows and columns it shows, by its coordinates ``y`` and ``x`` in
+microns. Attributes are not asked: they outlive arithmetic that makes them untrue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from ..model.affine import Array
+from ..model.space import AXES
+from .sections import CoverageArray, SectionArray, index_outer
+
+DIMS = ("section", "y", "x")
+
+_LONG_NAMES = {"p": "p (posterior)", "i": "i (inferior)", "r": "r (right)"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SectionPoints:
+    """Where the pixels of an object lie: everything but the arithmetic.
+
+    Parameters
+    ----------
+    affines
+        Shape (sections, 3, 3): from (column microns, row microns, 1) to p, i, r.
+    y, x
+        Shape (rows,) and (columns,): microns along rows and columns.
+    dims
+        Which of ``section``, ``y``, ``x`` are dimensions of the object; along the others it has
+        one place.
+    """
+
+    affines: Array
+    y: Array
+    x: Array
+    dims: tuple[str, ...]
+
+
+def pir(obj: xr.DataArray | xr.Dataset) -> xr.Dataset:
+    """Return the exact p, i, r of every pixel of opened sections, lazily.
+
+    Parameters
+    ----------
+    obj
+        What `atldld.open_dataarray` or `atldld.open_dataset` gave, after any selection; not yet
+        computed.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``p``, ``i``, ``r``: float64, microns, dask arrays over those of ``section``, ``y`` and
+        ``x`` that `obj` has, chunked as it is. With ``mapping="oblique"`` the two coordinates of
+        the grid are as they are and the third lies on the tilted section; with ``"parallel"``
+        all three are those of the pixel that is shown.
+
+        The places of the grid have the same names in `obj` and are left out here; ``section``,
+        ``y`` and ``x`` are kept.
+
+    Raises
+    ------
+    ValueError
+        If the object holds no reader (its values are in memory, or come from elsewhere), or does
+        not say which sections, rows and columns it shows.
+    """
+    points = section_points(obj)
+    lengths = {"section": len(points.affines), "y": len(points.y), "x": len(points.x)}
+    sizes = {name: _chunks(obj, name, lengths[name]) for name in points.dims}
+    absent = {name: 0 for name in DIMS if name not in points.dims}
+    variables = {}
+    for place, axis in enumerate(AXES):
+        array = PointArray(points, place)
+        attrs = {"long_name": _LONG_NAMES[axis], "units": "µm"}
+        lazy = xr.Variable(DIMS, indexing.LazilyIndexedArray(array), attrs).isel(absent)
+        variables[axis] = lazy.chunk(sizes, inline_array=False)
+    dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
+    coords = dataset.coords.to_dataset()[[name for name in DIMS if name in dataset.coords]]
+    return coords.assign(variables)
+
+
+class PointArray(BackendArray):
+    """One of p, i, r of every pixel, computed when it is indexed.
+
+    Parameters
+    ----------
+    points
+        Where the pixels lie.
+    axis
+        Which of p, i, r.
+
+    Notes
+    -----
+    Shape (sections, rows, columns), float64.
+    """
+
+    def __init__(self, points: SectionPoints, axis: int) -> None:
+        self.points = points
+        self.axis = axis
+        self.shape = (len(points.affines), len(points.y), len(points.x))
+        self.dtype = np.dtype(np.float64)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return index_outer(key, self.shape, self._outer)
+
+    def _outer(self, key: tuple[Any, ...]) -> Array:
+        sections, rows, columns = (
+            np.atleast_1d(values[part])
+            for values, part in zip(
+                (np.arange(self.shape[0]), self.points.y, self.points.x), key, strict=True
+            )
+        )
+        affine = self.points.affines[sections, self.axis][:, None, None]
+        along, down, shift = (affine[..., place] for place in range(3))
+        out = along * columns + down * rows[:, None] + shift
+        return np.asarray(out[tuple(slice(None) if _keeps_axis(part) else 0 for part in key)])
+
+    def __dask_tokenize__(self) -> Hashable:
+        from dask.tokenize import tokenize
+
+        points = self.points
+        return type(self).__name__, self.axis, tokenize(points.affines, points.y, points.x)
+
+
+def _keeps_axis(part: Any) -> bool:
+    return isinstance(part, slice) or np.ndim(part) > 0
+
+
+def section_points(obj: xr.DataArray | xr.Dataset) -> SectionPoints:
+    """Return where the pixels of an object lie, found by the readers that it holds.
+
+    Raises
+    ------
+    ValueError
+        As `pir`.
+    """
+    known: dict[int, Array] = {}
+    found = False
+    for reader in readers(obj):
+        found = True
+        table = reader.sampling.table
+        for image, affine in zip(table.image_id.tolist(), table.points, strict=True):
+            other = known.setdefault(image, affine)
+            if not np.array_equal(other, affine):
+                raise ValueError(
+                    f"image {image} lies in two places in this object: it mixes arrays that were "
+                    "opened with different mapping= or reference_space="
+                )
+    if not found:
+        raise ValueError(
+            "this object holds no sections whose place is known: its values are in memory, or "
+            "they do not come from atldld. Ask before compute() or load(), on what "
+            "open_dataarray or open_dataset gave"
+        )
+    places = {}
+    for name in ("image_id", "y", "x"):
+        if name not in obj.coords or obj.coords[name].ndim > 1:
+            raise ValueError(
+                f"this object does not say which {name} it shows: the coordinate {name!r} was lost"
+            )
+        places[name] = np.atleast_1d(obj.coords[name].values)
+    try:
+        affines = np.array([known[int(image)] for image in places["image_id"]])
+    except (KeyError, ValueError):
+        raise ValueError(
+            "this object shows images that its readers do not know: image_id was changed"
+        ) from None
+    return SectionPoints(
+        affines.reshape(-1, 3, 3),
+        places["y"].astype(np.float64),
+        places["x"].astype(np.float64),
+        tuple(name for name in DIMS if name in obj.dims),
+    )
+
+
+def readers(obj: xr.DataArray | xr.Dataset) -> list[SectionArray | CoverageArray]:
+    """Return the readers that an object holds in its dask graph and lazy variables, each once."""
+    dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
+    found: dict[int, SectionArray | CoverageArray] = {}
+    for variable in dataset.variables.values():
+        data = variable._data
+        graph = getattr(data, "__dask_graph__", None)
+        held = [data] if graph is None else _values(dict(graph() or {}).values())
+        for each in held:
+            reader = _unwrapped(each)
+            if reader is not None:
+                found[id(reader)] = reader
+    return list(found.values())
+
+
+def _unwrapped(data: Any) -> SectionArray | CoverageArray | None:
+    """Return the reader below xarray's layers of lazy indexing, or None."""
+    layers = indexing.ExplicitlyIndexed | indexing.ImplicitToExplicitIndexingAdapter
+    while not isinstance(data, SectionArray | CoverageArray):
+        if not isinstance(data, layers):
+            return None
+        data = getattr(data, "array", None)
+    return data
+
+
+def _values(parts: Iterable[Any]) -> Iterator[Any]:
+    """Return every value in the tasks of a graph, those of fused tasks included."""
+    from dask._task_spec import DataNode, GraphNode, Task
+
+    for part in parts:
+        if isinstance(part, DataNode):
+            yield part.value
+        elif isinstance(part, Task):
+            yield from _values((*part.args, *part.kwargs.values()))
+        elif isinstance(part, Mapping):
+            yield from _values(part.values())
+        elif isinstance(part, list | tuple):
+            yield from _values(part)
+        elif not isinstance(part, GraphNode):
+            yield part
+
+
+def _chunks(obj: xr.DataArray | xr.Dataset, name: str, length: int) -> tuple[int, ...]:
+    """Return the chunks of a dimension: the object's own, or some that are small."""
+    if name in obj.dims and name in obj.chunksizes:
+        return tuple(obj.chunksizes[name])
+    most = 1 if name == "section" else 2048
+    whole, rest = divmod(length, most)
+    return (most,) * whole + ((rest,) if rest or not whole else ())
