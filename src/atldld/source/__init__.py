@@ -43,9 +43,11 @@ def source_from(source: str | Source | None = None) -> Source:
             from .allen import AllenSource
 
             return AllenSource(source.strip())
+        from .urls import without_secrets
+
         raise ValueError(
-            f"source is {source!r}; it must be the base URL of an Allen API (http:// or "
-            "https://). Bundles, given by a path or another URL, are not supported in this version"
+            f"source is {without_secrets(source)!r}; it must be the base URL of an Allen API "
+            "(http:// or https://). Bundles, given by a path or another URL, are not supported in this version"
         )
     if isinstance(source, Source) and not isinstance(source, type):
         return source

@@ -31,7 +31,7 @@ def base_url(text: str) -> str:
     parts = _web_parts(text)
     if parts is None or parts.query or parts.fragment or text.endswith(("?", "#")):
         raise ValueError(
-            f"{without_credentials(text)!r} is not the base URL of a service; it must be like "
+            f"{without_secrets(text)!r} is not the base URL of a service; it must be like "
             "'https://api.brain-map.org/api/v2', without query and fragment"
         )
     path = parts.path.rstrip("/") or API_PATH
@@ -53,6 +53,21 @@ def without_credentials(url: str) -> str:
     # Whatever stands before an @ may be a password, also in a URL that does not parse, or
     # where the password itself holds a slash.
     return url[:start] + url[start:].rpartition("@")[2]
+
+
+def without_secrets(url: str) -> str:
+    """Return what may be shown of a URL that a user wrote: nothing that could be a secret.
+
+    Without name, password, parameters, query and fragment: keys and tokens stand there.
+
+    Examples
+    --------
+    >>> without_secrets("https://me:secret@host/api/v2?api_key=secret")
+    'https://host/api/v2?...'
+    """
+    shown = without_credentials(url)
+    end = min((shown.find(mark) for mark in "?#;" if mark in shown), default=len(shown))
+    return shown[: end + 1] + "..." if shown[end + 1 :] else shown
 
 
 def split_credentials(url: str) -> tuple[str, str | None]:
