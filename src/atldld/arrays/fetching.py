@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -18,6 +16,7 @@ from .conventions import known, settle
 from .index import GuardIndex
 from .ledger import FIELDS, Ledger
 from .planning import PlannedRead, planned_reads, readers
+from .progress import progress
 
 COLUMNS = (
     "dataset_id", "section_number", "image_id", "view", "tier",
@@ -36,7 +35,7 @@ def prefetch(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
     if _settle(planned):
         planned = planned_reads(obj)
     rows = [_row(each) | {"bytes": 0, "error": ""} for each in planned]
-    with _progress(len(planned)) as progress:
+    with progress(len(planned), "Fetching images") as shown:
         for places in _by_reader(planned).values():
             reader = planned[places[0]].reader
             reads = {planned[place].read: place for place in places}
@@ -47,7 +46,7 @@ def prefetch(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
                         row["error"] = str(content)
                     else:
                         row["bytes"] = len(content)
-                    progress.update(1)
+                    shown.update(1)
     return _table(rows, (*COLUMNS, "bytes", "error"))
 
 
@@ -106,28 +105,3 @@ def _row(planned: PlannedRead) -> dict[str, Any]:
         left, top, width, height, read.window is None, cached, source.url(read),
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
-
-
-class _Progress(Protocol):
-    def update(self, n_steps: int) -> None:
-        """Go on by some steps."""
-
-
-class _Silent:
-    def update(self, n_steps: int) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def _progress(length: int) -> Iterator[_Progress]:
-    wanted = options.current().progress
-    shown = sys.stderr.isatty() if wanted is None else wanted
-    if not shown or not length:
-        yield _Silent()
-        return
-    import click
-
-    with click.progressbar(
-        length=length, label="Fetching images", file=sys.stderr, show_pos=True
-    ) as bar:
-        yield bar
