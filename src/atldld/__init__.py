@@ -20,10 +20,13 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .arrays.opening import open_dataarray, open_dataset
+    from .arrays.packing import pack
     from .measure.annotation import open_annotation
     from .measure.grids import open_grid, open_grids
+    from .measure.structures import structure_bounds, structure_table, structures_at
     from .options import set_options
     from .sampling.displacement import DisplacementField
+    from .source.verifying import verify_bundle
 
 __version__ = "1.0.0.dev0"
 
@@ -33,7 +36,12 @@ _HOMES = {
     "open_dataset": ".arrays.opening",
     "open_grid": ".measure.grids",
     "open_grids": ".measure.grids",
+    "pack": ".arrays.packing",
     "set_options": ".options",
+    "structure_bounds": ".measure.structures",
+    "structure_table": ".measure.structures",
+    "structures_at": ".measure.structures",
+    "verify_bundle": ".source.verifying",
     "DisplacementField": ".sampling.displacement",
 }
 
@@ -51,7 +59,12 @@ __all__ = [
     "open_dataset",
     "open_grid",
     "open_grids",
+    "pack",
     "set_options",
+    "structure_bounds",
+    "structure_table",
+    "structures_at",
+    "verify_bundle",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from importlib.util import find_spec
@@ -333,7 +333,7 @@ def _whole(values: npt.NDArray[Any], path: Any) -> npt.NDArray[Any]:
     raise ValueError(f"{path} holds {values.dtype} that are not structure ids (whole numbers)")
 
 
-def atlas_attributes(annotation: xr.DataArray) -> Mapping[str, Any]:
+def atlas_attributes(annotation: xr.DataArray) -> dict[Any, Any]:
     """Return what a result says about the atlas that it was made with."""
     kept = ("atlas", "atlas_version", "reference_space", "origin", "spacing_microns")
     attrs = {name: annotation.attrs[name] for name in kept if name in annotation.attrs}

@@ -1,0 +1,162 @@
+"""Which structure a place belongs to: the label of the nearest voxel."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from ..errors import AtldldWarning
+from ..model.space import AXES, FLIP_R, can_flip
+from .annotation import CCFV3, Space, space_of_annotation
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lookup:
+    """An annotation, made small and quick to look up.
+
+    Parameters
+    ----------
+    ids
+        Shape (n,), ascending: the structure ids; the first is 0, outside.
+    codes
+        Shape (p, i, r), unsigned: for each voxel its place among the ids.
+    first, step
+        p, i, r of the first voxel and microns between voxels, for each axis.
+    flip
+        Whether r of the places asked for is that of the other one of spaces 9 and 10.
+    middle
+        r between left and right, in the annotation's own space.
+    """
+
+    ids: npt.NDArray[np.int64]
+    codes: npt.NDArray[Any]
+    first: tuple[float, float, float]
+    step: tuple[float, float, float]
+    flip: bool
+    middle: float
+
+    def places(
+        self, p: Array, i: Array, r: Array
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Return the place among the ids of every point, and whether it lies on the right.
+
+        Parameters
+        ----------
+        p, i, r
+            Microns; broadcast against each other. Halfway between two voxels the higher one
+            counts; what is no number is outside.
+        """
+        r = FLIP_R - r if self.flip else r
+        inside = np.ones((), dtype=bool)
+        numbers = []
+        for values, first, step, count in zip(
+            (p, i, r), self.first, self.step, self.codes.shape, strict=True
+        ):
+            place = np.floor((values - first) / step + 0.5)
+            good = (place >= 0) & (place < count)
+            inside = inside & good
+            numbers.append(np.where(good, place, 0).astype(np.intp))
+        found = self.codes[tuple(np.broadcast_arrays(*numbers))]
+        right = np.broadcast_to(r >= self.middle, found.shape)
+        return np.where(inside, found, 0), right
+
+
+def lookup_of(annotation: xr.DataArray, space: Space | None) -> Lookup:
+    """Return the lookup of an annotation, for places of a space.
+
+    Parameters
+    ----------
+    annotation
+        From `open_annotation`.
+    space
+        Of the places that will be asked for; None for the annotation's own.
+
+    Warns
+    -----
+    AtldldWarning
+        If one of the two is CCFv3 and the other is Allen's 2011 space.
+    """
+    own = space_of_annotation(annotation)
+    flip = _flips(own, own if space is None else space)
+    annotation = annotation.transpose(*AXES)
+    first, step = [], []
+    for axis in AXES:
+        values = np.asarray(annotation[axis].values, dtype=np.float64)
+        steps = np.diff(values)
+        if len(values) > 1 and (steps[0] <= 0 or np.ptp(steps) > 1e-6 * abs(steps[0])):
+            raise ValueError(f"the voxels of the annotation are not evenly spaced along {axis}")
+        first.append(float(values[0]))
+        step.append(float(steps[0]) if len(values) > 1 else float(annotation.spacing_microns))
+    ids, codes = _coded(annotation)
+    middle = float(annotation.attrs.get("midline_r", np.nan))
+    return Lookup(
+        ids,
+        codes,
+        (first[0], first[1], first[2]),
+        (step[0], step[1], step[2]),
+        flip,
+        FLIP_R / 2 if np.isnan(middle) else middle,
+    )
+
+
+def space_of(obj: Any, what: str) -> Space:
+    """Return the reference space that an array says it lies in.
+
+    Raises
+    ------
+    ValueError
+        If it does not say.
+    """
+    known = obj.coords.get("reference_space")
+    space = obj.attrs.get("reference_space") if known is None else known.item()
+    if space == CCFV3:
+        return CCFV3  # type: ignore[return-value]  # the one text that Space allows
+    if space is None or isinstance(space, str) or space < 0:
+        raise ValueError(
+            f"{what} do not say which reference space they lie in: set "
+            "attrs['reference_space'] to 9, 10 or 'CCFv3'"
+        )
+    return int(space)
+
+
+def _flips(own: Space, space: Space) -> bool:
+    if own == space:
+        return False
+    if CCFV3 not in (own, space):
+        if not can_flip(int(own), int(space)):
+            raise ValueError(f"the annotation lies in space {own}, the places in space {space}")
+        return True
+    other = space if own == CCFV3 else own
+    if other not in (9, 10):
+        raise ValueError(f"the annotation lies in space {own}, the places in space {space}")
+    warnings.warn(
+        "labels of CCFv3 and places of Allen's 2011 P56 space are different atlases: the same "
+        "position carries the same label in only 29 % of 200 micron voxels",
+        AtldldWarning,
+        stacklevel=4,
+    )
+    # CCFv3 counts r as space 9 does.
+    return other == 10
+
+
+def _coded(annotation: xr.DataArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """Return the ids of an annotation, ascending from 0, and their places among these."""
+    values = annotation.values
+    found = {0}
+    for slab in values:
+        found.update(int(number) for number in pd.unique(slab.ravel()))
+    ids = np.array(sorted(found), dtype=np.int64)
+    if ids[0] < 0:
+        raise ValueError(f"the annotation holds {ids[0]}; structure ids are not negative")
+    codes = np.empty(values.shape, dtype=np.min_scalar_type(len(ids)))
+    for slab, out in zip(values, codes, strict=True):
+        out[:] = np.searchsorted(ids, slab)
+    return ids, codes

@@ -1,0 +1,377 @@
+"""Numbers per structure: tables, structures of points, bounds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+from xarray.core import indexing
+
+from ..arrays.coordinates import section_points
+from ..errors import AtldldWarning
+from ..model.space import AXES
+from .annotation import CCFV3, Space, atlas_attributes
+from .lookup import Lookup, lookup_of, space_of
+from .places import points_array
+from .sums import Box, Places, Planes, Sums, sums_of
+from .tree import Tree, read_tree
+
+_SECTIONS = ("section", "y", "x")
+_SIDES = ("left", "right")
+_CARRIED = ("dataset_id", "gene", "hemisphere", "registration", "resampled", "citation")
+
+
+def structure_table(
+    values: xr.DataArray | xr.Dataset,
+    annotation: xr.DataArray,
+    weights: xr.DataArray | None = None,
+    structures: Iterable[int] | None = None,
+    tree: Any = None,
+    by_hemisphere: bool = False,
+) -> pd.DataFrame:
+    """Return the mean, sum and coverage of values in every structure of an atlas.
+
+    Every point counts for the structure of the annotation's voxel that is nearest to its exact
+    place: for tilted sections its place on the section, not the section's one coordinate. Dask
+    arrays are read chunk by chunk, each chunk once, in bounded memory.
+
+    Parameters
+    ----------
+    values
+        A volume over p, i, r, or sections over section, y, x as opened (before ``compute()``),
+        after any selection or arithmetic that keeps their coordinates. NaN does not count. A
+        Dataset of one variable stands for it.
+    annotation
+        From `open_annotation`. Where one of the two lies in space 9 and the other in 10, places
+        are flipped, exactly.
+    weights
+        Of the values, broadcast against them, not negative; 0 and NaN leave a value out. The
+        coverage of an opened dataset (``covered``) will do; so will pixels per cell.
+    structures
+        Ids of the rows wanted, in their order; by default all that a point lies in.
+    tree
+        Who is part of whom (see Notes): then every structure counts its parts as well.
+    by_hemisphere
+        Whether to tell the sides of the atlas apart, at the plane that its labels mirror each
+        other about. In space 10, r is mirrored, and left is where sagittal sections were cut.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each ``structure_id`` (the index; with it ``hemisphere``, and any other
+        dimension of the values, such as ``channel``). ``size``: points of the grid in the
+        structure; ``count``: of those, the ones that have a value; ``covered``: their share;
+        ``mean``: weighted; ``sum``: of weight times value; with weights also ``weight``, their
+        sum; with a tree also ``acronym`` and ``name``. Atlas, version, space and origin of the
+        annotation are in ``attrs``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If values and annotation cannot be put together; the message says why.
+
+    Warns
+    -----
+    AtldldWarning
+        If labels of CCFv3 are laid over data of the 2011 space or the other way round; if the
+        values are whole numbers of which some are mere filling.
+
+    Notes
+    -----
+    A tree is a pandas frame with ``id`` and ``parent_structure_id``, or Allen's JSON of a
+    structure graph, loaded or as a path.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> nodes = {"p": np.arange(3) * 200.0, "i": [0.0, 200.0], "r": [0.0, 200.0]}
+    >>> ids = np.array([[[0, 7], [7, 7]], [[8, 8], [8, 8]], [[8, 8], [8, 0]]])
+    >>> annotation = xr.DataArray(ids, nodes, attrs={"reference_space": 9})
+    >>> energy = annotation.astype(float).where(annotation.p < 400)
+    >>> structure_table(energy, annotation, tree=[{"id": 8, "children": [{"id": 7}]}])[
+    ...     ["size", "count", "covered", "mean", "sum"]]  # doctest: +NORMALIZE_WHITESPACE
+                  size  count  covered      mean   sum
+    structure_id
+    7                3      3      1.0  7.000000  21.0
+    8               10      7      0.7  7.571429  53.0
+    """
+    array = _one_array(values)
+    space = space_of(array, "the values")
+    lookup = lookup_of(annotation, space)
+    places, dims = _places(array)
+    if weights is None and array.dtype.kind in "iu" and "value_where_not_covered" in array.attrs:
+        warnings.warn(
+            "the values are whole numbers, in which filling cannot be told from tissue: open "
+            "with masked=True, or pass weights= (the coverage of open_dataset)",
+            AtldldWarning,
+            stacklevel=2,
+        )
+    absent = [dim for dim in dims if dim not in array.dims]
+    others = [dim for dim in array.dims if dim not in dims]
+    full = array.variable.set_dims({dim: array.sizes.get(dim, 1) for dim in (*absent, *array.dims)})
+    full = _chunked(full.transpose(*dims, *others), array)
+    heavy = None
+    if weights is not None:
+        heavy = _weights(weights, array, full)
+    sums = sums_of(full.data, heavy, places, lookup, 2 if by_hemisphere else 1)
+    levels = [(str(dim), _labels_of(array, dim)) for dim in others]
+    grown = None if tree is None else read_tree(tree)
+    table = _table(sums, lookup, structures, grown, levels, by_hemisphere, weights is not None)
+    table.attrs = {
+        "values": str(array.name or ""),
+        **{name: array.attrs[name] for name in _CARRIED if name in array.attrs},
+        "values_space": space,
+        **atlas_attributes(annotation),
+    }
+    return table
+
+
+def structures_at(
+    points: Any,
+    annotation: xr.DataArray,
+    *,
+    reference_space: Space | None = None,
+) -> npt.NDArray[np.int64]:
+    """Return the structure that each of some points lies in.
+
+    Parameters
+    ----------
+    points
+        p, i, r in microns: an array of shape (N, 3), or a pandas frame with these columns.
+    annotation
+        From `open_annotation`.
+    reference_space
+        The space of the points: 9, 10 or ``"CCFv3"``. None for the annotation's own; r of the
+        other one of 9 and 10 is flipped, exactly.
+
+    Returns
+    -------
+    structure_id
+        Shape (N,), int64: the label of the nearest voxel; 0 outside, and where a coordinate is
+        not a number.
+
+    Warns
+    -----
+    AtldldWarning
+        If one of the two is CCFv3 and the other Allen's 2011 space.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> nodes = {"p": [0.0, 200.0], "i": [0.0, 200.0], "r": [0.0, 200.0]}
+    >>> annotation = xr.DataArray(np.arange(8).reshape(2, 2, 2), nodes,
+    ...                           attrs={"reference_space": 9})
+    >>> structures_at([[190, 0, 120], [190, 0, 5000]], annotation)
+    array([5, 0])
+    """
+    where = points_array(points)
+    space = None if reference_space is None else _known(reference_space)
+    lookup = lookup_of(annotation, space)
+    found, _ = lookup.places(where[:, 0], where[:, 1], where[:, 2])
+    return np.asarray(lookup.ids[found])
+
+
+def structure_bounds(
+    structure: int, annotation: xr.DataArray, tree: Any = None
+) -> dict[str, tuple[float, float]]:
+    """Return the box around a structure, as a ``region`` for `open_dataarray`.
+
+    Parameters
+    ----------
+    structure
+        Its id.
+    annotation
+        From `open_annotation`; open data with ``reference_space=`` its own, as the region is
+        meant in it.
+    tree
+        As for `structure_table`: then its parts count as well.
+
+    Returns
+    -------
+    region
+        ``{"p": (low, high), "i": ..., "r": ...}`` in microns: the outer faces of its outermost
+        voxels, on both sides of the brain.
+
+    Raises
+    ------
+    KeyError
+        If the annotation has no voxel of it.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> nodes = {"p": [0.0, 200.0], "i": [0.0, 200.0], "r": [0.0, 200.0]}
+    >>> annotation = xr.DataArray(np.arange(8).reshape(2, 2, 2), nodes,
+    ...                           attrs={"reference_space": 9})
+    >>> structure_bounds(6, annotation)
+    {'p': (100.0, 300.0), 'i': (100.0, 300.0), 'r': (-100.0, 100.0)}
+    """
+    lookup = lookup_of(annotation, None)
+    wanted = {int(structure)}
+    if tree is not None:
+        grown = read_tree(tree)
+        wanted |= {int(each) for each in lookup.ids if int(structure) in grown.line(int(each))}
+    codes = np.flatnonzero(np.isin(lookup.ids, sorted(wanted)) & (lookup.ids != 0))
+    seen = [np.zeros(count, dtype=bool) for count in lookup.codes.shape]
+    for place, slab in enumerate(lookup.codes):
+        mine = np.isin(slab, codes)
+        seen[0][place] = mine.any()
+        seen[1] |= mine.any(axis=1)
+        seen[2] |= mine.any(axis=0)
+    if not seen[0].any():
+        hint = "" if tree is not None else "; if it has parts, pass tree="
+        raise KeyError(f"the annotation has no voxel of structure {structure}{hint}")
+    region = {}
+    for axis, flags, first, step in zip(AXES, seen, lookup.first, lookup.step, strict=True):
+        numbers = np.flatnonzero(flags)
+        region[axis] = (
+            float(first + (numbers[0] - 0.5) * step),
+            float(first + (numbers[-1] + 0.5) * step),
+        )
+    return region
+
+
+def _known(space: Any) -> Space:
+    if isinstance(space, str) and space.lower() == "ccfv3":
+        return CCFV3  # type: ignore[return-value]  # the one text that Space allows
+    if isinstance(space, bool | str) or space not in (9, 10):
+        raise ValueError(f"reference_space is {space!r}; it must be 9, 10 or 'CCFv3'")
+    return int(space)
+
+
+def _one_array(values: Any) -> xr.DataArray:
+    if isinstance(values, xr.Dataset):
+        if len(values.data_vars) != 1:
+            names = ", ".join(map(str, values.data_vars))
+            raise TypeError(f"values is a Dataset of several variables: choose one of {names}")
+        values = next(iter(values.data_vars.values()))
+    if not isinstance(values, xr.DataArray):
+        raise TypeError(f"values is {type(values).__name__}; it must be a DataArray")
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"values are of dtype {values.dtype}; they must be numbers")
+    return values
+
+
+def _places(array: xr.DataArray) -> tuple[Places, tuple[str, str, str]]:
+    """Return where the points of an array lie, and along which three dimensions."""
+    if any(dim in array.dims for dim in _SECTIONS):
+        points = section_points(array)
+        return Planes(points.affines, points.y, points.x), _SECTIONS
+    if not any(axis in array.dims for axis in AXES):
+        raise ValueError(
+            f"values have dims {array.dims}; they must be sections (section, y, x) or a volume "
+            "(p, i, r)"
+        )
+    along = []
+    for axis in AXES:
+        if axis not in array.coords or array.coords[axis].ndim > 1:
+            raise ValueError(f"values do not say where they lie: the coordinate {axis!r} is lost")
+        along.append(np.atleast_1d(array.coords[axis].values).astype(np.float64))
+    return Box(*along), AXES
+
+
+def _chunked(full: xr.Variable, array: xr.DataArray) -> xr.Variable:
+    """Return a variable that is read piece by piece where it is not in memory."""
+    if not isinstance(array.variable._data, indexing.ExplicitlyIndexed):
+        return full
+    sizes = array.encoding.get("preferred_chunks", {})
+    return full.chunk({dim: sizes[dim] for dim in full.dims if dim in sizes})
+
+
+def _weights(weights: Any, array: xr.DataArray, full: xr.Variable) -> Any:
+    if not isinstance(weights, xr.DataArray):
+        raise TypeError(f"weights is {type(weights).__name__}; it must be a DataArray")
+    extra = set(weights.dims) - set(array.dims)
+    if extra:
+        raise ValueError(f"weights have dims {sorted(map(str, extra))} that the values lack")
+    xr.align(array, weights, join="exact", copy=False)
+    spread = weights.variable.set_dims({dim: full.sizes[dim] for dim in full.dims}).transpose(
+        *full.dims
+    )
+    if not full.chunks:
+        return spread.values
+    return spread.chunk(dict(zip(full.dims, full.chunks, strict=True))).data
+
+
+def _labels_of(array: xr.DataArray, dim: Any) -> list[Any]:
+    if dim in array.coords:
+        return list(array.coords[dim].values.tolist())
+    return list(range(array.sizes[dim]))
+
+
+def _table(
+    sums: Sums,
+    lookup: Lookup,
+    structures: Iterable[int] | None,
+    tree: Tree | None,
+    levels: list[tuple[str, list[Any]]],
+    by_hemisphere: bool,
+    weighted: bool,
+) -> pd.DataFrame:
+    ids, into = _rows(lookup, sums, structures, tree)
+    size, count, weight, total = (
+        part @ into.T for part in (sums.size, sums.count, sums.weight, sums.total)
+    )
+    sides = [("hemisphere", list(_SIDES))] if by_hemisphere else []
+    above = [*levels, *sides]
+    index: pd.Index[Any] = pd.Index(ids, name="structure_id")
+    if above:
+        index = pd.MultiIndex.from_product(
+            [*(labels for _, labels in above), ids],
+            names=[*(name for name, _ in above), "structure_id"],
+        )
+    shape = total.shape
+    columns: dict[str, Any] = {
+        "size": np.broadcast_to(size, shape).ravel().astype(np.int64),
+        "count": count.ravel().astype(np.int64),
+    }
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns["covered"] = columns["count"] / np.where(columns["size"], columns["size"], np.nan)
+        columns["mean"] = np.where(weight.ravel() > 0, total.ravel() / weight.ravel(), np.nan)
+    columns["sum"] = total.ravel()
+    if weighted:
+        columns["weight"] = weight.ravel()
+    table = pd.DataFrame(columns, index=index)
+    if above and ids:
+        table = table.reorder_levels(["structure_id", *(name for name, _ in (*sides, *levels))])
+        # Each structure's rows together, structures in their order.
+        table = table.iloc[np.arange(len(table)).reshape(-1, len(ids)).T.ravel()]
+    if tree is not None:
+        numbers = table.index.get_level_values("structure_id")
+        table.insert(0, "acronym", [tree.acronyms.get(int(n), "") for n in numbers])
+        table.insert(1, "name", [tree.names.get(int(n), "") for n in numbers])
+    return table
+
+
+def _rows(
+    lookup: Lookup, sums: Sums, structures: Iterable[int] | None, tree: Tree | None
+) -> tuple[list[int], npt.NDArray[np.float64]]:
+    """Return the ids of the rows, and which labels each of them counts (rows, labels)."""
+    labels = [int(each) for each in lookup.ids]
+    lines = {label: [label] if tree is None else tree.line(label) for label in labels if label != 0}
+    if structures is None:
+        present = sums.size.sum(axis=0) > 0
+        wanted = sorted(
+            {
+                each
+                for place, label in enumerate(labels)
+                if label != 0 and present[place]
+                for each in lines[label]
+            }
+        )
+    else:
+        wanted = [int(each) for each in structures]
+        if len(set(wanted)) != len(wanted):
+            raise ValueError("structures names one of them twice")
+    places = {each: place for place, each in enumerate(wanted)}
+    into = np.zeros((len(wanted), len(labels)))
+    for place, label in enumerate(labels):
+        for each in lines.get(label, ()):
+            if each in places:
+                into[places[each], place] = 1.0
+    return wanted, into

@@ -1,0 +1,213 @@
+"""Sums by structure, block by block: each block is read once, whatever is summed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+
+from ..model.coordinates import points_of
+from .lookup import Lookup
+
+Array = npt.NDArray[np.float64]
+
+_POINTS_AT_ONCE = 2**18
+_PARTS_AT_ONCE = 8
+
+
+class Places(Protocol):
+    """Where the points of a block of three dimensions lie."""
+
+    def part(self, key: tuple[slice, slice, slice]) -> Places:
+        """Return the places of a part."""
+        ...
+
+    def plane(self, number: int, rows: slice) -> tuple[Array, Array, Array]:
+        """Return p, i, r, to be broadcast, of some rows of one plane of the block."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Box:
+    """Points of a volume: p, i, r along its three dimensions."""
+
+    p: Array
+    i: Array
+    r: Array
+
+    def part(self, key: tuple[slice, slice, slice]) -> Box:
+        """Return the places of a part."""
+        return Box(self.p[key[0]], self.i[key[1]], self.r[key[2]])
+
+    def plane(self, number: int, rows: slice) -> tuple[Array, Array, Array]:
+        """Return p, i, r of some rows of one plane."""
+        return self.p[number : number + 1, None], self.i[rows, None], self.r[None, :]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planes:
+    """Points of tilted sections: an affine for each, and microns along rows and columns."""
+
+    affines: Array
+    y: Array
+    x: Array
+
+    def part(self, key: tuple[slice, slice, slice]) -> Planes:
+        """Return the places of a part."""
+        return Planes(self.affines[key[0]], self.y[key[1]], self.x[key[2]])
+
+    def plane(self, number: int, rows: slice) -> tuple[Array, Array, Array]:
+        """Return p, i, r of some rows of one section."""
+        return points_of(self.affines[number], self.x[None, :], self.y[rows, None])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sums:
+    """What is summed for each structure.
+
+    Parameters
+    ----------
+    size
+        Shape (sides, structures): points of the grid.
+    count, weight, total
+        Shape (others, sides, structures): values that count, the sum of their weights, and the
+        sum of weight times value.
+    """
+
+    size: Array
+    count: Array
+    weight: Array
+    total: Array
+
+
+def sums_of_block(
+    values: npt.NDArray[Any],
+    weights: npt.NDArray[Any] | None,
+    places: Places,
+    lookup: Lookup,
+    sides: int,
+) -> Sums:
+    """Return the sums of a block in memory.
+
+    Parameters
+    ----------
+    values
+        Shape (a, b, c, others...); NaN does not count.
+    weights
+        The same shape; 0 and NaN leave a value out. None for 1.
+    places
+        Where the points of the first three dimensions lie.
+    lookup
+        Which structure a place belongs to.
+    sides
+        1, or 2 to tell left from right.
+    """
+    planes, rows, columns = values.shape[:3]
+    others = int(np.prod(values.shape[3:]))
+    values = values.reshape(planes, rows, columns, others)
+    if weights is not None:
+        weights = weights.reshape(values.shape)
+    bins = sides * len(lookup.ids)
+    size = np.zeros(bins)
+    count, weight, total = (np.zeros((others, bins)) for _ in range(3))
+    step = max(_POINTS_AT_ONCE // max(columns, 1), 1)
+    for plane in range(planes):
+        for first in range(0, rows, step):
+            some = slice(first, first + step)
+            shape = values.shape[1:3] if step >= rows else (len(range(rows)[some]), columns)
+            found, right = lookup.places(*places.plane(plane, some))
+            labelled = np.broadcast_to(found != 0, shape)
+            if not labelled.any():
+                continue
+            codes = np.broadcast_to(found, shape)[labelled].astype(np.intp)
+            if sides == 2:
+                codes += len(lookup.ids) * np.broadcast_to(right, shape)[labelled]
+            size += np.bincount(codes, minlength=bins)
+            taken = values[plane, some][labelled]
+            w = None if weights is None else weights[plane, some][labelled]
+            for other in range(others):
+                _add(codes, taken[:, other], None if w is None else w[:, other], bins,
+                     count[other], weight[other], total[other])  # fmt: skip
+    shape_of = (others, sides, len(lookup.ids))
+    return Sums(
+        size.reshape(shape_of[1:]),
+        count.reshape(shape_of),
+        weight.reshape(shape_of),
+        total.reshape(shape_of),
+    )
+
+
+def _add(
+    codes: npt.NDArray[np.intp],
+    values: npt.NDArray[Any],
+    weights: npt.NDArray[Any] | None,
+    bins: int,
+    count: Array,
+    weight: Array,
+    total: Array,
+) -> None:
+    numbers = values.astype(np.float64)
+    good = ~np.isnan(numbers)
+    w = np.ones(len(numbers)) if weights is None else weights.astype(np.float64)
+    if weights is not None:
+        if (w < 0).any():
+            raise ValueError("weights must not be negative")
+        good &= w > 0
+    if not good.all():
+        codes, numbers, w = codes[good], numbers[good], w[good]
+    count += np.bincount(codes, minlength=bins)
+    weight += np.bincount(codes, w, minlength=bins)
+    total += np.bincount(codes, w * numbers, minlength=bins)
+
+
+def added(parts: Sequence[Sums]) -> Sums:
+    """Return the sum of sums."""
+    size = sum(part.size for part in parts)
+    count, weight, total = (
+        sum(getattr(part, name) for part in parts) for name in ("count", "weight", "total")
+    )
+    return Sums(np.asarray(size), np.asarray(count), np.asarray(weight), np.asarray(total))
+
+
+def sums_of(data: Any, weights: Any, places: Places, lookup: Lookup, sides: int) -> Sums:
+    """Return the sums of an array in memory or of dask, in one pass.
+
+    Parameters
+    ----------
+    data
+        Shape (a, b, c, others...), as for `sums_of_block`.
+    weights
+        None, or of the same shape; of dask where `data` is.
+    places, lookup, sides
+        As for `sums_of_block`.
+    """
+    if not hasattr(data, "__dask_graph__"):
+        return sums_of_block(data, weights, places, lookup, sides)
+    from dask.delayed import delayed
+
+    data = data.rechunk(dict.fromkeys(range(3, data.ndim), -1))
+    blocks = data.to_delayed()
+    heavy = None if weights is None else weights.rechunk(data.chunks).to_delayed()
+    # A name of its own spares hashing the annotation; one key carries it for all blocks.
+    shared = delayed(lookup, name=f"atldld-lookup-{uuid4().hex}", traverse=False)
+    of_block = delayed(sums_of_block, pure=False)
+    edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in data.chunks[:3]]
+    parts = []
+    for place in np.ndindex(blocks.shape):
+        key = tuple(slice(edges[n][place[n]], edges[n][place[n] + 1]) for n in range(3))
+        mine = places.part((key[0], key[1], key[2]))
+        held = delayed(mine, name=f"atldld-places-{uuid4().hex}", traverse=False)
+        w = None if heavy is None else heavy[place]
+        parts.append(of_block(blocks[place], w, held, shared, sides))
+    add = delayed(added, pure=False)
+    while len(parts) > 1:
+        parts = [
+            add(parts[first : first + _PARTS_AT_ONCE])
+            for first in range(0, len(parts), _PARTS_AT_ONCE)
+        ]
+    result: Sums = parts[0].compute()
+    return result
