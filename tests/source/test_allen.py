@@ -11,7 +11,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import simplejpeg
 
-from atldld.errors import APIError, AtldldWarning, DatasetNotFoundError, ImageError
+from atldld.errors import (
+    APIError,
+    AtldldWarning,
+    BundleError,
+    DatasetNotFoundError,
+    ImageError,
+)
 from atldld.model.read import ImageRead, Window
 from atldld.options import current, set_options
 from atldld.source import allen, source_from
@@ -40,9 +46,9 @@ def test_a_source_is_found_by_what_a_user_names():
     assert isinstance(source, Source)
 
 
-@pytest.mark.parametrize("source", ["prox1.zip", "/data/prox1", "s3://bucket/key", "memory://x"])
-def test_bundles_are_said_to_be_missing(source):
-    with pytest.raises(ValueError, match=r"Bundles.* are not supported in this version"):
+@pytest.mark.parametrize("source", ["prox1.zip", "/data/prox1", "memory://x", "memory://x.zip"])
+def test_what_is_not_there_is_said_to_be_missing(source):
+    with pytest.raises(BundleError, match=r"there is nothing at .*x|has no manifest.json"):
         source_from(source)
 
 

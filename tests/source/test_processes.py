@@ -214,3 +214,23 @@ def test_a_forked_process_has_connections_and_threads_of_its_own(serve, tmp_path
         assert source.image(a_read(4)) == BODIES[4]
     assert image_name(a_read(4)) == "images/4/image-t2.jpg"
     assert len(server.requests) == 6
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_process_does_not_write_to_the_connections_of_its_parent(serve, tmp_path):
+    server = serve(body_of)
+    source = AllenSource(server.url)
+    with set_options(cache_dir=tmp_path):
+        source.image(a_read(0))
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if source.image(a_read(1)) == BODIES[1] else 1)
+            finally:
+                os._exit(2)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert server.connections == 2
+        assert source.image(a_read(2)) == BODIES[2]
+        assert server.connections == 2
