@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -42,7 +42,7 @@ class Conventions:
     windows: bool | None = None
     whole_origin: Literal["slide", "section"] | None = None
 
-    def lack(self, reads: Sequence[ImageRead]) -> bool:
+    def lack(self, reads: Collection[ImageRead]) -> bool:
         """Whether something that matters to some reads is not known."""
         return (self.windows is None and any(read.window is not None for read in reads)) or (
             self.whole_origin is None

@@ -8,7 +8,7 @@ from ..errors import ImageError
 from ..model.read import ImageRead
 from ..sampling.decode import Pixels, decode
 from ..source.pool import fetch_ahead, fetch_each
-from ..source.protocol import Source
+from ..source.protocol import KeepingSource, Source
 from . import budget
 
 AHEAD = 16
@@ -52,9 +52,9 @@ def pixels_each(
     """Yield images, or what was wrong with them, in the order in which they come.
 
     As `pixels_ahead`, but an image that cannot be had does not stop the others, and none waits
-    for one that is slower.
+    for one that is slower. What is at hand is read here, without a thread in between.
     """
-    for read, body in fetch_each(source, reads, ahead=AHEAD):
+    for read, body in _bodies(source, list(reads)):
         if isinstance(body, ImageError):
             yield read, body
             continue
@@ -64,6 +64,23 @@ def pixels_each(
             except ImageError as error:
                 found = error
             yield read, found
+
+
+def _bodies(
+    source: Source, reads: list[ImageRead]
+) -> Generator[tuple[ImageRead, bytes | ImageError], None, None]:
+    missing = [read for read in reads if not _at_hand(source, read)]
+    for read in reads if len(missing) < len(reads) else ():
+        if read not in missing:
+            try:
+                yield read, source.image(read)
+            except ImageError as error:
+                yield read, error
+    yield from fetch_each(source, missing, ahead=AHEAD)
+
+
+def _at_hand(source: Source, read: ImageRead) -> bool:
+    return isinstance(source, KeepingSource) and read.window in source.held(read)
 
 
 def pixels(source: Source, read: ImageRead) -> Pixels:

@@ -113,9 +113,11 @@ class SectionArray(BackendArray):
     def _read(
         self, pieces: list[Piece], sections: Indices, columns: Indices, out: npt.NDArray[Any]
     ) -> None:
-        asked = dict(self._asked(pieces, known(self.source).windows))
-        conventions = settle(self.source, self.sampling.samples(), list(asked))
-        if conventions.windows is not True:
+        found_out = known(self.source)
+        asked = dict(self._asked(pieces, found_out.windows))
+        if found_out.lack(asked):
+            found_out = settle(self.source, self.sampling.samples(), list(asked))
+        if found_out.windows is not True:
             # Not known to be right is not good enough.
             asked = {piece.whole: piece for piece in asked.values()}
         for read, found in pixels_each(self.source, list(asked)):
@@ -125,7 +127,7 @@ class SectionArray(BackendArray):
             if isinstance(found, ImageError):
                 read, image = self._instead(piece, read, found)
                 piece = self._at_tier(piece, read.tier)
-                conventions = settle(self.source, self.sampling.samples(), [read])
+                found_out = settle(self.source, self.sampling.samples(), [read])
             else:
                 image = found
                 self.failing.had(read)
@@ -136,7 +138,7 @@ class SectionArray(BackendArray):
                 image,
                 read.window or Window(0, 0, *piece.whole.size),
                 piece.whole.size,
-                piece.affine_of(read, conventions.whole_origin),
+                piece.affine_of(read, found_out.whole_origin),
                 piece.covered,
                 columns,
                 self.sampling.bounds,

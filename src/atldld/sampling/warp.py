@@ -117,7 +117,22 @@ def warp(
         else:
             out[place] = sampled[np.ix_(rows, picked)]
     if not covered.all:
+        _fill(out, covered, columns, fill)
+
+
+def _fill(out: npt.NDArray[Any], covered: Coverage, columns: Indices, fill: float) -> None:
+    """Put `fill` where nothing is covered."""
+    if not _is_run(columns):
         out[~covered.mask(columns)] = fill
+        return
+    # Two ends a row are written many times faster than a mask of the plane.
+    first = np.clip(covered.first - columns[0], 0, len(columns))
+    last = np.clip(covered.last + 1 - columns[0], first, len(columns))
+    for row, start, stop in zip(out, first.tolist(), last.tolist(), strict=True):
+        if start > 0:
+            row[:start] = fill
+        if stop < len(columns):
+            row[stop:] = fill
 
 
 def _tiles(
