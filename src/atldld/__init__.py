@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .arrays.packing import pack
     from .measure.annotation import open_annotation
     from .measure.grids import open_grid, open_grids
+    from .measure.points import points_to_sections, sections_to_points
     from .measure.structures import structure_bounds, structure_table, structures_at
     from .options import set_options
     from .sampling.displacement import DisplacementField
@@ -37,6 +38,8 @@ _HOMES = {
     "open_grid": ".measure.grids",
     "open_grids": ".measure.grids",
     "pack": ".arrays.packing",
+    "points_to_sections": ".measure.points",
+    "sections_to_points": ".measure.points",
     "set_options": ".options",
     "structure_bounds": ".measure.structures",
     "structure_table": ".measure.structures",
@@ -60,6 +63,8 @@ __all__ = [
     "open_grid",
     "open_grids",
     "pack",
+    "points_to_sections",
+    "sections_to_points",
     "set_options",
     "structure_bounds",
     "structure_table",

@@ -1,0 +1,244 @@
+"""Points of reference space in section images, and back.
+
+What the service's ``reference_to_image`` and ``image_to_reference`` answer one point at a time
+[1]_, for many points, from the dataset's matrices.
+
+References
+----------
+.. [1] "Image-to-image synchronization", https://community.brain-map.org/t/2863
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..model.dataset import SectionDataset
+from ..model.space import FLIP_R, can_flip
+from ..source import source_from
+from ..source.protocol import Source
+from .places import points_array
+
+
+def points_to_sections(
+    dataset: int | SectionDataset,
+    points: Any,
+    *,
+    reference_space: Literal["native", 9, 10] = "native",
+    max_distance: float | None = None,
+    source: str | Source | None = None,
+) -> pd.DataFrame:
+    """Return for each of some reference points the section nearest to it, and where it is there.
+
+    Parameters
+    ----------
+    dataset
+        Id of the section dataset, or its record.
+    points
+        p, i, r in microns: an array of shape (N, 3), or a pandas frame with these columns.
+    reference_space
+        The space of the points: ``"native"`` for the dataset's own, or 9 or 10. Where it is the
+        other one, r is flipped: ``11350 - r``.
+    max_distance
+        Largest distance from the section, in microns of the stack, at which a point still
+        counts as covered; None for any distance.
+    source
+        Where the record of an id comes from, as for `open_dataarray`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a point, with the index of a frame given. ``section_number`` and ``image_id`` of
+        the section nearest in depth (of two equally near, the lower number, then the lower id;
+        -1 for a point that is not a number). ``x``, ``y``: full-resolution pixels of that
+        image, also outside of it. ``distance``: signed, microns of the stack, the point's depth
+        minus ``section_number * thickness``. ``covered``: whether x, y lies within ``[0, width
+        - 1] x [0, height - 1]``, and within `max_distance` where that is given. ``beyond``:
+        whether the point lies before the first or after the last section by more than half of
+        the gap there, so that the section is merely the last that there is; the service
+        answers such points without a word.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument cannot be used, or the spaces cannot be turned into each other.
+    DatasetNotFoundError, RegistrationError, APIError
+        As `open_dataarray`, for an id.
+
+    Notes
+    -----
+    Images that failed quality control are passed over.
+
+    Examples
+    --------
+    >>> import atldld
+    >>> from atldld.testing import AllenServer, phantom_dataset
+    >>> with AllenServer([phantom_dataset(dataset_id=1001, plane="sagittal")]) as server:
+    ...     found = points_to_sections(1001, [[6600, 4000, 3400]], source=server.url)
+    >>> found[["covered", "beyond"]]
+       covered  beyond
+    0     True   False
+    """
+    record = _record(dataset, source)
+    where = points_array(points)
+    if _flips(record, reference_space):
+        where = where * [1, 1, -1] + [0, 0, FLIP_R]
+    if max_distance is not None and not max_distance >= 0:
+        raise ValueError(f"max_distance is {max_distance!r}; it must be microns, 0 or above")
+    images, thickness = record.images, record.section_thickness
+    trv = record.matrix("trv")
+    stack = where @ trv[:, :3].T + trv[:, 3]
+    known = np.isfinite(stack).all(axis=1)
+    # Of images with one number the first, which has the lowest id, stands for all.
+    numbers, first = np.unique([image.section_number for image in images], return_index=True)
+    wanted = np.where(known, stack[:, 2], 0.0) / thickness
+    # Halfway between two sections, the left side of the border is the lower number.
+    place = np.searchsorted((numbers[1:] + numbers[:-1]) / 2, wanted, side="left")
+    chosen = first[place]
+    tvs = np.array([image.tvs for image in images], dtype=np.float64)[chosen]
+    x, y = (
+        tvs[:, row, 0] * stack[:, 0] + tvs[:, row, 1] * stack[:, 1] + tvs[:, row, 2]
+        for row in (0, 1)
+    )
+    distance = stack[:, 2] - numbers[place] * thickness
+    width = np.array([image.width for image in images])[chosen]
+    height = np.array([image.height for image in images])[chosen]
+    with np.errstate(invalid="ignore"):
+        covered = known & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+        if max_distance is not None:
+            covered &= np.abs(distance) <= max_distance
+    half = _half_gaps(numbers)
+    beyond = known & ((wanted < numbers[0] - half[0]) | (wanted > numbers[-1] + half[1]))
+    image_id = np.array([image.id for image in images], dtype=np.int64)[chosen]
+    return pd.DataFrame(
+        {
+            "section_number": np.where(known, numbers[place], -1).astype(np.int64),
+            "image_id": np.where(known, image_id, -1),
+            "x": np.where(known, x, np.nan),
+            "y": np.where(known, y, np.nan),
+            "distance": np.where(known, distance, np.nan),
+            "covered": covered,
+            "beyond": beyond,
+        },
+        index=points.index if isinstance(points, pd.DataFrame) else None,
+    )
+
+
+def sections_to_points(
+    dataset: int | SectionDataset,
+    pixels: pd.DataFrame,
+    *,
+    reference_space: Literal["native", 9, 10] = "native",
+    source: str | Source | None = None,
+) -> pd.DataFrame:
+    """Return where pixels of section images lie in reference space.
+
+    Parameters
+    ----------
+    dataset
+        Id of the section dataset, or its record.
+    pixels
+        A pandas frame with ``x`` and ``y``, full-resolution pixels of the section (also outside
+        of its image), and ``image_id``; or, without that, ``section_number``.
+    reference_space
+        The space wanted: ``"native"`` for the dataset's own, or 9 or 10.
+    source
+        Where the record of an id comes from, as for `open_dataarray`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``p``, ``i``, ``r`` in microns, a row a pixel, with the index of `pixels`; NaN where x
+        or y is not a number.
+
+    Raises
+    ------
+    KeyError
+        If the dataset has no such image, or a section number names several.
+    ValueError, TypeError
+        If an argument cannot be used.
+    DatasetNotFoundError, RegistrationError, APIError
+        As `open_dataarray`, for an id.
+
+    Notes
+    -----
+    The service's matrices of the two directions are each other's inverse only to about 0.1
+    microns, and so are this and `points_to_sections`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from atldld.testing import AllenServer, phantom_dataset
+    >>> pixels = pd.DataFrame({"section_number": [0], "x": [100.0], "y": [50.0]})
+    >>> with AllenServer([phantom_dataset(dataset_id=1001, plane="sagittal")]) as server:
+    ...     list(sections_to_points(1001, pixels, source=server.url))
+    ['p', 'i', 'r']
+    """
+    record = _record(dataset, source)
+    flips = _flips(record, reference_space)
+    chosen = _chosen(record, pixels)
+    tsv = np.array([image.tsv for image in record.images], dtype=np.float64)[chosen]
+    numbers = np.array([image.section_number for image in record.images], dtype=np.float64)
+    x, y = (pixels[name].to_numpy(dtype=np.float64) for name in ("x", "y"))
+    stack = np.stack(
+        [
+            tsv[:, 0, 0] * x + tsv[:, 0, 1] * y + tsv[:, 0, 2],
+            tsv[:, 1, 0] * x + tsv[:, 1, 1] * y + tsv[:, 1, 2],
+            numbers[chosen] * record.section_thickness,
+        ]
+    )
+    tvr = record.matrix("tvr")
+    p, i, r = tvr[:, :3] @ stack + tvr[:, 3:]
+    return pd.DataFrame({"p": p, "i": i, "r": FLIP_R - r if flips else r}, index=pixels.index)
+
+
+def _record(dataset: Any, source: str | Source | None) -> SectionDataset:
+    if isinstance(dataset, SectionDataset):
+        return dataset
+    if isinstance(dataset, bool) or not isinstance(dataset, int | np.integer):
+        raise TypeError(f"dataset is {dataset!r}; it must be the id of a dataset, or its record")
+    return source_from(source).dataset(int(dataset))
+
+
+def _flips(record: SectionDataset, space: Any) -> bool:
+    native = record.reference_space
+    if not isinstance(space, bool) and space in ("native", native):
+        return False
+    if isinstance(space, bool | str) or space not in (9, 10):
+        raise ValueError(f"reference_space is {space!r}; it must be 'native', 9 or 10")
+    if not can_flip(native, space):
+        raise ValueError(
+            f"dataset {record.id} lies in reference space {native}; only 9 and 10 can be turned "
+            "into each other: use reference_space='native'"
+        )
+    return True
+
+
+def _half_gaps(numbers: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """Return half of the first and of the last gap between sections, in section numbers."""
+    gaps = np.diff(numbers)
+    return (float(gaps[0]) / 2, float(gaps[-1]) / 2) if len(gaps) else (0.5, 0.5)
+
+
+def _chosen(record: SectionDataset, pixels: Any) -> npt.NDArray[np.intp]:
+    """Return the place of each pixel's image among those of the dataset."""
+    if not isinstance(pixels, pd.DataFrame):
+        raise TypeError(f"pixels is {type(pixels).__name__}; it must be a pandas frame")
+    by = next((name for name in ("image_id", "section_number") if name in pixels.columns), None)
+    if by is None or not {"x", "y"} <= set(pixels.columns):
+        raise ValueError("pixels must have the columns x, y, and image_id or section_number")
+    known = pd.Index([getattr(each, by.removeprefix("image_")) for each in record.images])
+    wanted = pd.Index(pixels[by])
+    twice = wanted[wanted.isin(known[known.duplicated()])]
+    if len(twice):
+        raise KeyError(f"several images of dataset {record.id} have {by} {twice[0]}")
+    single = np.flatnonzero(~known.duplicated(keep=False))
+    found = known[single].get_indexer(wanted)
+    places = np.where(found < 0, -1, single[found])
+    if (places < 0).any():
+        missing = wanted[int(np.flatnonzero(places < 0)[0])]
+        raise KeyError(f"dataset {record.id} has no image with {by} {missing}")
+    return np.asarray(places, dtype=np.intp)
