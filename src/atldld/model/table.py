@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
@@ -61,6 +62,10 @@ class SectionTable:
 
     def __len__(self) -> int:
         return len(self.image_id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It travels in every task: numbers that all sections share are carried once.
+        return _unpacked, tuple(_packed(getattr(self, field.name)) for field in fields(self))
 
     def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> SectionTable:
         """Return the sections of some rows (positions, or one truth value a row)."""
@@ -137,6 +142,25 @@ def tabulate(
     )
     table = table.take(np.lexsort([image_id, coordinate]))
     return replace(table, slice_coordinate=_told_apart(table.slice_coordinate))
+
+
+_Packed = tuple[tuple[int, ...], npt.NDArray[Any], npt.NDArray[np.bool_], npt.NDArray[Any]]
+
+
+def _packed(column: npt.NDArray[Any]) -> _Packed:
+    """Return shape, first row, which of its numbers vary, and those of every row."""
+    flat = column.reshape(len(column), math.prod(column.shape[1:]))
+    varies = (flat != flat[:1]).any(axis=0)
+    return column.shape, flat[:1], varies, np.ascontiguousarray(flat[:, varies])
+
+
+def _unpacked(*columns: _Packed) -> SectionTable:
+    table = []
+    for shape, first, varies, rows in columns:
+        flat = np.repeat(first, shape[0], axis=0)
+        flat[:, varies] = rows
+        table.append(flat.reshape(shape))
+    return SectionTable(*table)
 
 
 def _column(dataset: SectionDataset, name: str, dtype: type[_Integer]) -> npt.NDArray[_Integer]:
