@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .measure.grids import open_grid, open_grids
     from .measure.points import points_to_sections, sections_to_points
     from .measure.structures import structure_bounds, structure_table, structures_at
+    from .measure.unionizes import unionizes
     from .options import set_options
     from .sampling.displacement import DisplacementField
     from .source.verifying import verify_bundle
@@ -44,6 +45,7 @@ _HOMES = {
     "structure_bounds": ".measure.structures",
     "structure_table": ".measure.structures",
     "structures_at": ".measure.structures",
+    "unionizes": ".measure.unionizes",
     "verify_bundle": ".source.verifying",
     "DisplacementField": ".sampling.displacement",
 }
@@ -69,6 +71,7 @@ __all__ = [
     "structure_bounds",
     "structure_table",
     "structures_at",
+    "unionizes",
     "verify_bundle",
 ]
 
