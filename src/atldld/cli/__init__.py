@@ -6,6 +6,7 @@ import click
 
 from .. import __version__
 from .demo import demo
+from .pack import pack, verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,3 +16,5 @@ def main() -> None:
 
 
 main.add_command(demo)
+main.add_command(pack)
+main.add_command(verify)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["source_from"]
 
 
-def source_from(source: str | Source | None = None) -> Source:
+def source_from(source: str | os.PathLike[str] | Source | None = None) -> Source:
     """Return the source that a user named.
 
     Parameters
@@ -18,14 +19,18 @@ def source_from(source: str | Source | None = None) -> Source:
     source
         None for the service that the options name (``api_url``); the base URL of an Allen
         API, such as ``"http://127.0.0.1:8000/api/v2"``, where a bare host gets ``/api/v2``
-        and a slash at the end makes no difference; or a `Source`, which is returned as it is.
+        and a slash at the end makes no difference; the path or fsspec URL of a bundle (http and
+        https only for a zip file); the folder of one service in a cache; or a `Source`, which
+        is returned as it is.
 
     Raises
     ------
     TypeError
         If it is none of these.
     ValueError
-        If it is a text, but not the base URL of a service.
+        If it is a text that cannot name a source.
+    BundleError
+        If there is nothing at a path or URL, or no bundle that may be opened.
 
     Examples
     --------
@@ -38,19 +43,22 @@ def source_from(source: str | Source | None = None) -> Source:
         from ..options import current
 
         source = current().api_url
-    if isinstance(source, str):
-        if source.strip().lower().startswith(("http://", "https://")):
-            from .allen import AllenSource
+    if isinstance(source, str) and _is_service(source):
+        from .allen import AllenSource
 
-            return AllenSource(source.strip())
-        from .urls import without_secrets
+        return AllenSource(source.strip())
+    if isinstance(source, str | os.PathLike):
+        from .stored import stored_source
 
-        raise ValueError(
-            f"source is {without_secrets(source)!r}; it must be the base URL of an Allen API "
-            "(http:// or https://). Bundles, given by a path or another URL, are not supported in this version"
-        )
+        return stored_source(source)
     if isinstance(source, Source) and not isinstance(source, type):
         return source
     raise TypeError(
-        f"source is {source!r}; it must be None, the base URL of an Allen API, or a Source"
+        f"source is {source!r}; it must be None, the base URL of an Allen API, the path or URL of "
+        "a bundle, or a Source"
     )
+
+
+def _is_service(source: str) -> bool:
+    url = source.strip().lower()
+    return url.startswith(("http://", "https://")) and not url.partition("?")[0].endswith(".zip")

@@ -1,0 +1,119 @@
+"""``atldld pack`` and ``atldld verify``: datasets packed into bundles, and checked."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ..errors import AtldldError
+
+# A line of its own with a backspace keeps click from joining the lines below it.
+_PACK_EXAMPLES = """\b
+Examples:
+    atldld pack 69289763 prox1.zip
+    atldld pack 69289763 s3://bucket/prox1 --resolution 10 --view image --view expression
+    atldld pack 69289763 hippocampus --tier 1 --region p=6000:9000 --region i=1000:5000
+"""
+_VERIFY_EXAMPLE = """\b
+Example:
+    atldld verify prox1.zip
+"""
+
+Region = dict[str, tuple[float, float]]
+
+
+def _region(
+    context: click.Context, parameter: click.Parameter, spans: tuple[str, ...]
+) -> Region | None:
+    """Return the region that ``AXIS=LOW:HIGH`` options name, or None without any."""
+    region: Region = {}
+    for span in spans:
+        axis, _, ends = span.partition("=")
+        low, _, high = ends.partition(":")
+        try:
+            region[axis] = float(low), float(high)
+        except ValueError:
+            raise click.BadParameter(f"{span!r} is not like p=6000:7000") from None
+    return region or None
+
+
+@click.command(epilog=_PACK_EXAMPLES)
+@click.argument("dataset", type=int)
+@click.argument("target")
+@click.option(
+    "--resolution", type=float, help="Microns between grid points of the arrays to be opened."
+)
+@click.option(
+    "--tier", "tiers", type=int, multiple=True, help="Image tier; may be given more than once."
+)
+@click.option(
+    "--view",
+    "views",
+    multiple=True,
+    default=("image",),
+    show_default=True,
+    help="image, projection, expression or expression_mask; may be given more than once.",
+)
+@click.option(
+    "--region",
+    multiple=True,
+    callback=_region,
+    metavar="AXIS=LOW:HIGH",
+    help="Only what lies there, in microns; may be given for p, i and r.",
+)
+@click.option("--source", help="Base URL of a service, or path or URL of a bundle.")
+@click.option("--skip-failed", is_flag=True, help="Finish without the images that cannot be had.")
+def pack(
+    dataset: int,
+    target: str,
+    resolution: float | None,
+    tiers: tuple[int, ...],
+    views: tuple[str, ...],
+    region: Region | None,
+    source: str | None,
+    skip_failed: bool,
+) -> None:
+    """Pack DATASET into a bundle at TARGET, to be opened without a network.
+
+    TARGET is a folder, a file named *.zip, or an fsspec URL. Called again, it goes on where it
+    stopped.
+    """
+    import atldld
+
+    try:
+        packed = atldld.pack(
+            dataset,
+            target,
+            resolution=resolution,
+            tiers=tiers or None,
+            region=region,
+            views=views,  # type: ignore[arg-type]  # checked where it is used
+            on_error="skip" if skip_failed else "raise",
+            source=source,
+        )
+    except (AtldldError, ValueError, TypeError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(
+        f"{packed.source.name} holds dataset {packed.dataset_id}: {packed.files} files, "
+        f"{packed.bytes:,} bytes ({packed.fetched} images fetched now, {packed.kept} there before)"
+    )
+    for name in packed.failed:
+        click.echo(f"could not be had: {name}", err=True)
+
+
+@click.command(epilog=_VERIFY_EXAMPLE)
+@click.argument("bundle")
+def verify(bundle: str) -> None:
+    """Check that everything in BUNDLE is there and sound.
+
+    Ends with status 1 if something is missing or damaged.
+    """
+    import atldld
+
+    try:
+        report = atldld.verify_bundle(bundle)
+    except (AtldldError, ValueError, TypeError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(str(report))
+    sys.exit(0 if report.ok else 1)
