@@ -1,7 +1,5 @@
 """Allen's 200 micron volumes: files, zips, the grid service, and the flip of r."""
 
-import io
-import zipfile
 import zlib
 
 import numpy as np
@@ -12,13 +10,9 @@ from atldld.errors import APIError, AtldldWarning, DatasetNotFoundError
 from atldld.measure.grids import flip_nodes
 from atldld.measure.metaimage import parse_metaimage, read_metaimage
 from atldld.testing import AllenServer, Fault
+from measure_files import HEADER, zipped_grid
 
 SHAPE = (67, 41, 58)
-HEADER = (
-    "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
-    "Offset = 0 0 0\nElementSpacing = 200 200 200\nDimSize = 67 41 58\nElementType = {kind}\n"
-    "ElementDataFile = {name}.raw\n"
-)
 
 
 def volume(seed=0):
@@ -27,25 +21,6 @@ def volume(seed=0):
     values = random.uniform(0, 30, SHAPE).astype(np.float32)
     values[random.random(SHAPE) < 0.3] = -1
     return values
-
-
-def description(dataset_id, space):
-    return (
-        f'<?xml version="1.0"?>\n<section-data-set><id>{dataset_id}</id>'
-        f"<reference-space-id>{space}</reference-space-id>"
-        "<products><product><id>1</id></product></products></section-data-set>"
-    )
-
-
-def zipped(volumes, dataset_id=7, space=10, described=True):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        if described:
-            archive.writestr("data_set.xml", description(dataset_id, space))
-        for name, values in volumes.items():
-            archive.writestr(f"{name}.mhd", HEADER.format(kind="MET_FLOAT", name=name))
-            archive.writestr(f"{name}.raw", values.astype("<f4").tobytes(order="F"))
-    return buffer.getvalue()
 
 
 def test_the_recorded_energy(real):
@@ -70,7 +45,7 @@ def test_a_file_does_not_say_its_space(real):
 
 def test_a_zip_says_its_space(tmp_path):
     path = tmp_path / "7.zip"
-    path.write_bytes(zipped({"energy": volume(), "density": volume(1)}))
+    path.write_bytes(zipped_grid({"energy": volume(), "density": volume(1)}))
     grid = atldld.open_grid(path)
     assert list(grid) == ["energy", "density"]
     assert grid.attrs["reference_space"] == 10
@@ -82,7 +57,7 @@ def test_a_zip_says_its_space(tmp_path):
 def test_the_other_space_is_interpolated_and_says_so(tmp_path):
     path = tmp_path / "7.zip"
     values = volume()
-    path.write_bytes(zipped({"energy": values}))
+    path.write_bytes(zipped_grid({"energy": values}))
     with pytest.warns(AtldldWarning, match="does not lead from node to node"):
         grid = atldld.open_grid(path, reference_space=9)
     assert grid.attrs["reference_space"] == 9
@@ -114,7 +89,7 @@ def test_a_bare_file_in_the_other_space(tmp_path):
 
 
 def test_the_service_is_asked_once_beside_the_api():
-    zips = {7: zipped({"energy": volume()}), 8: zipped({"energy": volume(2)}, 8, space=9)}
+    zips = {7: zipped_grid({"energy": volume()}), 8: zipped_grid({"energy": volume(2)}, 8, space=9)}
     with AllenServer(grids=zips) as server:
         for _ in range(2):
             grid = atldld.open_grid(7, volumes=["energy"], source=server.url)
@@ -133,7 +108,7 @@ def test_the_service_is_asked_once_beside_the_api():
 
 def test_what_the_service_does_not_have():
     with (
-        AllenServer(grids={7: zipped({"energy": volume()}, dataset_id=9)}) as server,
+        AllenServer(grids={7: zipped_grid({"energy": volume()}, dataset_id=9)}) as server,
         atldld.set_options(retries=0),
     ):
         with pytest.raises(DatasetNotFoundError, match="dataset 5"):
@@ -143,7 +118,7 @@ def test_what_the_service_does_not_have():
 
 
 def test_a_damaged_zip_is_fetched_again():
-    good = zipped({"energy": volume()})
+    good = zipped_grid({"energy": volume()})
     bad = bytearray(good)
     bad[len(bad) // 2] ^= 255
     fault = Fault("body", request="any", body=bytes(bad), times=1)
@@ -157,7 +132,9 @@ def test_the_record_says_the_space_where_the_zip_does_not():
     from atldld.testing import phantom_dataset
 
     phantom = phantom_dataset(7, plane="sagittal", sections=3)
-    with AllenServer([phantom], grids={7: zipped({"energy": volume()}, described=False)}) as server:
+    with AllenServer(
+        [phantom], grids={7: zipped_grid({"energy": volume()}, described=False)}
+    ) as server:
         assert atldld.open_grid(7, source=server.url).attrs["reference_space"] == 10
 
 
