@@ -46,7 +46,7 @@ def jpeg_fault(content: bytes, size: tuple[int, int]) -> str | None:
     'the body is an HTML page, not a JPEG'
     """
     if not content.startswith(_START):
-        return f"the body is {_kind(content)}, not a JPEG"
+        return f"the body is {kind_of(content)}, not a JPEG"
     if not content[-_LONGEST_PADDING:].rstrip(b"\0 \t\r\n").endswith(_END):
         return f"the JPEG is cut off after {len(content)} bytes"
     if content.count(_SCAN) > _MOST_SCANS:
@@ -66,7 +66,8 @@ def size_limit(size: tuple[int, int]) -> int:
     return 4 * width * height + 2**20
 
 
-def _kind(content: bytes) -> str:
+def kind_of(content: bytes) -> str:
+    """Return what a body that should be a JPEG is instead, in words."""
     if not content:
         return "empty"
     for magic, name in _OTHER_FORMATS:

@@ -1,0 +1,55 @@
+"""``atldld doctor``: what nobody has written down about a service, asked of it."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option("--dataset", type=click.IntRange(min=0), help="Ask about this dataset.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True, max=600),
+    default=20.0,
+    show_default=True,
+    help="Seconds for one request.",
+)
+def doctor(url: str | None, dataset: int | None, as_json: bool, timeout: float) -> None:
+    r"""Ask the service at URL what nobody has written down about it.
+
+    About thirty small requests, at most five minutes. Without URL it asks the Allen API. What
+    it prints can be pasted into the issue template "Answers of the service".
+
+    \b
+    Examples:
+        atldld doctor
+        atldld doctor http://127.0.0.1:8000/api/v2 --dataset 1001 --json
+    """
+    from .. import __version__
+    from ..arrays.doctor import examine
+    from ..options import current
+    from ..source.urls import base_url, without_credentials
+
+    address = current().api_url if url is None else url
+    try:
+        name = without_credentials(base_url(address))
+        findings = examine(address, dataset_id=dataset, timeout=timeout)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        found = [finding.to_json() for finding in findings]
+        click.echo(
+            json.dumps({"service": name, "atldld": __version__, "findings": found}, indent=2)
+        )
+    else:
+        click.echo(f"atldld {__version__} asked {name}\n")
+        for finding in findings:
+            click.echo(
+                f"- {finding.question}: **{finding.answer or 'not told'}** ({finding.detail})"
+            )
+    if findings[0].answer != "yes":
+        raise SystemExit(1)
