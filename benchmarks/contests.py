@@ -177,7 +177,9 @@ def _square() -> Contest:
                 "of the service, against the image's",
                 f"One section at full resolution, {words}. Pixels that the server was asked for, "
                 "over the pixels of the image. Each round takes another square; the worst is "
-                "shown. What is asked of a service once was asked before.",
+                "shown. What is asked of a service only once was asked before. The selection is "
+                "one call of `sel`: of several in a row dask hands only the first to the reader, "
+                "and what comes after it reads the whole chunk.",
                 "%",
                 "at most",
                 3,

@@ -106,7 +106,7 @@ def square_of_dask_array(given: Mapping[str, Any], run: Run) -> None:
 
 def _square(array: Any, given: Mapping[str, Any]) -> Any:
     (i, r), side = given["corner"], given["side"]
-    return array.sel(section=given["section"]).sel(i=slice(i, i + side), r=slice(r, r + side))
+    return array.sel(section=given["section"], i=slice(i, i + side), r=slice(r, r + side))
 
 
 def _ready(given: Mapping[str, Any], *methods: str) -> None:
@@ -115,7 +115,8 @@ def _ready(given: Mapping[str, Any], *methods: str) -> None:
     array.compute()
     array.mean("section").compute()
     # A first window, so that what is asked of a service once has been asked.
-    atldld.open_dataarray(given["warming"], resolution=4.0, region={"i": (3000, 3200)}).compute()
+    place = {"i": (3500, 4000), "r": (5500, 6000)}
+    atldld.open_dataarray(given["warming"], resolution=6.0, region=place).compute()
     for method in methods:
         if not hasattr(array.atlas, method):
             raise NotAvailableError(f"array.atlas.{method}")

@@ -102,7 +102,7 @@ def serving(sizes: Sizes, work: Path) -> Iterator[Service]:
     own = dataset.image_ids[:: math.ceil(sizes.sections / sizes.distinct)]
     files = _bodies(dataset, own, {auto, sizes.coarse}, _folder(sizes, work))
     small = phantom_dataset(
-        WARMING, "coronal", sections=2, resolution=16.0, image_size=(640, 480), tier_count=3
+        WARMING, "coronal", sections=2, resolution=6.4, image_size=(1600, 1200), tier_count=4
     )
     served = RecordedFolder(dataset.rows, files)
     with AllenServer.spawn([served, small], latency=sizes.latency) as server:

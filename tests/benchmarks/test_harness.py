@@ -1,7 +1,6 @@
 """The harness itself, at sizes that say nothing about speed."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -11,46 +10,46 @@ from benchmarks.process import ROOT, JobFailedError, run_job
 FIGURES = ("bare-loop", "bytes", "square-region", "open-1000", "graph-tasks", "mean-time", "warm")
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("benchmarks")
-    output = folder / "results.json"
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--no-peer", "--output", str(output)]
-    command += ["--work", str(folder / "work")]
+def test_the_harness_measures_what_is_asked_for(tmp_path):
+    # One test, not one for each claim: the tests run on several processes, and each of them
+    # would measure anew.
+    output, work = tmp_path / "results.json", tmp_path / "work"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--no-peer"]
+    command += ["--output", str(output), "--work", str(work)]
     command += [part for name in FIGURES for part in ("--only", name)]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ}
-    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads(output.read_text()), folder / "work"
+    told = json.loads(output.read_text())
+
+    every_figure_has_its_row(done.stdout, told)
+    without_the_peer_only_its_figures_are_missing(told)
+    counts_are_what_they_must_be(told)
+    both_sides_do_the_same_work(told)
+    machine_and_versions_stand_at_the_top(done.stdout, told)
+    assert list(work.glob("run-*")) == []
 
 
-def test_every_figure_that_was_asked_for_has_its_row(measured):
-    printed, told, _ = measured
+def every_figure_has_its_row(printed, told):
     assert {one["name"] for one in told["figures"]} == set(FIGURES)
     assert all(one["what"].split()[0] in printed for one in told["figures"])
 
 
-def test_figures_come_out_and_without_the_peer_its_own_are_not_available(measured):
-    _, told, _ = measured
+def without_the_peer_only_its_figures_are_missing(told):
     missing = {one["name"]: one["missing"] for one in told["figures"] if one["value"] is None}
     assert missing == {"warm": "the peer is left out"}
 
 
-def test_counts_are_what_they_must_be(measured):
-    _, told, _ = measured
+def counts_are_what_they_must_be(told):
     by_name = {one["name"]: one for one in told["figures"]}
     assert by_name["bytes"]["value"] == 1
     assert by_name["graph-tasks"]["value"] == 2
     (cold,) = told["rounds"]["cold"]
-    sections = told["sizes"]["sections"]
     for side in ("open, prefetch, compute", "bare loop"):
-        assert cold[side]["counts"]["served images"] == sections
+        assert cold[side]["counts"]["served images"] == told["sizes"]["sections"]
         assert cold[side]["counts"]["served most"] == 1
 
 
-def test_both_sides_do_the_same_work(measured):
-    _, told, _ = measured
+def both_sides_do_the_same_work(told):
     (cold,), (pieces,) = told["rounds"]["cold"], told["rounds"]["pieces"]
     for ours, theirs in (
         (cold["open, prefetch, compute"], cold["bare loop"]),
@@ -60,15 +59,9 @@ def test_both_sides_do_the_same_work(measured):
         assert ours["counts"]["mean"] == pytest.approx(theirs["counts"]["mean"], abs=1.0)
 
 
-def test_machine_and_versions_stand_at_the_top(measured):
-    printed, told, _ = measured
+def machine_and_versions_stand_at_the_top(printed, told):
     for name in ("cores", "memory", "python", "numpy", "xarray", "dask", "simplejpeg"):
         assert f"{name}: {told['machine'][name]}" in printed
-
-
-def test_runs_leave_nothing_behind(measured):
-    _, _, work = measured
-    assert list(work.glob("run-*")) == []
 
 
 def test_a_job_that_fails_says_what_it_said():
