@@ -189,7 +189,7 @@ def test_a_service_that_never_answers_is_left_in_time():
 
 def oddly(row: dict) -> None:
     """Leave one usable image, beside what is none."""
-    image = row["section_images"][0] | {"image_width": "wide"}
+    image = row["section_images"][0] | {"image_width": None}
     row["section_images"] = [None, 7, "x", {"id": None}, {"id": [1]}, image]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 from .. import __version__
+from .cache import cache
 from .demo import demo
+from .doctor import doctor
 from .pack import pack, verify
 
 
@@ -15,6 +17,8 @@ def main() -> None:
     """Section datasets of the Allen Brain Atlas as lazy arrays in reference space."""
 
 
+main.add_command(cache)
 main.add_command(demo)
+main.add_command(doctor)
 main.add_command(pack)
 main.add_command(verify)

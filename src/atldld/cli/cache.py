@@ -1,0 +1,166 @@
+"""``atldld cache``: what is kept on disk, shown, verified, cleared."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FOLDER = click.option(
+    "--cache-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder; by default the one that is in use (ATLDLD_CACHE_DIR).",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def cache(context: click.Context) -> None:
+    r"""Show, verify or clear the files that were downloaded.
+
+    \b
+    Examples:
+        atldld cache
+        atldld cache verify
+        atldld cache clear --yes
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(show)
+
+
+@cache.command()
+@_FOLDER
+@_JSON
+def show(cache_dir: Path | None = None, as_json: bool = False) -> None:
+    r"""Show how many files are kept of which service, and how large they are.
+
+    \b
+    Example:
+        atldld cache show --json
+    """
+    from ..source.inventory import cache_stock
+
+    stock = cache_stock(cache_dir)
+    folder = _folder(cache_dir)
+    if as_json:
+        services = [
+            {
+                "url": one.url,
+                "folder": str(one.folder),
+                "files": one.files,
+                "bytes": one.bytes,
+                "oldest": one.oldest,
+                "newest": one.newest,
+            }
+            for one in stock
+        ]
+        total = sum(one.total_bytes for one in stock)
+        _print({"cache_dir": str(folder), "bytes": total, "services": services})
+        return
+    click.echo(f"{folder}")
+    if not stock:
+        click.echo("  nothing is kept here")
+    for one in stock:
+        span = f", {_day(one.oldest)} to {_day(one.newest)}" if one.oldest is not None else ""
+        click.echo(
+            f"  {one.url}: {_size(one.total_bytes)}; {_count(one.files['images'], 'image')}, "
+            f"{_count(one.files['datasets'], 'dataset')}{span}"
+        )
+    if len(stock) > 1:
+        click.echo(f"  in all: {_size(sum(one.total_bytes for one in stock))}")
+
+
+@cache.command()
+@_FOLDER
+@_JSON
+@click.option("--remove", is_flag=True, help="Throw the damaged files away.")
+def verify(cache_dir: Path | None, as_json: bool, remove: bool) -> None:
+    r"""Hold every file against the checksum that it came with, and name the damaged ones.
+
+    Ends with status 1 where there are any. They are found on reading, too, and fetched again.
+
+    \b
+    Example:
+        atldld cache verify --remove
+    """
+    from ..source.inventory import verify_cache
+
+    verdict = verify_cache(cache_dir, remove=remove)
+    if as_json:
+        damaged = [
+            {"path": str(one.path), "reason": one.reason, "url": one.url} for one in verdict.damaged
+        ]
+        _print(
+            {"files": verdict.files, "bytes": verdict.bytes, "damaged": damaged, "removed": remove}
+        )
+    else:
+        click.echo(f"{_count(verdict.files, 'file')} as they came, {_size(verdict.bytes)}")
+        for one in verdict.damaged:
+            click.echo(f"damaged{', removed' * remove}: {one.path}: {one.reason}")
+    if verdict.damaged and not remove:
+        raise SystemExit(1)
+
+
+@cache.command()
+@_FOLDER
+@_JSON
+@click.option("--service", help="Only what is kept of the service of this URL.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clear(cache_dir: Path | None, as_json: bool, service: str | None, yes: bool) -> None:
+    r"""Remove what is kept; asks before it does.
+
+    \b
+    Example:
+        atldld cache clear --service https://api.brain-map.org
+    """
+    from ..source.inventory import clear_cache
+    from ..source.urls import base_url, without_credentials
+
+    try:
+        service = None if service is None else base_url(service)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if not yes:
+        of = "" if service is None else f" of {without_credentials(service)}"
+        click.confirm(f"Remove everything{of} from {_folder(cache_dir)}?", abort=True, err=True)
+    files, size = clear_cache(cache_dir, service=service)
+    if as_json:
+        _print({"files": files, "bytes": size})
+    else:
+        click.echo(f"removed {_count(files, 'file')}, {_size(size)}")
+
+
+def _folder(cache_dir: Path | None) -> Path:
+    from ..options import current
+
+    return current().cache_dir if cache_dir is None else cache_dir
+
+
+def _print(values: dict[str, Any]) -> None:
+    click.echo(json.dumps(values, indent=2))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _size(number: int) -> str:
+    """Return a number of bytes in words.
+
+    Examples
+    --------
+    >>> _size(512), _size(1_500_000)
+    ('512 bytes', '1.5 MB')
+    """
+    if number < 1000:
+        return f"{number} bytes"
+    power = min((len(str(number)) - 1) // 3, 4)
+    return f"{number / 1000**power:.1f} {('', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def _day(seconds: float | None) -> str:
+    return "?" if seconds is None else time.strftime("%Y-%m-%d", time.gmtime(seconds))
