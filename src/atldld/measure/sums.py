@@ -151,17 +151,18 @@ def _add(
     total: Array,
 ) -> None:
     numbers = values.astype(np.float64)
+    w = None if weights is None else weights.astype(np.float64)
     good = ~np.isnan(numbers)
-    w = np.ones(len(numbers)) if weights is None else weights.astype(np.float64)
-    if weights is not None:
+    if w is not None:
         if (w < 0).any():
             raise ValueError("weights must not be negative")
         good &= w > 0
     if not good.all():
-        codes, numbers, w = codes[good], numbers[good], w[good]
-    count += np.bincount(codes, minlength=bins)
-    weight += np.bincount(codes, w, minlength=bins)
-    total += np.bincount(codes, w * numbers, minlength=bins)
+        codes, numbers, w = codes[good], numbers[good], None if w is None else w[good]
+    counted = np.bincount(codes, minlength=bins)
+    count += counted
+    weight += counted if w is None else np.bincount(codes, w, minlength=bins)
+    total += np.bincount(codes, numbers if w is None else w * numbers, minlength=bins)
 
 
 def added(parts: Sequence[Sums]) -> Sums:
