@@ -1,0 +1,389 @@
+"""Bundles as sources: what they hold, what they say about what they do not, and damage."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import uuid
+import zipfile
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+
+import atldld
+from atldld.errors import BundleError, DatasetNotFoundError, ImageError
+from atldld.model.read import Window
+from atldld.source import source_from
+from atldld.source.bundle import BundleSource
+from atldld.source.cache import image_name
+from atldld.source.location import Location
+from atldld.source.protocol import KeepingSource, Source
+
+from . import bundling
+from .bundling import DATASET, ROWS, WINDOW, reads
+
+STORES = ("folder", "zip", "deflated zip", "memory", "zip in memory")
+
+
+def written(store: str, folder: Path, these=None) -> str:
+    """Write a bundle and return what a user calls it."""
+    these = bundling.all_files() if these is None else these
+    name = uuid.uuid4().hex
+    if store == "folder":
+        return str(bundling.write_folder(folder / name, these))
+    if store == "memory":
+        return bundling.write_memory(name, these)
+    method = zipfile.ZIP_DEFLATED if store == "deflated zip" else zipfile.ZIP_STORED
+    path = bundling.write_zip(folder / f"{name}.zip", these, method)
+    if store != "zip in memory":
+        return str(path)
+    bundling.write_memory(name, {"x.zip": path.read_bytes()})
+    return f"memory://{name}/x.zip"
+
+
+@pytest.fixture(params=STORES)
+def store(request) -> str:
+    return request.param
+
+
+class TestServing:
+    def test_everything_that_was_packed_comes_back_as_it_was(self, store, tmp_path):
+        source = source_from(written(store, tmp_path))
+        assert source.dataset(DATASET) == bundling.record()
+        for read in (*reads(1), *reads(0, WINDOW)):
+            assert source.image(read) == bundling.files()[image_name(read)]
+
+    def test_it_is_a_source_that_keeps(self, tmp_path):
+        source = source_from(written("folder", tmp_path))
+        assert isinstance(source, Source)
+        assert isinstance(source, KeepingSource)
+        (whole, *_), (part, *_) = reads(1), reads(0, WINDOW)
+        assert source.held(whole) == {None}
+        assert source.held(part.whole()) == {WINDOW}
+        assert source.held(replace(whole, tier=2)) == frozenset()
+        assert source.held(replace(whole, view="expression")) == frozenset()
+        assert source.recall("conventions") == '{"windows": true, "whole_origin": "slide"}'
+        assert source.recall("anything_else") is None
+        source.remember("conventions", "{}")
+        source.discard(whole)
+        assert source.recall("conventions") != "{}"
+        assert source.image(whole)
+
+    def test_names_and_addresses(self, tmp_path):
+        path = written("zip", tmp_path)
+        source = source_from(path)
+        assert source.name == path
+        assert source.url(reads(1)[0]) == f"{path}/{image_name(reads(1)[0])}"
+        assert repr(source) == f"BundleSource({path!r})"
+
+    def test_it_is_found_under_every_spelling_of_its_path(self, tmp_path, monkeypatch):
+        path = Path(written("zip", tmp_path))
+        monkeypatch.chdir(tmp_path)
+        sources = [source_from(each) for each in (path, path.name, f"file://{path}", f" {path} ")]
+        assert sources == [BundleSource.at(path)] * 4
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert source_from(f"~/{path.name}") == sources[0]
+
+    def test_another_dataset_is_not_found_and_the_message_says_what_is_there(self, store, tmp_path):
+        source = source_from(written(store, tmp_path))
+        with pytest.raises(DatasetNotFoundError, match=r"no section dataset 6 .* holds dataset 5"):
+            source.dataset(6)
+
+    def test_threads_may_read_at_once(self, store, tmp_path):
+        source = source_from(written(store, tmp_path))
+        wrong = []
+
+        def read_all() -> None:
+            wrong.extend(
+                read
+                for read in (*reads(1), *reads(0, WINDOW)) * 5
+                if source.image(read) != bundling.files()[image_name(read)]
+            )
+
+        threads = [threading.Thread(target=read_all) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+
+class TestValue:
+    def test_it_is_small_frozen_and_the_same_after_a_journey(self, tmp_path):
+        source = BundleSource.at(written("zip", tmp_path))
+        text = pickle.dumps(source)
+        assert len(text) < 500
+        assert pickle.loads(text) == source
+        with pytest.raises(FrozenInstanceError):
+            source.digest = "other"  # type: ignore[misc]
+
+    def test_its_token_is_that_of_its_content_wherever_it_is(self, tmp_path):
+        sources = [BundleSource.at(written(store, tmp_path)) for store in STORES]
+        assert len({source.__dask_tokenize__() for source in sources}) == 1
+        other = written("zip", tmp_path, bundling.all_files(packed_on="2026-11-23"))
+        assert BundleSource.at(other).__dask_tokenize__() != sources[0].__dask_tokenize__()
+
+    def test_another_process_opens_it_by_itself(self, tmp_path):
+        source = BundleSource.at(written("zip", tmp_path))
+        code = (
+            "import pickle, sys; source, read = pickle.load(sys.stdin.buffer);"
+            "sys.stdout.buffer.write(source.image(read)); assert 'fsspec' not in sys.modules"
+        )
+        read = reads(1)[1]
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            input=pickle.dumps((source, read)),
+            capture_output=True,
+            check=True,
+        )
+        assert done.stdout == bundling.files()[image_name(read)]
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+    def test_a_forked_process_reads_too(self, tmp_path):
+        source, read = BundleSource.at(written("folder", tmp_path)), reads(1)[0]
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if source.image(read) == bundling.files()[image_name(read)] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def test_where_another_bundle_stands_in_its_place_it_says_so(self, tmp_path):
+        path = written("folder", tmp_path)
+        source = BundleSource.at(path)
+        bundling.write_folder(Path(path), bundling.all_files(packed_on="2026-11-23"))
+        code = "import pickle, sys; s, r = pickle.load(sys.stdin.buffer); s.image(r)"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            input=pickle.dumps((source, reads(1)[0])),
+            capture_output=True,
+            check=False,
+        )
+        assert b"BundleError" in done.stderr
+        assert b"is another bundle than when it was opened" in done.stderr
+
+    def test_many_bundles_are_read_in_turn(self, tmp_path):
+        sources = [
+            BundleSource.at(written("folder", tmp_path, bundling.all_files(packed_on=str(number))))
+            for number in range(20)
+        ]
+        for source in (*sources, *sources):
+            assert source.held(reads(1)[0]) == {None}
+
+
+class TestLacking:
+    """What a bundle does not hold is an error that says what it holds."""
+
+    def error(self, path: str, read) -> str:
+        with pytest.raises(ImageError) as caught:
+            source_from(path).image(read)
+        error = caught.value
+        assert (error.image_id, error.dataset_id) == (read.image_id, DATASET)
+        assert error.section_number == read.section_number
+        assert "atldld.pack(5," in str(error)
+        return str(error)
+
+    def test_a_tier(self, tmp_path):
+        said = self.error(written("zip", tmp_path), replace(reads(1)[0], tier=3))
+        assert "does not hold its image at tier 3" in said
+        assert "tier 1 (tier=1 opens it)" in said
+        assert "of tier 0 the windows (8, 0, 24, 16)" in said
+        assert "tiers=[3], views=['image']" in said
+
+    def test_a_view(self, tmp_path):
+        said = self.error(written("folder", tmp_path), replace(reads(1)[0], view="expression"))
+        assert "it holds only image of it" in said
+
+    def test_a_window(self, tmp_path):
+        read = reads(0, Window(0, 0, 40, 40))[0]
+        said = self.error(written("folder", tmp_path), read)
+        assert "at tier 0 in the window (0, 0, 40, 40)" in said
+
+    def test_a_whole_image_of_which_there_are_parts(self, tmp_path):
+        self.error(written("folder", tmp_path), reads(0)[0])
+
+    def test_an_image(self, tmp_path):
+        said = self.error(written("folder", tmp_path), replace(reads(1)[0], image_id=99))
+        assert "3 images of dataset 5, not this one" in said
+
+    def test_what_could_not_be_had_when_it_was_packed(self, tmp_path):
+        read = reads(2)[0]
+        failed = {image_name(read): "HTTP status 404"}
+        path = written("folder", tmp_path, bundling.all_files(failed=failed))
+        with pytest.raises(ImageError, match=r"could not be had when .* packed: HTTP status 404"):
+            source_from(path).image(read)
+
+
+class TestDamage:
+    """Damage is an error, never pixels."""
+
+    def damaged(self, store, tmp_path, name, content):
+        these = bundling.all_files()
+        if content is None:
+            del these[name]
+        else:
+            these[name] = content
+        return source_from(written(store, tmp_path, these))
+
+    @pytest.mark.parametrize(
+        ("damage", "said"),
+        [
+            (lambda body: None, "missing from"),
+            (lambda body: body[: len(body) // 2], "instead of"),
+            (lambda body: body + b"\0", "instead of|it has more than"),
+            (lambda body: b"", "instead of"),
+            (lambda body: body[:300] + bytes([body[300] ^ 1]) + body[301:], "SHA-256 differs"),
+        ],
+        ids=["missing", "truncated", "longer", "empty", "one bit"],
+    )
+    def test_of_an_image(self, store, tmp_path, damage, said):
+        read = reads(1)[0]
+        name = image_name(read)
+        source = self.damaged(store, tmp_path, name, damage(bundling.files()[name]))
+        with pytest.raises(ImageError, match=said) as caught:
+            source.image(read)
+        assert caught.value.image_id == read.image_id
+        assert name in str(caught.value)
+        assert source.image(reads(1)[1])
+
+    @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"\xff\xfe"])
+    def test_of_the_metadata(self, store, tmp_path, content):
+        source = self.damaged(store, tmp_path, ROWS, content)
+        with pytest.raises(BundleError, match=r"datasets/5.json is of no use"):
+            source.dataset(DATASET)
+
+    def test_of_the_manifest(self, store, tmp_path):
+        these = bundling.all_files()
+        these["manifest.json"] = these["manifest.json"][:-100]
+        with pytest.raises(BundleError, match="manifest is refused: it is not JSON"):
+            source_from(written(store, tmp_path, these))
+
+    def test_of_a_file_after_it_was_opened(self, tmp_path):
+        path = written("folder", tmp_path)
+        source = source_from(path)
+        (Path(path) / image_name(reads(1)[0])).unlink()
+        with pytest.raises(ImageError, match="missing from"):
+            source.image(reads(1)[0])
+
+    def test_a_zip_that_was_cut_off(self, tmp_path):
+        path = Path(written("zip", tmp_path))
+        whole = path.read_bytes()
+        for length in (0, 10, len(whole) // 2, len(whole) - 30, len(whole) - 1):
+            path.write_bytes(whole[:length])
+            with pytest.raises(BundleError, match="not a whole zip archive"):
+                source_from(path)
+
+
+class TestFinding:
+    """What is at a path or URL, if it is no bundle."""
+
+    def test_nothing(self, tmp_path):
+        for where in (tmp_path / "none", f"memory://{uuid.uuid4().hex}/x.zip"):
+            with pytest.raises(BundleError, match="there is nothing at"):
+                source_from(where)
+
+    def test_a_bundle_whose_packing_did_not_finish(self, store, tmp_path):
+        these = bundling.all_files()
+        del these["manifest.json"]
+        with pytest.raises(BundleError, match=r"has no manifest.json: packing it did not finish"):
+            source_from(written(store, tmp_path, these))
+
+    def test_a_zip_file_that_is_being_packed(self, tmp_path):
+        (tmp_path / "x.zip.packing").mkdir()
+        with pytest.raises(BundleError, match="packing it did not finish"):
+            source_from(tmp_path / "x.zip")
+
+    def test_another_file(self, tmp_path):
+        (tmp_path / "x.txt").write_text("hello")
+        with pytest.raises(BundleError, match="not a whole zip archive"):
+            source_from(tmp_path / "x.txt")
+
+    def test_a_store_that_nobody_knows(self):
+        with pytest.raises(BundleError, match="nosuch://x cannot be reached"):
+            source_from("nosuch://x")
+
+    @pytest.mark.parametrize("text", ["", "  ", "a\0b", "zip://x::memory://y.zip", "s3://k:p@b/x"])
+    def test_texts_that_name_no_place(self, text):
+        with pytest.raises(ValueError, match="source or target"):
+            source_from(text)
+
+    def test_what_a_place_may_be(self):
+        with pytest.raises(TypeError, match="must be a text or a path"):
+            Location.of(os.fsencode("x"))  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            Location.of(5)  # type: ignore[arg-type]
+        assert Location.of("s3://b/k.zip?version=secret").name == "s3://b/k.zip"
+        assert Location.of("s3://b/K.ZIP?version=secret").says_zip
+        assert Location.of("memory://b/").text == "memory://b"
+
+    def test_paths_that_the_system_refuses(self):
+        for text in ("x" * 5000, "\ud800", "~nobody-of-that-name/x"):
+            with pytest.raises(BundleError):
+                source_from(text)
+
+    def test_secrets_are_in_no_message_and_no_cause(self):
+        for text in (
+            "s3://key:SECRET@bucket/x",
+            "ftp://me:SECRET@127.0.0.1:9/x",
+            "https://127.0.0.1:9/x.zip?signature=SECRET",
+            "zip://a::https://me:SECRET@127.0.0.1:9/x.zip",
+        ):
+            with pytest.raises((ValueError, BundleError)) as caught:
+                source_from(text)
+            error: BaseException | None = caught.value
+            while error is not None:
+                assert "SECRET" not in f"{error} {error!r}"
+                error = error.__cause__ or error.__context__
+
+
+class TestVerifying:
+    def test_a_sound_bundle(self, store, tmp_path):
+        report = atldld.verify_bundle(written(store, tmp_path))
+        assert report.ok
+        assert (report.missing, report.damaged, report.extra, report.failed) == ((), (), (), ())
+        assert report.files == len(bundling.files())
+        assert report.bytes == sum(map(len, bundling.files().values()))
+        assert report.dataset_id == DATASET
+        assert "is sound" in str(report)
+
+    def test_everything_that_is_wrong_is_named(self, store, tmp_path):
+        first, second, third = map(image_name, reads(1))
+        these = bundling.all_files(failed={image_name(reads(2)[0]): "HTTP status 404"})
+        del these[first]
+        these[second] = these[second][:-1]
+        these[third] = these[third][:-9] + b"x" + these[third][-8:]
+        these["notes.txt"] = b"mine"
+        report = atldld.verify_bundle(written(store, tmp_path, these))
+        assert not report.ok
+        assert report.missing == (first,)
+        assert report.damaged == (second, third)
+        assert report.extra == ("notes.txt",)
+        assert report.failed == (image_name(reads(2)[0]),)
+        assert "is NOT sound" in str(report)
+        assert f"missing: {first}" in str(report)
+        assert f"damaged: {third} (its content is not what was packed" in str(report)
+
+    def test_what_does_not_fit_the_metadata_is_damaged_too(self, tmp_path):
+        """A bundle can agree with its manifest and still not with itself."""
+        these = dict(bundling.files())
+        first, second, _ = map(image_name, reads(1))
+        these[first] = these[second]
+        these["images/99/image-t1.jpg"] = these[second]
+        report = atldld.verify_bundle(written("zip", tmp_path, bundling.all_files(these)))
+        assert "images/99/image-t1.jpg" in report.damaged
+        assert report.reasons["images/99/image-t1.jpg"] == "the metadata know no such image"
+        sizes = {read.size for read in reads(1)[:2]}
+        assert (first in report.damaged) == (len(sizes) == 2)
+
+    @pytest.mark.parametrize("content", [b"{", b'{"row": {"id": 6}, "images": null}', b"[]"])
+    def test_metadata_that_describe_nothing_are_damaged(self, tmp_path, content):
+        these = {**bundling.files(), ROWS: content}
+        report = atldld.verify_bundle(written("zip", tmp_path, bundling.all_files(these)))
+        assert report.damaged == (ROWS,)
+
+    def test_what_is_no_bundle_raises(self, tmp_path):
+        with pytest.raises(BundleError, match="there is nothing"):
+            atldld.verify_bundle(tmp_path / "none")
