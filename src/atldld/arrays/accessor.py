@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .coordinates import pir
 from .fetching import failures_table, plan_table, prefetch
 from .planning import planned_reads
 
@@ -138,6 +139,37 @@ class AtlasAccessor:
         np.True_
         """
         return prefetch(self._obj)
+
+    def pir(self) -> xr.Dataset:
+        """Return the exact p, i, r of every pixel, lazily.
+
+        A section is a tilted plane: its one slice coordinate stands for it, and this is where
+        each of its pixels truly lies.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``p``, ``i``, ``r``, float64, microns, over those of ``section``, ``y``, ``x`` that the
+            object has. With ``mapping="oblique"`` the two coordinates of the grid as they are,
+            and the slice coordinate by the section's plane; with ``"parallel"`` all three
+            through the image.
+
+        Raises
+        ------
+        ValueError
+            If the object holds no reader: it is computed, or does not come from this package.
+
+        Examples
+        --------
+        >>> import atldld
+        >>> from atldld.testing import AllenServer, phantom_dataset
+        >>> with AllenServer([phantom_dataset(dataset_id=1001, plane="sagittal")]) as server:
+        ...     sections = atldld.open_dataarray(1001, source=server.url)
+        ...     places = sections.isel(section=5).atlas.pir()
+        >>> bool(places.r.max() - places.r.min() > 300)
+        True
+        """
+        return pir(self._obj)
 
     def failures(self) -> pd.DataFrame:
         """Return which images could not be had as they were wanted, when this was computed.
