@@ -57,7 +57,7 @@ def correlation(shares, energy_slice):
 
 
 def test_the_whole_dataset_opens(sections):
-    server, data = sections
+    _, data = sections
     assert data.image.attrs["gene"] == "Prox1"
     assert data.image.attrs["plane"] == "sagittal"
     assert data.image.attrs["hemisphere"] == "left"

@@ -41,7 +41,8 @@ def test_a_cut_takes_what_lies_between_its_ends(step, low, width):
     cut = axis.cut(low, low + width)
     inside = (axis.microns >= low) & (axis.microns <= low + width)
     # A point on an end may fall to either side of it by rounding.
-    near = np.isclose(axis.microns, low, atol=1e-4) | np.isclose(axis.microns, low + width, atol=1e-4)
+    near = np.isclose(axis.microns, low, atol=1e-4)
+    near |= np.isclose(axis.microns, low + width, atol=1e-4)
     chosen = np.isin(axis.numbers, cut.numbers)
     assert (chosen == inside)[~near].all()
 

@@ -84,7 +84,7 @@ def test_smooth_kernels_equal_float64_to_a_grey_level(interpolation):
 
 def test_nearest_takes_the_nearest_pixel():
     image = noise(400, 500)
-    affine = TURNED + [[0, 0, 0.0123], [0, 0, 0.0457]]
+    affine = np.add(TURNED, [[0, 0, 0.0123], [0, 0, 0.0457]])
     rows, columns = np.arange(330), np.arange(450)
     out, mask = sample(image, affine, rows, columns, "nearest")
     u, v = np.meshgrid(columns.astype(float), rows.astype(float))
@@ -100,7 +100,7 @@ def test_half_a_pixel_would_be_seen(shift_x, shift_y):
     image = noise(400, 500)
     rows, columns = np.arange(330), np.arange(450)
     out, mask = sample(image, TURNED, rows, columns, "linear")
-    off = twin(image, TURNED + [[0, 0, shift_x], [0, 0, shift_y]], rows, columns, order=1)
+    off = twin(image, np.add(TURNED, [[0, 0, shift_x], [0, 0, shift_y]]), rows, columns, order=1)
     assert np.abs(out[mask] - off[mask]).mean() > 10
 
 
@@ -221,7 +221,5 @@ def test_at_the_far_border_the_nearest_tier_pixel_stands_for_what_the_floor_cut_
     covered = coverage(np.eye(2, 3), (15, 15), np.arange(15), np.arange(15))
     out = np.empty((15, 15), dtype=np.uint8)
     affine = np.array([[0.25, 0, 0], [0, 0.25, 0]])
-    warp(
-        image, Window(0, 0, 3, 3), (3, 3), affine, covered, np.arange(15), FAR, "linear", 255, out
-    )
+    warp(image, Window(0, 0, 3, 3), (3, 3), affine, covered, np.arange(15), FAR, "linear", 255, out)
     assert (out[0] == np.minimum(np.round(np.arange(15) / 4 * 100), 200)).all()
