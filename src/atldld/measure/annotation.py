@@ -266,8 +266,8 @@ def _from_brainglobe(name: str) -> Labels:
 
     atlas = BrainGlobeAtlas(name, check_latest=False)
     # It names where each axis begins; here it counts where an axis runs to.
-    axes = "".join(_OPPOSITE[letter] for letter in atlas.metadata["orientation"])
-    version = str(atlas.metadata.get("version", "unknown"))
+    axes = "".join(_OPPOSITE[letter] for letter in atlas.orientation)
+    version = str(atlas.metadata.get("version", "unknown")).replace("_", ".")
     return Labels(
         np.asarray(atlas.annotation),
         tuple(float(number) for number in atlas.resolution),

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import operator
-import re
 import warnings
-import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal
-from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from .. import __version__
 from ..errors import APIError, AtldldError, AtldldWarning
 from ..model.space import AXES, FLIP_R, can_flip, space_name
 from ..options import current
@@ -26,26 +21,8 @@ from ..source import source_from
 from ..source.allen import AllenSource
 from ..source.grid import VOLUMES, grid_archive, grid_url
 from ..source.protocol import Source
-from .metaimage import MetaImage, metaimages_of, read_metaimage
-
-SHAPE = (67, 41, 58)
-"""Nodes along p, i, r of the grid of the adult mouse brain."""
-
-STEP = 200.0
-"""Microns between nodes: node k sits at ``k * 200``."""
-
-_LONG_NAMES = {
-    "energy": "expression energy",
-    "density": "expression density",
-    "intensity": "expression intensity",
-}
-_AXIS_NAMES = {"p": "posterior", "i": "inferior", "r": "right"}
-_CITATION = (
-    "Allen Institute for Brain Science, Allen Mouse Brain Atlas, section dataset {id}, 3-D "
-    "expression grid data; Lein, E.S. et al. (2007) Genome-wide atlas of gene expression in the "
-    "adult mouse brain, Nature 445: 168-176. Use is subject to "
-    "https://alleninstitute.org/terms-of-use and https://alleninstitute.org/citation-policy."
-)
+from .grid_files import STEP, labelled_grid, space_of_grid, zip_grid
+from .metaimage import read_metaimage
 
 
 def open_grid(
@@ -201,9 +178,10 @@ def _read(
             "atlas (NRRD, 10 to 100 microns) lie in CCFv3, another space, and are not opened here"
         )
     if ".zip" in suffixes:
-        return _from_zip(path.read_bytes(), str(path), wanted, stated)
+        return zip_grid(path.read_bytes(), str(path), wanted, stated)
     image = read_metaimage(path)
-    return _labelled({path.stem: image}, str(path), _space_of(None, wanted, stated, path.name), {})
+    space = space_of_grid(None, wanted, stated, path.name)
+    return labelled_grid({path.stem: image}, str(path), space, {})
 
 
 def _from_service(
@@ -218,103 +196,13 @@ def _from_service(
     where = grid_url(origin.name, dataset_id, volumes)
     try:
         content = grid_archive(origin, dataset_id, volumes)
-        grid = _from_zip(content, where, wanted, stated, lambda: origin.dataset(dataset_id))
+        grid = zip_grid(content, where, wanted, stated, lambda: origin.dataset(dataset_id))
     except ValueError as error:
         raise ValueError(f"dataset {dataset_id}: {error}") from error
     found = grid.attrs.get("dataset_id", dataset_id)
     if found != dataset_id:
         raise APIError(f"the volumes sent for dataset {dataset_id} are of {found}", url=where)
     grid.attrs["dataset_id"] = dataset_id
-    return grid
-
-
-def _from_zip(
-    content: bytes, name: str, wanted: Any, stated: Any, record: Any = None
-) -> xr.Dataset:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            images = metaimages_of(archive)
-            described = next(
-                (each for each in archive.namelist() if each.endswith("data_set.xml")), None
-            )
-            facts = {} if described is None else _facts(archive.read(described))
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{name} is damaged, or not a zip of the grid service: {error}") from error
-    if not images:
-        raise ValueError(f"{name} holds no MetaImage volume")
-    space = facts.get("reference_space")
-    if space is None and stated is None and record is not None:
-        space = record().reference_space
-    return _labelled(images, name, _space_of(space, wanted, stated, name), facts)
-
-
-def _facts(xml: bytes) -> dict[str, Any]:
-    """Return what the dataset's own description says of id and space."""
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError:
-        return {}
-    facts = {}
-    for key, tag in (("dataset_id", "id"), ("reference_space", "reference-space-id")):
-        text = root.findtext(tag)
-        if text is not None and re.fullmatch(r"\s*\d{1,18}\s*", text):
-            facts[key] = int(text)
-    return facts
-
-
-def _space_of(said: int | None, wanted: Any, stated: Any, name: str) -> int:
-    if said is not None and stated not in (None, said):
-        raise ValueError(f"native_space is {stated}, but {name} says that it lies in space {said}")
-    for space in (said, stated, None if wanted == "native" else wanted):
-        if space is not None:
-            return int(space)
-    raise ValueError(
-        f"{name} does not say which reference space it lies in: pass reference_space=10 for a "
-        "sagittal dataset, 9 for a coronal one"
-    )
-
-
-def _labelled(
-    images: Mapping[str, MetaImage], name: str, space: int, facts: Mapping[str, Any]
-) -> xr.Dataset:
-    if space not in (9, 10):
-        raise ValueError(
-            f"{name} lies in {space_name(space)}; only spaces 9 and 10 are opened here"
-        )
-    variables = {}
-    for volume, image in images.items():
-        if image.values.shape != SHAPE or image.spacing != (STEP,) * 3 or any(image.offset):
-            sides = " x ".join(map(str, image.values.shape))
-            raise ValueError(
-                f"{name}: {volume} has {sides} voxels of {image.spacing} from {image.offset}; an "
-                "expression volume of the adult mouse brain has 67 x 41 x 58 of 200 microns from "
-                "0. Grids of the connectivity atlas lie in CCFv3, another space, and those of the "
-                "developing brain in spaces of their own: neither is opened here"
-            )
-        values = image.values.astype(np.float32)
-        values[values < 0] = np.nan
-        variables[volume] = xr.Variable(AXES, values)
-    coords = {
-        axis: xr.Variable(
-            axis,
-            np.arange(count) * STEP,
-            {"long_name": f"{axis} ({_AXIS_NAMES[axis]})", "units": "µm"},
-        )
-        for axis, count in zip(AXES, SHAPE, strict=True)
-    }
-    attrs: dict[str, Any] = {
-        "reference_space": space,
-        "reference_space_name": space_name(space),
-        "native_reference_space": space,
-        "resampled": "no",
-        "source": name,
-        "atldld_version": __version__,
-        "citation": _CITATION.format(id=facts.get("dataset_id", "")),
-        **({"dataset_id": facts["dataset_id"]} if "dataset_id" in facts else {}),
-    }
-    grid = xr.Dataset(variables, coords=coords, attrs=attrs)
-    for name_of, variable in grid.data_vars.items():
-        variable.attrs.update({"long_name": _LONG_NAMES.get(str(name_of), str(name_of)), **attrs})
     return grid
 
 
