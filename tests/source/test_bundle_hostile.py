@@ -1,0 +1,491 @@
+"""Folders and zip files from a stranger: refused, in bounded time and memory, nothing touched."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import struct
+import tracemalloc
+import zipfile
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import atldld
+from atldld.errors import AtldldError, BundleError, DatasetNotFoundError, ImageError
+from atldld.source import source_from
+from atldld.source.bundle import BundleSource
+from atldld.source.bundle_files import MOST_PIXELS
+from atldld.source.cache import image_name
+from atldld.source.location import Location
+from atldld.source.places import MOST_ENTRIES, FileFaultError, FolderPlace, ObjectPlace
+from atldld.source.zipped import DIRECTORY_BYTES, MOST_RATIO, ZipPlace
+
+from . import bundling
+from .bundling import DATASET, ROWS, reads
+from .conftest import jpeg
+
+SECRET = b"what lies outside of the bundle"
+
+
+def archive(entries, method=zipfile.ZIP_STORED) -> bytes:
+    """Return a zip archive of (name or ZipInfo, content) pairs."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as writer:
+        for name, content in entries:
+            info = name if isinstance(name, zipfile.ZipInfo) else zipfile.ZipInfo(name)
+            if info.compress_type == zipfile.ZIP_STORED:
+                info.compress_type = method
+            writer.writestr(info, content)
+    return out.getvalue()
+
+
+def whole(*more) -> bytes:
+    return archive([*bundling.all_files().items(), *more])
+
+
+def refused(tmp_path: Path, content: bytes, said: str) -> None:
+    """Open and verify an archive that must be refused as a whole."""
+    path = tmp_path / "x.zip"
+    path.write_bytes(content)
+    for use in (source_from, atldld.verify_bundle):
+        with pytest.raises(BundleError, match=said) as caught:
+            use(str(path))
+        assert len(str(caught.value)) < 600
+    assert sorted(each.name for each in tmp_path.iterdir() if each.name != "cache") == ["x.zip"]
+
+
+def renamed(content: bytes, old: str, new: str) -> bytes:
+    """Return an archive with the name of an entry changed to one of the same length."""
+    assert len(old) == len(new)
+    return content.replace(old.encode(), new.encode())
+
+
+class TestZipNames:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "../evil",
+            "images/../../evil",
+            "/etc/passwd",
+            "//host/share",
+            "C:/evil",
+            "images/7/./image-t2.jpg",
+            "x//y",
+            "x" * 300,
+            "a\u202eb",
+            "../",
+            "/",
+        ],
+    )
+    def test_that_lead_elsewhere(self, tmp_path, name):
+        refused(tmp_path, whole((name, b"x")), "is refused: it has an entry")
+
+    @pytest.mark.parametrize("name", ["imagesx7.jpg\0zz", "..\\..\\windows1", "c:\\windows\\12"])
+    def test_that_python_would_have_changed_when_it_reads_or_writes_them(self, tmp_path, name):
+        stand_in = "q" * len(name)
+        refused(tmp_path, renamed(whole((stand_in, b"x")), stand_in, name), "it has an entry")
+
+    def test_that_come_twice(self, tmp_path):
+        first = image_name(reads(1)[0])
+        stand_in = "q" * len(first)
+        content = renamed(whole((stand_in, SECRET)), stand_in, first)
+        refused(tmp_path, content, "it has the entry .* twice")
+
+    def test_of_folders_are_passed_over(self, tmp_path):
+        path = tmp_path / "x.zip"
+        path.write_bytes(whole(("images/", b""), ("empty/", b"")))
+        assert source_from(path).image(reads(1)[0])
+        assert atldld.verify_bundle(path).extra == ()
+
+
+class TestZipEntries:
+    def test_a_link_is_refused(self, tmp_path):
+        link = zipfile.ZipInfo("images/7/image-t1.jpg")
+        link.create_system = 3
+        link.external_attr = 0o120777 << 16
+        refused(tmp_path, whole((link, b"/etc/passwd")), "is a link")
+
+    def test_an_encrypted_one_is_refused(self, tmp_path):
+        content = bytearray(whole())
+        place = content.index(b"PK\1\2")
+        content[place + 8] |= 1
+        refused(tmp_path, bytes(content), "is encrypted")
+
+    @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_other_methods_are_refused(self, tmp_path, method):
+        content = archive(bundling.all_files().items(), method)
+        refused(tmp_path, content, "packed in a way that bundles are not")
+
+    def test_a_bomb_is_refused_by_its_ratio(self, tmp_path):
+        bomb = zipfile.ZipInfo("images/7/image-t0.jpg")
+        bomb.compress_type = zipfile.ZIP_DEFLATED
+        refused(tmp_path, whole((bomb, bytes(2**24))), "would unpack from .* to 16777216 bytes")
+
+    def test_a_bomb_that_lies_about_its_size_stops_at_what_it_said(self, tmp_path):
+        """The directory says 900 bytes, the data unpack to 64 MiB."""
+        name = image_name(reads(1)[0])
+        these = {**bundling.all_files(), name: bytes(900)}
+        these["manifest.json"] = bundling.all_files(
+            {key: these[key] for key in these if key != "manifest.json"}
+        )["manifest.json"]
+        bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
+        packed = bomb.compress(bytes(2**26)) + bomb.flush()
+        path = tmp_path / "x.zip"
+        path.write_bytes(_forged(these, name, packed, method=8, size=900))
+        source = source_from(path)
+        tracemalloc.start()
+        with pytest.raises(ImageError, match="does not unpack to the size"):
+            source.image(reads(1)[0])
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        tracemalloc.stop()
+
+    def test_what_cannot_be_unpacked_is_damaged(self, tmp_path):
+        name = image_name(reads(1)[0])
+        these = bundling.all_files()
+        path = tmp_path / "x.zip"
+        size = len(these[name])
+        path.write_bytes(_forged(these, name, b"\xff" * size, method=8, size=size))
+        with pytest.raises(ImageError, match="cannot be unpacked"):
+            source_from(path).image(reads(1)[0])
+
+    def test_overlapping_entries_are_refused(self, tmp_path):
+        """Many entries that share the same data: how a small file unpacks to a huge one."""
+        content = bytearray(whole())
+        places = _directory(bytes(content))
+        first, last = places[0], places[-1]
+        offset = struct.unpack_from("<L", content, first + 42)[0]
+        struct.pack_into("<L", content, last + 42, offset)
+        refused(tmp_path, bytes(content), "overlaps another")
+
+    def test_an_entry_that_reaches_past_the_end_is_refused(self, tmp_path):
+        content = bytearray(whole())
+        last = _directory(bytes(content))[-1]
+        struct.pack_into("<LL", content, last + 20, 2**30, 2**30)
+        refused(tmp_path, bytes(content), "overlaps another")
+
+    def test_an_entry_behind_a_header_of_another_name_is_not_read(self, tmp_path):
+        first, second = (image_name(read) for read in reads(1)[:2])
+        content = whole()
+        places = {_name_at(content, place): place for place in _directory(content)}
+        changed = bytearray(content)
+        local = struct.unpack_from("<L", content, places[first] + 42)[0]
+        changed[local + 30 : local + 30 + len(first)] = second.encode()
+        path = tmp_path / "x.zip"
+        path.write_bytes(bytes(changed))
+        with pytest.raises(ImageError, match="another entry stands in its place"):
+            source_from(path).image(reads(1)[0])
+
+    def test_a_header_that_shifts_the_data_is_found(self, tmp_path):
+        first = image_name(reads(1)[0])
+        content = bytearray(whole())
+        places = {_name_at(bytes(content), place): place for place in _directory(bytes(content))}
+        local = struct.unpack_from("<L", content, places[first] + 42)[0]
+        struct.pack_into("<H", content, local + 28, 60_000)
+        path = tmp_path / "x.zip"
+        path.write_bytes(bytes(content))
+        with pytest.raises(ImageError, match="reaches into the next entry"):
+            source_from(path).image(reads(1)[0])
+
+    def test_too_many_entries_are_refused(self, tmp_path, monkeypatch):
+        path = tmp_path / "x.zip"
+        path.write_bytes(archive((str(number), b"") for number in range(MOST_ENTRIES + 1)))
+        with pytest.raises(BundleError, match=f"more than {MOST_ENTRIES} entries"):
+            source_from(path)
+
+    def test_a_huge_directory_is_not_read(self, tmp_path):
+        """The end of the archive says that its directory has 3 GiB; the file has holes."""
+        path = tmp_path / "x.zip"
+        with path.open("wb") as file:
+            file.truncate(3 * 2**30)
+            file.seek(0, 2)
+            file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 3 * 2**30, 0, 0))
+        tracemalloc.start()
+        with pytest.raises(BundleError, match=f"{DIRECTORY_BYTES} are believable"):
+            source_from(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+        tracemalloc.stop()
+
+    def test_a_gap_between_entries_is_not_read(self, tmp_path):
+        """An entry is followed by a gibibyte that belongs to none."""
+        first = image_name(reads(1)[0])
+        content = whole()
+        place = {_name_at(content, at): at for at in _directory(content)}[first]
+        local = struct.unpack_from("<L", content, place + 42)[0]
+        packed = struct.unpack_from("<L", content, place + 20)[0]
+        end = local + 30 + len(first) + packed
+        gap = 2**30
+        changed = bytearray(content[end:])
+        for at in _directory(content):
+            offset = struct.unpack_from("<L", content, at + 42)[0]
+            if offset > local:
+                struct.pack_into("<L", changed, at - end + 42, offset + gap)
+        eocd = changed.rindex(b"PK\5\6")
+        start = struct.unpack_from("<L", changed, eocd + 16)[0]
+        struct.pack_into("<L", changed, eocd + 16, start + gap)
+        path = tmp_path / "x.zip"
+        with path.open("wb") as file:
+            file.write(content[:end])
+            file.seek(gap, 1)
+            file.write(changed)
+        source = source_from(path)
+        tracemalloc.start()
+        assert source.image(reads(1)[0]) == bundling.files()[first]
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        tracemalloc.stop()
+
+    def test_ratios_that_honest_texts_have_are_read(self, tmp_path):
+        path = tmp_path / "x.zip"
+        path.write_bytes(archive(bundling.all_files().items(), zipfile.ZIP_DEFLATED))
+        assert source_from(path).dataset(DATASET).id == DATASET
+        assert MOST_RATIO > 20
+
+
+def _directory(content: bytes) -> list[int]:
+    """Return where the entries of the directory begin."""
+    place = struct.unpack_from("<L", content, content.rindex(b"PK\5\6") + 16)[0]
+    places = []
+    while content[place : place + 4] == b"PK\1\2":
+        places.append(place)
+        place += 46 + sum(struct.unpack_from("<3H", content, place + 28))
+    return places
+
+
+def _name_at(content: bytes, place: int) -> str:
+    length = struct.unpack_from("<H", content, place + 28)[0]
+    return content[place + 46 : place + 46 + length].decode()
+
+
+def _forged(these, name: str, packed: bytes, *, method: int, size: int) -> bytes:
+    """Return an archive in which one entry has other data than its directory says."""
+    content = bytearray(archive([*((k, v) for k, v in these.items() if k != name), (name, packed)]))
+    place = next(at for at in _directory(bytes(content)) if _name_at(bytes(content), at) == name)
+    struct.pack_into("<H", content, place + 10, method)
+    struct.pack_into("<L", content, place + 24, size)
+    return bytes(content)
+
+
+class TestFuzz:
+    @pytest.mark.parametrize("seed", range(12))
+    def test_damaged_archives_give_what_was_packed_or_one_of_our_errors(self, tmp_path, seed):
+        random_ = random.Random(seed)
+        content = whole()
+        path = tmp_path / "x.zip"
+        read = reads(1)[0]
+        start = _directory(content)[0]
+        said: list[str] = []
+        for _ in range(30):
+            changed = bytearray(content)
+            for _ in range(random_.randint(1, 6)):
+                # Half of the changes hit the directory and the end, which say what there is.
+                low = start if random_.random() < 0.5 else 0
+                changed[random_.randrange(low, len(changed))] = random_.randrange(256)
+            if random_.random() < 0.2:
+                del changed[random_.randrange(len(changed)) :]
+            path.write_bytes(bytes(changed))
+            try:
+                source = source_from(str(path))
+                assert source.dataset(DATASET) == bundling.record()
+                assert source.image(read) == bundling.files()[image_name(read)]
+            except AtldldError as error:
+                said.append(str(error))
+        assert all(said)
+
+
+class TestFolders:
+    @pytest.fixture
+    def outside(self, tmp_path) -> Path:
+        path = tmp_path / "outside"
+        path.mkdir()
+        (path / "secret.jpg").write_bytes(SECRET)
+        return path
+
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        return bundling.write_folder(tmp_path / "bundle", bundling.all_files())
+
+    @pytest.mark.parametrize(
+        "name", ["manifest.json", ROWS, image_name(reads(1)[0]), "README.txt", "other"]
+    )
+    def test_a_link_to_a_file_is_refused(self, folder, outside, name):
+        path = folder / name
+        path.unlink(missing_ok=True)
+        path.symlink_to(outside / "secret.jpg")
+        for use in (source_from, atldld.verify_bundle):
+            with pytest.raises(BundleError, match="is a link"):
+                use(folder)
+
+    def test_a_link_to_a_folder_is_refused(self, folder, outside):
+        (folder / "images" / "99").symlink_to(outside, target_is_directory=True)
+        with pytest.raises(BundleError, match="is a link"):
+            source_from(folder)
+
+    def test_a_link_that_appears_later_is_not_followed(self, folder, outside):
+        source = source_from(folder)
+        path = folder / image_name(reads(1)[0])
+        content = path.read_bytes()
+        (outside / "image-t1.jpg").write_bytes(content)
+        path.unlink()
+        path.symlink_to(outside / "image-t1.jpg")
+        with pytest.raises(ImageError, match="is damaged in the bundle"):
+            source.image(reads(1)[0])
+        path.unlink()
+        path.parent.rename(folder / "moved")
+        path.parent.symlink_to(outside, target_is_directory=True)
+        with pytest.raises(ImageError, match="behind a link"):
+            source.image(reads(1)[0])
+
+    def test_a_folder_that_is_a_link_itself_was_named_by_the_user(self, folder, tmp_path):
+        (tmp_path / "here").symlink_to(folder, target_is_directory=True)
+        assert source_from(tmp_path / "here").image(reads(1)[0])
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+    @pytest.mark.parametrize("name", [image_name(reads(1)[0]), "manifest.json"])
+    def test_a_pipe_is_not_waited_for(self, folder, name):
+        source = source_from(folder)
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        if name == "manifest.json":
+            with pytest.raises(BundleError, match="not a plain file"):
+                source_from(folder)
+        else:
+            with pytest.raises(ImageError, match="not a plain file"):
+                source.image(reads(1)[0])
+
+    def test_a_folder_in_the_place_of_a_file(self, folder):
+        path = folder / image_name(reads(1)[0])
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(ImageError, match="damaged in the bundle"):
+            source_from(folder).image(reads(1)[0])
+        assert image_name(reads(1)[0]) in atldld.verify_bundle(folder).damaged
+
+    def test_a_file_of_another_size_is_not_read(self, folder):
+        path = folder / image_name(reads(1)[0])
+        source = source_from(folder)
+        os.truncate(path, 2**36)
+        with pytest.raises(ImageError, match=f"it has {2**36} bytes instead of"):
+            source.image(reads(1)[0])
+
+    def test_too_many_files_are_refused(self, folder, monkeypatch):
+        monkeypatch.setattr("atldld.source.places.MOST_ENTRIES", 5)
+        with pytest.raises(BundleError, match="more than 5 files"):
+            source_from(folder)
+
+    def test_no_name_leads_out_of_a_place(self, folder, outside):
+        for place in (FolderPlace(folder), ObjectPlace(Location.of("memory://x"))):
+            for name in ("../outside/secret.jpg", str(outside / "secret.jpg"), "a/../../x"):
+                with pytest.raises(FileFaultError, match="leads elsewhere"):
+                    place.read(name, 1000)
+
+
+class TestMetadata:
+    """A bundle that agrees with itself, and says what cannot be."""
+
+    def opened(self, tmp_path, rows: bytes):
+        these = {**bundling.files(), ROWS: rows}
+        path = tmp_path / "x.zip"
+        path.write_bytes(archive(bundling.all_files(these).items()))
+        return source_from(path)
+
+    def test_the_rows_of_another_dataset(self, tmp_path):
+        source = self.opened(tmp_path, b'{"row": {"id": 6}, "images": null}')
+        with pytest.raises(BundleError, match="describes another dataset"):
+            source.dataset(DATASET)
+        with pytest.raises(DatasetNotFoundError):
+            source.dataset(6)
+
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            b'{"row": ' * 5000,
+            b"[" * 200_000,
+            b'{"row": [], "images": null}',
+            b'{"row": {"id": 5}, "images": 7}',
+            b'{"row": {"id": 5}, "images": null}',
+            b'{"row": {"id": 5, "section_images": [null, 5, {}]}, "images": null}',
+            b'{"row": {"id": NaN}, "images": []}',
+        ],
+    )
+    def test_rows_that_are_none(self, tmp_path, rows):
+        source = self.opened(tmp_path, rows)
+        with pytest.raises(AtldldError):
+            source.dataset(DATASET)
+
+    def test_an_image_of_another_size_than_the_metadata_say(self, tmp_path):
+        read = reads(1)[0]
+        larger = jpeg(read.width + 1, read.height)
+        these = {**bundling.files(), image_name(read): larger}
+        path = tmp_path / "x.zip"
+        path.write_bytes(archive(bundling.all_files(these).items()))
+        with pytest.raises(ImageError, match=r"the image is .* pixels, not"):
+            source_from(path).image(read)
+        assert atldld.verify_bundle(path).damaged == (image_name(read),)
+
+    def test_a_page_in_the_place_of_an_image(self, tmp_path):
+        read = reads(1)[0]
+        these = {**bundling.files(), image_name(read): b"<html>no</html>"}
+        path = tmp_path / "x.zip"
+        path.write_bytes(archive(bundling.all_files(these).items()))
+        with pytest.raises(ImageError, match="an HTML page, not a JPEG"):
+            source_from(path).image(read)
+
+    def test_an_image_of_more_pixels_than_any_is_refused_unread(self, tmp_path):
+        path = tmp_path / "x.zip"
+        path.write_bytes(whole())
+        read = replace(reads(1)[0], width=2**20, height=MOST_PIXELS // 2**20 + 1)
+        with pytest.raises(ImageError, match=r"is refused: .* pixels"):
+            source_from(path).image(read)
+
+    def test_a_file_of_more_bytes_than_its_image_could_have_is_refused_unread(self, tmp_path):
+        read = reads(1)[0]
+        these = {**bundling.files(), image_name(read): bytes(2**21)}
+        path = tmp_path / "x.zip"
+        path.write_bytes(archive(bundling.all_files(these).items()))
+        with pytest.raises(ImageError, match="is refused: 2097152 bytes"):
+            source_from(path).image(read)
+
+
+def test_nothing_is_unpickled():
+    """No module that reads bundles knows pickle, marshal, shelve, eval or exec."""
+    import ast
+
+    import atldld.source as room
+
+    folder = Path(room.__file__).parent
+    names = (
+        "bundle", "bundle_files", "contents", "describing", "kept", "location", "manifest",
+        "notes", "places", "stored", "verifying", "zipped",
+    )  # fmt: skip
+    for name in names:
+        tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+        words = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        words |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not words & {"pickle", "marshal", "shelve", "eval", "exec", "extractall"}
+
+
+def test_reading_a_bundle_writes_nothing(tmp_path):
+    path = bundling.write_folder(tmp_path / "b", bundling.all_files())
+    before = {each: each.stat().st_mtime_ns for each in tmp_path.rglob("*")}
+    source = BundleSource.at(path)
+    source.dataset(DATASET)
+    for read in reads(1):
+        source.image(read)
+        source.discard(read)
+    source.remember("conventions", "{}")
+    atldld.verify_bundle(path)
+    assert {each: each.stat().st_mtime_ns for each in tmp_path.rglob("*")} == before
+
+
+def test_a_zip_place_reads_only_what_it_lists(tmp_path):
+    path = tmp_path / "x.zip"
+    path.write_bytes(whole())
+    place = source_from(path)._contents().place
+    assert isinstance(place, ZipPlace)
+    with pytest.raises(FileFaultError, match="not there"):
+        place.read("images/99/image-t1.jpg", 100)
+    with pytest.raises(FileFaultError, match="bytes instead of 5 at most"):
+        place.read("README.txt", 5)
