@@ -84,7 +84,7 @@ OPTIONS = (
     "resolution", "tier", "view", "mapping", "detection_xy", "region", "interpolation", "masked",
     "fill_value", "chunks", "reference_space", "on_error", "source",
 )  # fmt: skip
-OF_THE_DATASET = ("region", "reference_space", "resolution", "chunks")
+OF_THE_DATASET = ("region", "reference_space", "resolution", "chunks", "detection_xy")
 """Options that may be wrong for one dataset and right for another: it must be asked first."""
 
 
