@@ -31,7 +31,7 @@ WRONG = [
     ({"reference_space": 8}, ValueError, "'native', 9 or 10"),
     ({"on_error": "ignore"}, ValueError, "'raise'"),
     ({"source": 5}, TypeError, "source"),
-    ({"source": "/some/folder"}, ValueError, "Bundles"),
+    ({"source": "/no/such/folder"}, atldld.BundleError, "/no/such/folder"),
 ]
 
 
