@@ -196,8 +196,8 @@ class AtlasAccessor:
 def _inside(values: Any, wanted: slice, axis: str) -> Any:
     if wanted.step is not None:
         raise ValueError(f"{axis}: a slice of reference coordinates has no step")
-    low = -np.inf if wanted.start is None else float(wanted.start)
-    high = np.inf if wanted.stop is None else float(wanted.stop)
+    low = -np.inf if wanted.start is None else _number(wanted.start, axis)
+    high = np.inf if wanted.stop is None else _number(wanted.stop, axis)
     if low > high:
         raise ValueError(f"{axis}: the slice ends at {high:g}, before it starts at {low:g}")
     places = np.flatnonzero((values >= low) & (values <= high))
@@ -207,7 +207,7 @@ def _inside(values: Any, wanted: slice, axis: str) -> Any:
 
 
 def _nearest(values: Any, wanted: Any, axis: str) -> int:
-    target = float(wanted)
+    target = _number(wanted, axis)
     if len(values) == 0 or not np.isfinite(target):
         raise KeyError(f"{axis}={wanted!r}: there is nothing to select from")
     place = int(np.argmin(np.abs(values - target)))
@@ -218,6 +218,13 @@ def _nearest(values: Any, wanted: Any, axis: str) -> int:
             f"(half a gap) off; there are {len(values)} from {values.min():g} to {values.max():g}"
         )
     return place
+
+
+def _number(value: Any, axis: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{axis} is too large; it must be a number of microns") from None
 
 
 def _half_gap(values: Any, place: int) -> float:

@@ -114,6 +114,8 @@ def _finite(name: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {value!r}; it must be a number") from None
+    except OverflowError:
+        raise ValueError(f"{name} is too large; it must be a number of microns") from None
     if not math.isfinite(number):
         raise ValueError(f"{name} is {value!r}; it must be finite")
     return number

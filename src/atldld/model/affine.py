@@ -226,7 +226,7 @@ def tier_origin(offset: int, tier: int) -> float:
     >>> tier_origin(0, 3), tier_origin(13, 3)
     (0.0, -5.0)
     """
-    return 0.0 - offset % 2**tier
+    return float(-(offset % 2**tier))
 
 
 def tier_size(size: int, tier: int) -> int:
