@@ -50,6 +50,33 @@ def locked(path: Path, patience: float) -> Iterator[bool]:
         os.close(number)
 
 
+def claim(path: Path) -> int | None:
+    """Lock a file if nobody holds it, and return what `release` takes; else None.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened, or the file system knows no locks.
+    """
+    number = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _take(number)
+    except OSError as error:
+        os.close(number)
+        if error.errno in _TAKEN:
+            return None
+        raise
+    return number
+
+
+def release(number: int) -> None:
+    """Give back what `claim` returned."""
+    try:
+        _give_back(number)
+    finally:
+        os.close(number)
+
+
 def _open(path: Path) -> int | None:
     flags = os.O_RDWR | os.O_CREAT
     try:

@@ -30,6 +30,7 @@ from . import connection
 from .connection import deadline, manager, seconds_left
 from .faults import FaultError, as_fault, retry_after, said, worth_retrying
 from .giving_up import pause
+from .machine import one_of, places_folder
 from .urls import redirected, same_origin, split_credentials, without_credentials
 
 _log = logging.getLogger("atldld")
@@ -110,7 +111,8 @@ def fetch(
     left = options.timeout * (options.retries + 1)
     for number in range(1, options.retries + 2):
         try:
-            with _slots.one(options.max_connections):
+            most = options.max_connections
+            with _slots.one(most), one_of(places_folder(url), most):
                 began = time.monotonic()
                 until = began + min(options.timeout, left)
                 try:
