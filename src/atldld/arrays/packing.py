@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from ..model.read import View
+import numpy as np
+
+from ..model.read import VIEWS, View
 from ..source import source_from
 from ..source.bundle import BundleSource
 from ..source.location import Location
@@ -15,6 +17,9 @@ from ..source.protocol import Source
 from ..source.targets import target_at
 from .pack_plan import PackRequest, plan_packing
 from .pack_run import Packing
+
+MOST_TIERS: Final = 31
+"""Tiers 0 to 30 may be asked for, as in `open_dataarray`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +141,8 @@ def pack(
     location = Location.of(target)
     request = PackRequest(
         resolution=25 if resolution is None else resolution,
-        tiers=None if tiers is None else _several("tiers", tiers),
-        views=_several("views", views),
+        tiers=None if tiers is None else _several("tiers", tiers, range(MOST_TIERS)),
+        views=_several("views", views, VIEWS),
         region=region,
         mapping=mapping,
         detection_xy=detection_xy,
@@ -160,14 +165,23 @@ def pack(
     )
 
 
-def _several(name: str, value: Any) -> tuple[Any, ...]:
-    """Return one or several values of an option, each once; their types are checked later."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return (value,)
-    if not value:
-        raise ValueError(f"{name} is empty; leave it out, or name at least one")
+def _several(name: str, value: Any, known: Collection[Any]) -> tuple[Any, ...]:
+    """Return one or several values of an option, each once and each a known one."""
+    values = [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
     several: list[Any] = []
-    for each in value:
+    for each in values:
+        if isinstance(each, bool) or not isinstance(each, str | int | np.integer):
+            raise TypeError(f"{name} has {each!r}; it must be {_words(known)}, or several")
+        if each not in known:
+            raise ValueError(f"{name} has {each!r}; it must be {_words(known)}, or several")
         if each not in several:
             several.append(each)
+    if not several:
+        raise ValueError(f"{name} is empty; leave it out, or name at least one")
     return tuple(several)
+
+
+def _words(known: Collection[Any]) -> str:
+    if isinstance(known, range):
+        return f"a whole number from {known.start} to {known.stop - 1}"
+    return f"one of {', '.join(map(repr, known))}"

@@ -134,12 +134,7 @@ class BundleSource:
         try:
             content = contents.file(name)
         except FileFaultError as error:
-            state = "missing from" if error.missing else "damaged in"
-            raise self._error(
-                read,
-                f"{name} is {state} the bundle: {error.reason}. atldld.verify_bundle tells what "
-                "else is",
-            ) from error
+            raise self._error(read, self._damage(name, error)) from error
         fault = jpeg_fault(content, read.size)
         if fault is not None:
             raise self._error(read, fault)
@@ -178,6 +173,20 @@ class BundleSource:
         with _lock:
             _remember(self.location, contents)
         return contents
+
+    def _damage(self, name: str, error: FileFaultError) -> str:
+        """Return what is wrong with a file that the manifest lists, and what to do."""
+        try:
+            now = open_bundle(self.location).digest
+        except BundleError as closed:
+            return f"{name} cannot be had any more: {closed}"
+        if now != self.digest:
+            return "the bundle was packed again since it was opened; open the dataset again"
+        state = "missing from" if error.missing else "damaged in"
+        return (
+            f"{name} is {state} the bundle: {error.reason}. atldld.verify_bundle tells what else "
+            "is, and atldld.pack to the same place mends it"
+        )
 
     def _lacking(self, contents: Contents, read: ImageRead, name: str) -> str:
         """Return why a bundle cannot serve a read, and what to do."""

@@ -1,0 +1,40 @@
+"""A process that packs a dataset, for the tests that kill it. Arguments as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from pathlib import Path
+
+import atldld
+
+
+def stop_at(point: int, start: str, end: str) -> None:
+    """Say so and wait for ever when the n-th file of such a path is to be moved into place."""
+    moved = 0
+    move = Path.replace
+
+    def stopping(self, target):
+        nonlocal moved
+        if str(target).startswith(start) and str(target).endswith(end):
+            if moved == point:
+                print("stopped", flush=True)
+                threading.Event().wait()
+            moved += 1
+        return move(self, target)
+
+    Path.replace = stopping
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    atldld.set_options(cache_dir=job["cache_dir"], timeout=60, retries=1)
+    if "stop_at" in job:
+        stop_at(*job["stop_at"])
+    packed = atldld.pack(job["dataset_id"], job["target"], source=job["url"], **job["options"])
+    print(json.dumps([packed.fetched, packed.kept]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,864 @@
+"""Packing: what is packed is what opening needs, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import atldld
+from atldld.arrays.pack_run import _ahead
+from atldld.cli import main
+from atldld.errors import (
+    AtldldWarning,
+    BundleError,
+    DatasetNotFoundError,
+    ImageError,
+    RegistrationError,
+)
+from atldld.model.read import ImageRead
+from atldld.source import source_from
+from atldld.source.bundle import BundleSource
+from atldld.source.locks import locked
+from atldld.source.notes import NOTES
+from atldld.testing import AllenServer, Doubts, Fault, PhantomBrain, phantom_dataset
+
+from .buckets import BUCKET, ENVIRONMENT, s3_server
+
+SMOOTH = PhantomBrain(texture="smooth")
+SMALL = phantom_dataset(61, sections=5, resolution=30, brain=SMOOTH, seed=1, tier_count=5)
+SAGITTAL = phantom_dataset(
+    62, plane="sagittal", sections=4, resolution=30, slides=True, brain=SMOOTH, tier_count=5
+)
+LARGE = phantom_dataset(
+    63, sections=3, resolution=4, slides=True, tier_count=8, brain=PhantomBrain("tissue")
+)
+MANY = phantom_dataset(64, sections=24, resolution=60, brain=SMOOTH, tier_count=4)
+PACKER = Path(__file__).parent / "packer.py"
+STORES = ("folder", "zip", "memory", "zip in memory", "s3", "zip in s3")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with AllenServer([SMALL, SAGITTAL, LARGE, MANY]) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _all_well(server):
+    server.clear_faults()
+    server.reset_log()
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """Return the URL of a bucket of a running S3 server, which the environment names."""
+    pytest.importorskip("s3fs")
+    import fsspec
+
+    with s3_server() as url, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": url}.items():
+            patch.setenv(name, value)
+        store = fsspec.filesystem("s3", skip_instance_cache=False)
+        store.mkdir(BUCKET)
+        yield f"s3://{BUCKET}"
+        store.clear_instance_cache()
+
+
+@pytest.fixture(params=STORES)
+def target(request, tmp_path) -> str:
+    """Return a place for a bundle, in each kind of store."""
+    name = uuid.uuid4().hex + (".zip" if "zip" in request.param else "")
+    if request.param.endswith("memory"):
+        return f"memory://{name}"
+    if request.param.endswith("s3"):
+        return f"{request.getfixturevalue('bucket')}/some/{name}"
+    return str(tmp_path / name)
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """Return a context in which no service answers and nothing is cached."""
+    return atldld.set_options(
+        api_url="http://127.0.0.1:9", cache_dir=tmp_path / f"alone-{uuid.uuid4().hex}", retries=0
+    )
+
+
+def opened_alone(tmp_path, dataset_id, target, function=atldld.open_dataarray, **options):
+    """Open a bundle with an empty cache, no service, and compute."""
+    with atldld.set_options(api_url="http://127.0.0.1:9", cache_dir=tmp_path / "alone", retries=0):
+        return function(dataset_id, source=target, **options).compute()
+
+
+def same_pixels(one, other) -> None:
+    """Whether two arrays or datasets are the same in values, types and coordinates."""
+    assert type(one) is type(other)
+    if isinstance(one, xr.DataArray):
+        one, other = one._to_temp_dataset(), other._to_temp_dataset()
+    assert set(one.variables) == set(other.variables)
+    for name in one.variables:
+        np.testing.assert_array_equal(one[name], other[name])
+        assert one[name].dtype == other[name].dtype
+
+
+CASES = {
+    "as they come": (61, {}, {}),
+    "coarser": (61, {"resolution": 200}, {"resolution": 200}),
+    "a tier": (61, {"tiers": 2}, {"tier": 2}),
+    "all views": (
+        61,
+        {"views": ("image", "projection", "expression", "expression_mask")},
+        {"view": "expression_mask"},
+    ),
+    "a region": (
+        62,
+        {"resolution": 100, "region": {"r": (2500, 4000), "p": (4000, 9000)}},
+        {"resolution": 100, "region": {"r": (2500, 4000), "p": (4000, 9000)}},
+    ),
+    "the other space": (
+        62,
+        {"reference_space": 9, "region": {"r": (7000, 9000)}},
+        {"reference_space": 9, "region": {"r": (7000, 9000)}},
+    ),
+    "parallel": (62, {"mapping": "parallel"}, {"mapping": "parallel", "masked": True}),
+    "windows": (
+        63,
+        {"resolution": 8, "tiers": (0,), "region": {"i": (3000, 4000), "r": (4000, 6000)}},
+        {"resolution": 8, "tier": 0, "region": {"i": (3000, 4000), "r": (4000, 6000)}},
+    ),
+    "split planes": (
+        63,
+        {"resolution": 4, "tiers": [0], "region": {"p": (5000, 9000)}},
+        {"resolution": 4, "tier": 0, "region": {"p": (5000, 9000)}, "chunks": "auto"},
+    ),
+}  # fmt: skip
+
+
+class TestPixels:
+    @pytest.mark.parametrize("case", CASES)
+    def test_are_those_of_the_service_bit_by_bit(self, server, tmp_path, case):
+        dataset_id, packing, opening = CASES[case]
+        expected = atldld.open_dataarray(dataset_id, source=server.url, **opening).compute()
+        atldld.pack(dataset_id, tmp_path / "b.zip", source=server.url, **packing)
+        server.reset_log()
+        found = opened_alone(tmp_path, dataset_id, tmp_path / "b.zip", **opening)
+        assert server.requests == []
+        assert found.dtype == expected.dtype
+        same_pixels(found, expected)
+
+    def test_from_every_store_with_the_network_gone(self, tmp_path, target):
+        options = {"resolution": 150, "include_expression": True}
+        with AllenServer([SMALL]) as own:
+            expected = atldld.open_dataset(61, source=own.url, **options).compute()
+            packed = atldld.pack(
+                61, target, resolution=150, views=("image", "expression"), source=own.url
+            )
+        assert packed.fetched == len(SMALL.image_ids) * 2
+        same_pixels(opened_alone(tmp_path, 61, target, atldld.open_dataset, **options), expected)
+        report = atldld.verify_bundle(target)
+        assert report.ok
+        assert report.extra == ()
+        assert (report.files, report.bytes) == (packed.files, packed.bytes)
+        again = opened_alone(tmp_path, 61, packed.source, atldld.open_dataset, **options)
+        same_pixels(again, expected)
+
+    @pytest.mark.parametrize("origin", ["floor", "exact"])
+    def test_lie_where_the_service_was_found_to_put_them(self, tmp_path, origin):
+        """Sections that begin between two tier pixels of their slide."""
+        options = {"resolution": 60, "tier": 2, "region": {"i": (2000, 6000)}}
+        with AllenServer([LARGE], doubts=Doubts(tier_origin=origin)) as own:
+            expected = atldld.open_dataarray(63, source=own.url, **options).compute()
+            with atldld.set_options(cache_dir=tmp_path / "fresh"):
+                packed = atldld.pack(
+                    63,
+                    tmp_path / "b",
+                    tiers=2,
+                    resolution=60,
+                    region=options["region"],
+                    source=own.url,
+                )
+        known = json.loads(packed.source.recall("conventions"))
+        assert known["whole_origin"] == {"floor": "slide", "exact": "section"}[origin]
+        same_pixels(opened_alone(tmp_path, 63, tmp_path / "b", **options), expected)
+
+    def test_where_windows_could_not_be_tried_whole_images_are_packed(self, tmp_path):
+        """And the bundle does not try them again: nobody is there to be asked."""
+        options = {"tier": 0, "resolution": 8, "region": {"i": (3000, 4000)}}
+        packing = {"tiers": 0, "resolution": 8, "region": {"i": (3000, 4000)}}
+        with AllenServer([LARGE]) as own:
+            own.add_fault(Fault("404", tiers=range(1, 8)))
+            with pytest.warns(AtldldWarning, match="could not be tried, whole images are read"):
+                expected = atldld.open_dataarray(63, source=own.url, **options).compute()
+            with pytest.warns(AtldldWarning, match="could not be tried, whole images are read"):
+                packed = atldld.pack(63, tmp_path / "b", source=own.url, **packing)
+        assert not any("-w" in name for name in packed.source.manifest.files)
+        same_pixels(opened_alone(tmp_path, 63, tmp_path / "b", **options), expected)
+
+    def test_of_parts_serve_smaller_parts(self, server, tmp_path):
+        region = {"i": (2000, 5000), "r": (3000, 7000)}
+        options = {"tier": 0, "resolution": 8}
+        atldld.pack(63, tmp_path / "b", tiers=0, resolution=8, region=region, source=server.url)
+        whole = opened_alone(tmp_path, 63, tmp_path / "b", region=region, **options)
+        part = atldld.open_dataarray(63, source=tmp_path / "b", **options)
+        part = part.sel(i=slice(2500, 3500), r=slice(4000, 6000)).compute()
+        np.testing.assert_array_equal(part, whole.sel(i=part.i, r=part.r))
+        beyond = atldld.open_dataarray(63, source=tmp_path / "b", **options)
+        with pytest.raises(ImageError, match=r"holds of tier 0 the windows \("):
+            beyond.sel(i=slice(2000, 7000)).compute()
+
+    def test_of_one_read_a_section_serve_every_chunking(self, server, tmp_path):
+        region = {"p": (5000, 9000)}
+        options = {"tier": 0, "resolution": 4, "region": region}
+        atldld.pack(
+            63, tmp_path / "b", tiers=0, resolution=4, region=region, chunks=None, source=server.url
+        )
+        whole = opened_alone(tmp_path, 63, tmp_path / "b", chunks=None, **options)
+        for chunks in ("auto", {"section": 1, "y": 300, "x": 500}):
+            same_pixels(opened_alone(tmp_path, 63, tmp_path / "b", chunks=chunks, **options), whole)
+
+    def test_on_processes(self, server, tmp_path):
+        expected = atldld.open_dataarray(61, resolution=200, source=server.url).compute()
+        atldld.pack(61, tmp_path / "b.zip", resolution=200, source=server.url)
+        array = atldld.open_dataarray(61, resolution=200, source=tmp_path / "b.zip")
+        same_pixels(array.compute(scheduler="processes", num_workers=2), expected)
+
+
+class TestContent:
+    def test_is_what_an_opening_asks_for_and_no_more(self, server, tmp_path):
+        options = {"resolution": 8, "region": {"i": (3000, 5000)}}
+        with atldld.set_options(cache_dir=tmp_path / "one"):
+            packed = atldld.pack(63, tmp_path / "b", source=server.url, **options)
+        asked = _asked(server)
+        server.reset_log()
+        with atldld.set_options(cache_dir=tmp_path / "two"):
+            atldld.open_dataarray(63, source=server.url, **options).compute()
+        assert asked == _asked(server)
+        held = [name for name in packed.source.manifest.files if name.startswith("images/")]
+        assert len(held) <= len(asked)
+
+    def test_does_not_depend_on_what_is_cached(self, server, tmp_path):
+        region = {"i": (3000, 4000)}
+        with atldld.set_options(cache_dir=tmp_path / "one"):
+            one = atldld.pack(
+                63, tmp_path / "1", tiers=0, resolution=8, region=region, source=server.url
+            )
+        with atldld.set_options(cache_dir=tmp_path / "two"):
+            atldld.open_dataarray(63, tier=0, resolution=8, source=server.url).compute()
+            two = atldld.pack(
+                63, tmp_path / "2", tiers=0, resolution=8, region=region, source=server.url
+            )
+        assert one.source.manifest.files == two.source.manifest.files
+        assert one.source.digest == two.source.digest
+
+    def test_is_the_bytes_that_the_service_sent(self, server, tmp_path):
+        packed = atldld.pack(61, tmp_path / "b", resolution=200, source=server.url)
+        source = source_from(server.url)
+        for each in atldld.open_dataarray(61, resolution=200, source=packed.source).image_id.values:
+            (path,) = (tmp_path / "b" / "images" / str(each)).iterdir()
+            image = SMALL.image(int(each))
+            tier = int(path.stem[-1])
+            size = (max(image["width"] >> tier, 1), max(image["height"] >> tier, 1))
+            assert path.read_bytes() == source.image(ImageRead(int(each), "image", tier, *size))
+
+    def test_tells_how_to_cite_and_what_was_asked(self, server, tmp_path):
+        region = {"p": (np.float64(0), 9000)}
+        packed = atldld.pack(
+            61, tmp_path / "b", region=region, tiers=[np.int64(3), 2, 2], source=server.url
+        )
+        readme = (tmp_path / "b" / "README.txt").read_text()
+        assert "https://alleninstitute.org/terms-of-use" in readme
+        assert "Lein, E.S. et al. (2007)" in readme
+        manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+        assert "Lein" in manifest["citation"]
+        assert manifest["atldld_version"] == atldld.__version__
+        assert manifest["service"] == server.url
+        (asked,) = manifest["asked"]
+        assert asked["region"] == {"p": [0.0, 9000.0]}
+        assert (asked["tiers"], asked["views"], asked["resolution"]) == ([3, 2], ["image"], 25.0)
+        assert packed.source.manifest.asked == (asked,)
+
+    def test_of_a_zip_is_stored_not_deflated(self, server, tmp_path):
+        import zipfile
+
+        atldld.pack(61, tmp_path / "b.zip", resolution=200, source=server.url)
+        with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+            assert archive.testzip() is None
+            assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+            archive.extractall(tmp_path / "unpacked")
+        assert atldld.verify_bundle(tmp_path / "unpacked").ok
+
+    def test_leaves_nothing_else_behind(self, server, tmp_path):
+        with atldld.set_options(cache_dir=tmp_path / "cache"):
+            atldld.pack(61, tmp_path / "b.zip", resolution=200, source=server.url)
+            atldld.pack(61, tmp_path / "c", resolution=200, source=server.url)
+            atldld.pack(61, "memory://left.zip", resolution=200, source=server.url)
+            assert sorted(each.name for each in tmp_path.iterdir()) == ["b.zip", "c", "cache"]
+            assert not (tmp_path / "c" / NOTES).exists()
+            assert not list((tmp_path / "cache" / "packing").iterdir())
+
+
+def _asked(server):
+    return sorted((each.image_id, each.tier, each.window or ()) for each in server.image_requests)
+
+
+class TestTiers:
+    """A bundle that holds some tiers, asked for others."""
+
+    @pytest.fixture
+    def bundle(self, server, tmp_path):
+        atldld.pack(61, tmp_path / "b.zip", tiers=2, resolution=120, source=server.url)
+        return tmp_path / "b.zip"
+
+    def test_a_tier_that_was_named_is_that_tier_or_an_error(self, bundle):
+        for tier in (0, 1, 3, 4):
+            array = atldld.open_dataarray(61, tier=tier, resolution=120, source=bundle)
+            with pytest.raises(ImageError, match=r"holds tier 2 \(tier=2 opens it\)"):
+                array.compute()
+
+    def test_auto_takes_what_the_resolution_wants(self, bundle):
+        array = atldld.open_dataarray(61, resolution=130, source=bundle)
+        assert set(array.tier.values) == {2}
+        array.compute()
+
+    @pytest.mark.parametrize("resolution", [70, 260])
+    def test_auto_is_served_from_the_tier_beside_it_and_says_so(self, bundle, resolution):
+        array = atldld.open_dataarray(61, resolution=resolution, source=bundle)
+        assert 2 not in set(array.tier.values)
+        with pytest.warns(AtldldWarning, match="served from tier 2: .* does not hold its image"):
+            found = array.compute()
+        same = atldld.open_dataarray(61, resolution=resolution, tier=2, source=bundle).compute()
+        np.testing.assert_array_equal(found, same)
+        assert set(array.atlas.failures()["outcome"]) == {"tier 2"}
+
+    def test_auto_is_an_error_where_no_tier_is_near(self, bundle):
+        array = atldld.open_dataarray(61, resolution=30, source=bundle)
+        with pytest.raises(ImageError, match=r"tiers=\[0\]"):
+            array.compute()
+
+
+class TestGoingOn:
+    def test_what_is_there_is_not_fetched_again(self, server, tmp_path, target):
+        options = {"resolution": 150, "source": server.url}
+        first = atldld.pack(61, target, **options)
+        server.reset_log()
+        with atldld.set_options(cache_dir=tmp_path / "fresh"):
+            again = atldld.pack(61, target, **options)
+        assert server.image_requests == []
+        assert (again.fetched, again.kept) == (0, first.fetched)
+        assert again.source == first.source
+
+    def test_a_bundle_is_added_to(self, server, tmp_path, target):
+        options = {"resolution": 150, "source": server.url}
+        first = atldld.pack(61, target, **options)
+        server.reset_log()
+        with atldld.set_options(cache_dir=tmp_path / "fresh"):
+            both = atldld.pack(61, target, views=["expression"], **options)
+        assert {each.view for each in server.image_requests} == {"expression"}
+        assert both.kept == first.fetched
+        assert both.source.digest != first.source.digest
+        assert len(both.source.manifest.asked) == 2
+        report = atldld.verify_bundle(target)
+        assert report.ok
+        assert report.extra == ()
+        expected = atldld.open_dataset(
+            61, resolution=150, include_expression=True, source=server.url
+        )
+        found = opened_alone(
+            tmp_path, 61, target, atldld.open_dataset, resolution=150, include_expression=True
+        )
+        same_pixels(found, expected.compute())
+
+    def test_a_damaged_bundle_is_mended(self, server, tmp_path, target):
+        options = {"resolution": 150, "source": server.url}
+        atldld.pack(61, target, views=["image", "expression"], **options)
+        names = sorted(n for n in BundleSource.at(target).manifest.files if "images" in n)
+        _damage(target, names[0], lambda body: body[:-9] + b"x" + body[-8:])
+        _damage(target, names[1], lambda body: None)
+        report = atldld.verify_bundle(target)
+        assert (report.damaged, report.missing) == ((names[0],), (names[1],))
+        server.reset_log()
+        with atldld.set_options(cache_dir=tmp_path / "fresh"):
+            mended = atldld.pack(61, target, views="image", **options)
+        assert mended.fetched == 2
+        assert len(server.image_requests) == 2
+        assert atldld.verify_bundle(target).ok
+
+    def test_a_part_is_packed_from_a_bundle(self, server, tmp_path):
+        atldld.pack(61, tmp_path / "a.zip", resolution=150, source=server.url)
+        region = {"p": (4000, 9000)}
+        with atldld.set_options(api_url="http://127.0.0.1:9", retries=0):
+            part = atldld.pack(
+                61, tmp_path / "b", resolution=150, region=region, source=tmp_path / "a.zip"
+            )
+        assert part.source.manifest.service == server.url
+        assert 0 < part.fetched < len(SMALL.image_ids)
+
+    @pytest.mark.parametrize("name", ["b", "b.zip"])
+    def test_where_another_process_packs_it_says_so(self, server, tmp_path, name):
+        folder = tmp_path / ("b.zip.packing" if name.endswith("zip") else name)
+        with locked(folder / NOTES / "lock", 0) as held:
+            assert held
+            with pytest.raises(BundleError, match="another process is packing"):
+                atldld.pack(61, tmp_path / name, source=server.url)
+        atldld.pack(61, tmp_path / name, resolution=200, source=server.url)
+
+
+def _damage(target: str, name: str, change) -> None:
+    """Change or remove a file of a bundle, wherever it is."""
+    import io
+    import zipfile
+
+    import fsspec
+
+    store, root = fsspec.core.url_to_fs(target)
+    if not root.endswith(".zip"):
+        content = change(store.cat_file(f"{root}/{name}"))
+        store.rm_file(f"{root}/{name}")
+        if content is not None:
+            store.pipe_file(f"{root}/{name}", content)
+        return
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(store.cat_file(root))) as old, zipfile.ZipFile(out, "w") as new:
+        for info in old.infolist():
+            content = old.read(info)
+            content = change(content) if info.filename == name else content
+            if content is not None:
+                new.writestr(info, content)
+    store.pipe_file(root, out.getvalue())
+
+
+class TestKilled:
+    @pytest.fixture
+    def start(self, server, tmp_path):
+        """Return a function that starts a process that packs, and end it if it still runs."""
+        running = []
+
+        def begin(target, **job):
+            whole = {
+                "url": server.url,
+                "cache_dir": str(tmp_path / "cache-of-the-killed"),
+                "dataset_id": 64,
+                "target": str(target),
+                "options": {"resolution": 100},
+                **job,
+            }
+            running.append(
+                subprocess.Popen(
+                    [sys.executable, str(PACKER), json.dumps(whole)],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            return running[-1]
+
+        yield begin
+        for process in running:
+            process.kill()
+            process.communicate()
+
+    def killed_at(self, start, target, *where, **job) -> None:
+        """Let a process pack until it is about to move a file into place, and kill it."""
+        process = start(target, stop_at=where, **job)
+        assert process.stdout.readline() == "stopped\n"
+        process.kill()
+        process.communicate()
+
+    def finished(self, server, tmp_path, target, **options):
+        """Pack again, with an empty cache, and hold the result against the service."""
+        server.clear_faults()
+        server.reset_log()
+        # What is packed for a zip file in a store waits in the cache.
+        there = "://" in target and target.endswith(".zip")
+        cache = tmp_path / ("cache-of-the-killed" if there else "fresh")
+        with atldld.set_options(cache_dir=cache):
+            packed = atldld.pack(64, target, resolution=100, source=server.url, **options)
+        assert len(server.image_requests) <= packed.fetched
+        report = atldld.verify_bundle(target)
+        assert report.ok
+        assert report.extra == ()
+        expected = atldld.open_dataarray(64, resolution=100, source=server.url).compute()
+        same_pixels(opened_alone(tmp_path, 64, target, resolution=100), expected)
+        return packed
+
+    def looks_unfinished(self, target) -> None:
+        for use in (source_from, atldld.verify_bundle):
+            with pytest.raises(BundleError, match=r"did not finish|there is nothing at"):
+                use(target)
+
+    @pytest.mark.parametrize(
+        ("target", "number"),
+        [
+            ("folder", signal.SIGKILL),
+            ("zip", signal.SIGINT),
+            ("s3", signal.SIGKILL),
+            ("zip in s3", signal.SIGKILL),
+        ],
+        indirect=["target"],
+    )
+    def test_while_images_come(self, server, start, tmp_path, target, number):
+        server.add_fault(Fault("hang", skip=18))
+        process = start(target)
+        # In a store sixteen files are noted together, of which two are no images.
+        noted = _wait_until_noted(target, tmp_path / "cache-of-the-killed", 14)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        assert process.returncode != 0
+        self.looks_unfinished(target)
+        packed = self.finished(server, tmp_path, target)
+        assert packed.kept >= noted
+        assert packed.fetched + packed.kept == 24
+
+    @pytest.mark.parametrize(
+        ("name", "point", "suffix", "kept"),
+        [
+            ("b", 0, "draft.json", 0),
+            ("b", 3, ".jpg", 3),
+            ("b", 0, "manifest.json", 24),
+            ("b.zip", 0, "b.zip", 24),
+        ],
+    )
+    def test_while_a_file_is_written(self, server, start, tmp_path, name, point, suffix, kept):
+        target = str(tmp_path / name)
+        self.killed_at(start, target, point, target, suffix)
+        self.looks_unfinished(target)
+        assert self.finished(server, tmp_path, target).kept == kept
+        there = {each.name for each in tmp_path.iterdir()}
+        assert there == {name, "cache-of-the-killed", "fresh"}
+
+    @pytest.mark.parametrize("name", ["b", "b.zip"])
+    def test_while_a_bundle_is_added_to(self, server, start, tmp_path, name):
+        """A folder is not whole meanwhile; a zip file stays what it was."""
+        target = str(tmp_path / name)
+        whole = atldld.pack(64, target, resolution=100, source=server.url)
+        added = {"resolution": 100, "views": ["expression"]}
+        # What a zip file holds is carried over first.
+        point = 5 if name == "b" else 24 + 5
+        self.killed_at(start, target, point, target, ".jpg", options=added)
+        if name == "b":
+            self.looks_unfinished(target)
+        else:
+            assert BundleSource.at(target) == whole.source
+            assert atldld.verify_bundle(target).ok
+        packed = self.finished(server, tmp_path, target, views=["expression"])
+        assert (packed.fetched, packed.kept) == (24 - 5, 24 + 5)
+
+
+def _wait_until_noted(target: str, cache: Path, count: int) -> int:
+    """Wait until so many images are noted as written, and return how many are."""
+    deadline = time.monotonic() + 60
+    while True:
+        noted = _noted(target, cache)
+        if noted >= count:
+            return noted
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _noted(target: str, cache: Path) -> int:
+    if not target.startswith("s3"):
+        folder = Path(f"{target}.packing" if target.endswith(".zip") else target)
+        journals = [folder / NOTES / "journal.jsonl"]
+    elif target.endswith(".zip"):
+        journals = list(cache.glob(f"packing/*/{NOTES}/journal.jsonl"))
+    else:
+        import fsspec
+
+        store, root = fsspec.core.url_to_fs(target)
+        store.invalidate_cache()
+        notes = store.glob(f"{root}/{NOTES}/*.jsonl")
+        return sum(store.cat_file(each).count(b".jpg") for each in notes)
+    return sum(each.read_text().count(".jpg") for each in journals if each.exists())
+
+
+class TestFailures:
+    def test_all_are_named_and_the_rest_is_kept(self, server, tmp_path, target):
+        bad = SMALL.image_ids[1:3]
+        server.add_fault(Fault("404", image_ids=bad))
+        options = {"resolution": 150, "source": server.url}
+        with pytest.raises(BundleError, match="2 images of dataset 61 could not be packed") as said:
+            atldld.pack(61, target, **options)
+        assert all(str(each) in str(said.value) for each in bad)
+        with pytest.raises(BundleError):
+            source_from(target)
+        server.clear_faults()
+        server.reset_log()
+        with atldld.set_options(cache_dir=tmp_path / "fresh"):
+            packed = atldld.pack(61, target, **options)
+        if target.startswith(("memory://", "s3://")) and target.endswith(".zip"):
+            assert packed.fetched == 5  # its work place was in the other cache
+        else:
+            assert packed.fetched == 2
+        assert atldld.verify_bundle(target).ok
+
+    def test_they_may_be_left_out(self, server, tmp_path):
+        bad = SMALL.image_ids[1]
+        server.add_fault(Fault("404", image_ids=bad))
+        options = {"resolution": 150, "source": server.url}
+        packed = atldld.pack(61, tmp_path / "b.zip", on_error="skip", **options)
+        (name,) = packed.failed
+        assert str(bad) in name
+        report = atldld.verify_bundle(tmp_path / "b.zip")
+        assert report.ok
+        assert report.failed == (name,)
+        assert "404" in report.reasons[name]
+        chunks = {"section": 1}
+        array = atldld.open_dataarray(
+            61, resolution=150, tier=2, chunks=chunks, source=tmp_path / "b.zip"
+        )
+        good = array.isel(section=array.image_id.values != bad)
+        good.compute()
+        with pytest.raises(ImageError, match="could not be had when the bundle was packed"):
+            array.compute()
+        server.clear_faults()
+        again = atldld.pack(61, tmp_path / "b.zip", **options)
+        assert (again.fetched, again.failed) == (1, ())
+        opened_alone(tmp_path, 61, tmp_path / "b.zip", resolution=150, tier=2)
+        with pytest.raises(ImageError, match=r"packed again since|when the bundle was packed"):
+            array.compute()
+
+    def test_an_image_that_is_damaged_inside_is_fetched_again(self, server, tmp_path):
+        bad = SMALL.image_ids[2]
+        server.add_fault(Fault("damaged", image_ids=bad, times=1))
+        packed = atldld.pack(61, tmp_path / "b", resolution=150, source=server.url)
+        assert packed.fetched == 5
+        assert len(server.image_requests) == 6
+        server.add_fault(Fault("damaged", image_ids=bad))
+        with (
+            atldld.set_options(cache_dir=tmp_path / "fresh"),
+            pytest.raises(BundleError, match=f"image {bad}"),
+        ):
+            atldld.pack(61, tmp_path / "c", resolution=150, source=server.url)
+
+    @pytest.mark.parametrize("name", ["b", "b.zip"])
+    def test_a_full_disk(self, server, tmp_path, name):
+        """The system lets no file grow past 30 kB, then it does."""
+        code = (
+            "import json, resource, sys\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
+            "import atldld\n"
+            "atldld.set_options(cache_dir=sys.argv[3])\n"
+            "try: atldld.pack(64, sys.argv[1], resolution=100, source=sys.argv[2])\n"
+            "except atldld.BundleError as error: print(error)\n"
+        )
+        if name == "b":
+            code = code.replace("30_000", "2_000")
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / name), server.url,
+             str(tmp_path / "elsewhere")],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "cannot be written: File too large" in done.stdout
+        with pytest.raises(BundleError):
+            source_from(tmp_path / name)
+        assert atldld.pack(64, tmp_path / name, resolution=100, source=server.url)
+        assert atldld.verify_bundle(tmp_path / name).ok
+
+    def test_a_folder_that_cannot_be_made(self, server, tmp_path):
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(BundleError, match="cannot be written"):
+            atldld.pack(61, tmp_path / "file" / "b", resolution=200, source=server.url)
+
+    def test_a_store_that_is_not_there(self, server, bucket):
+        for name in ("s3://no-such-bucket/b", "s3://no-such-bucket/b.zip"):
+            with pytest.raises(BundleError, match="no-such-bucket"):
+                atldld.pack(61, name, resolution=200, source=server.url)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"on_error": "fill"}, "on_error is 'fill'"),
+            ({"chunks": {"section": 1}}, "chunks is"),
+            ({"chunks": 5}, "chunks is"),
+            ({"views": "everything"}, "views has 'everything'"),
+            ({"views": []}, "views is empty"),
+            ({"views": 5}, "views has 5"),
+            ({"tiers": []}, "tiers is empty"),
+            ({"tiers": "auto"}, "tiers has 'auto'"),
+            ({"tiers": [1, -1]}, "tiers has -1"),
+            ({"tiers": 2.5}, "tiers has 2.5"),
+            ({"tiers": [True]}, "tiers has True"),
+            ({"resolution": 0}, "resolution is 0"),
+            ({"region": {"q": (1, 2)}}, "region has 'q'"),
+            ({"region": 5}, "region is 5"),
+            ({"interpolation": "best"}, "interpolation is"),
+            ({"mapping": None}, "mapping is"),
+            ({"reference_space": 11}, "reference_space is 11"),
+            ({"detection_xy": "left"}, "detection_xy is"),
+        ],
+    )
+    def test_options_that_cannot_be_used(self, server, tmp_path, options, said):
+        with pytest.raises((ValueError, TypeError), match=said):
+            atldld.pack(61, tmp_path / "b", source=server.url, **options)
+        assert server.requests == []
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_region_that_holds_nothing(self, server, tmp_path):
+        with pytest.raises(ValueError, match="nothing to pack"):
+            atldld.pack(61, tmp_path / "b", region={"r": (0, 30)}, source=server.url)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_dataset_that_is_not_there(self, server, tmp_path):
+        with pytest.raises(DatasetNotFoundError):
+            atldld.pack(99, tmp_path / "b", source=server.url)
+
+    def test_expression_where_there_is_none(self, tmp_path):
+        bare = phantom_dataset(66, sections=2, resolution=60, expression=False)
+        with AllenServer([bare]) as own, pytest.raises(RegistrationError, match="expression mask"):
+            atldld.pack(66, tmp_path / "b", views=["image", "expression"], source=own.url)
+
+    def test_targets_that_hold_something_else(self, server, tmp_path):
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+        (tmp_path / "file").write_text("mine")
+        (tmp_path / "file.zip").write_text("mine")
+        shutil.make_archive(str(tmp_path / "other"), "zip", tmp_path / "mine")
+        (tmp_path / "app").mkdir()
+        (tmp_path / "app" / "manifest.json").write_text('{"name": "a web page"}')
+        before = {each: each.stat().st_mtime_ns for each in tmp_path.rglob("*")}
+        for name, said in (
+            ("mine", "is not empty, and holds no bundle"),
+            ("file", "is a file; a bundle is a folder"),
+            ("file.zip", "not a whole zip archive"),
+            ("other.zip", "a zip file, but no bundle"),
+            ("app", "manifest.json that is there is refused"),
+        ):
+            with pytest.raises(BundleError, match=said):
+                atldld.pack(61, tmp_path / name, resolution=200, source=server.url)
+        after = {each: each.stat().st_mtime_ns for each in tmp_path.rglob("*")}
+        assert {each for each in after if after[each] != before.get(each)} <= {tmp_path / "app"}
+        assert set(after) == set(before)
+
+    def test_another_dataset_or_service_is_not_mixed_in(self, server, tmp_path):
+        atldld.pack(61, tmp_path / "b", resolution=200, source=server.url)
+        with pytest.raises(BundleError, match="holds dataset 61, not 62"):
+            atldld.pack(62, tmp_path / "b", resolution=200, source=server.url)
+        with AllenServer([SMALL]) as own, pytest.raises(BundleError, match="holds data from http"):
+            atldld.pack(61, tmp_path / "b", resolution=200, source=own.url)
+        assert atldld.verify_bundle(tmp_path / "b").ok
+
+    def test_links_in_the_target_are_not_written_through(self, server, tmp_path):
+        atldld.pack(61, tmp_path / "b", resolution=200, source=server.url)
+        (tmp_path / "outside").mkdir()
+        images = tmp_path / "b" / "images"
+        shutil.rmtree(images)
+        images.symlink_to(tmp_path / "outside", target_is_directory=True)
+        with pytest.raises(BundleError, match="is a link"):
+            atldld.pack(61, tmp_path / "b", resolution=200, source=server.url)
+        images.unlink()
+        notes = tmp_path / "b" / NOTES
+        notes.mkdir()
+        (notes / "lock").symlink_to(tmp_path / "outside" / "lock")
+        with pytest.raises(BundleError, match="is a link"):
+            atldld.pack(61, tmp_path / "b", resolution=200, source=server.url)
+        assert list((tmp_path / "outside").iterdir()) == []
+
+    def test_a_source_without_rows(self, server, tmp_path):
+        class Bare:
+            def __init__(self) -> None:
+                self.inner = source_from(server.url)
+
+            def __getattr__(self, name):
+                if name == "rows":
+                    raise AttributeError(name)
+                return getattr(self.inner, name)
+
+            def __dask_tokenize__(self):
+                return "bare"
+
+            name = "bare"
+
+        with pytest.raises(TypeError, match="no method rows"):
+            atldld.pack(61, tmp_path / "b", source=Bare())
+
+
+class TestCommands:
+    def run(self, *arguments: str):
+        from click.testing import CliRunner
+
+        return CliRunner().invoke(main, list(arguments))
+
+    def test_pack_and_verify(self, server, tmp_path):
+        target = str(tmp_path / "b.zip")
+        done = self.run(
+            "pack", "61", target, "--resolution", "150", "--view", "image", "--view", "expression",
+            "--region", "p=4000:9000", "--region", "i=0:8000", "--source", server.url,
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        assert f"{target} holds dataset 61" in done.output
+        (asked,) = BundleSource.at(target).manifest.asked
+        assert asked["region"] == {"p": [4000.0, 9000.0], "i": [0.0, 8000.0]}
+        assert asked["views"] == ["image", "expression"]
+        done = self.run("verify", target)
+        assert (done.exit_code, "is sound" in done.output) == (0, True)
+        name = next(n for n in BundleSource.at(target).manifest.files if "images" in n)
+        _damage(target, name, lambda body: None)
+        done = self.run("verify", target)
+        assert (done.exit_code, f"missing: {name}" in done.output) == (1, True)
+
+    def test_tiers_and_images_that_fail(self, server, tmp_path):
+        server.add_fault(Fault("404", image_ids=SMALL.image_ids[0]))
+        target = str(tmp_path / "b")
+        command = ["pack", "61", target, "--tier", "2", "--tier", "3", "--source", server.url]
+        done = self.run(*command)
+        assert done.exit_code == 1
+        assert "Error: 2 images of dataset 61 could not be packed" in done.output
+        done = self.run(*command, "--skip-failed")
+        assert done.exit_code == 0
+        assert done.output.count("could not be had: ") == 2
+
+    def test_errors_are_one_line(self, server, tmp_path):
+        for arguments in (
+            ["pack", "99", str(tmp_path / "b"), "--source", server.url],
+            ["pack", "61", str(tmp_path / "b"), "--tier", "-1", "--source", server.url],
+            ["verify", str(tmp_path / "none")],
+            ["verify", " "],
+        ):
+            done = self.run(*arguments)
+            assert done.exit_code == 1
+            assert done.output.startswith("Error: ")
+        done = self.run("pack", "61", "x", "--region", "p=1-2")
+        assert done.exit_code == 2
+        assert "'p=1-2' is not like p=6000:7000" in done.output
+
+
+def test_progress_is_shown_where_it_is_wanted(server, tmp_path, capsys):
+    with atldld.set_options(progress=True):
+        atldld.pack(61, tmp_path / "b", resolution=200, source=server.url)
+    assert "Packing images" in capsys.readouterr().err
+
+
+def test_large_images_wait_in_small_numbers():
+    def reads(side):
+        return [ImageRead(1, "image", 0, side, side)] * 50
+
+    assert _ahead([]) == _ahead(reads(100)) == 32
+    assert _ahead(reads(10_000)) == 2
+    assert 2 < _ahead(reads(5_000)) < 32
+
+
+def test_fsspec_is_imported_only_where_it_is_used(server, tmp_path):
+    code = (
+        "import sys, atldld;"
+        "atldld.set_options(cache_dir=sys.argv[3]);"
+        "atldld.pack(61, sys.argv[1], resolution=200, source=sys.argv[2]);"
+        "atldld.verify_bundle(sys.argv[1]);"
+        "print('s3fs' in sys.modules, 'boto3' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "b.zip"), server.url, str(tmp_path / "c")],
+        capture_output=True, text=True, check=True, env={**os.environ},
+    )  # fmt: skip
+    assert done.stdout.split() == ["False", "False"]
