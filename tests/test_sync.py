@@ -10,6 +10,7 @@ import pytest
 import atldld
 import twins
 from atldld import sync
+from atldld.arrays import budget
 from atldld.errors import (
     APIError,
     AtldldError,
@@ -566,3 +567,21 @@ class TestAhead:
     def test_nothing_is_asked_before_the_first_is_wanted(self, server):
         fetched("many").run()
         assert server.image_requests == []
+
+
+def test_two_downloaders_side_by_side_do_not_wait_for_each_other(server, monkeypatch):
+    # What is decoded and waits in the hands of a user is not counted against others.
+    monkeypatch.setattr(budget, "decoded", budget.Budget(1))
+    pairs = []
+
+    def walk():
+        downloaders = [DatasetDownloader(number, downsample_img=3) for number in (201, 202)]
+        for downloader in downloaders:
+            downloader.fetch_metadata()
+        pairs.extend(zip(*(downloader.run() for downloader in downloaders), strict=True))
+
+    thread = threading.Thread(target=walk, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert len(pairs) == 4

@@ -41,9 +41,7 @@ def pixels_ahead(
         If an image cannot be had, or is damaged even when fetched again.
     """
     for read, body in fetch_ahead(source, reads):
-        # Held until the next one is asked for; threads that decode wait for each other here.
-        with budget.decoded.taking(3 * read.size[0] * read.size[1]):
-            yield read, _decoded(source, read, body)
+        yield read, _decoded(source, read, body)
 
 
 def pixels_each(
@@ -58,6 +56,8 @@ def pixels_each(
         if isinstance(body, ImageError):
             yield read, body
             continue
+        # Held until the next one is asked for, which the tasks of arrays do at once: only they
+        # wait for each other here.
         with budget.decoded.taking(3 * read.size[0] * read.size[1]):
             try:
                 found: Pixels | ImageError = _decoded(source, read, body)
