@@ -10,7 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from ..errors import BundleError, DatasetNotFoundError, ImageError
@@ -106,7 +106,8 @@ class BundleSource:
             )
         name = dataset_name(there)
         try:
-            rows = DatasetRows.from_json(contents.file(name), contents.manifest.service)
+            content = self._file(contents, name)
+            rows = DatasetRows.from_json(content, contents.manifest.service)
         except (FileFaultError, ValueError) as error:
             raise BundleError(f"{self.name}: {name} is of no use: {error}") from error
         if rows.row.get("id") != there:
@@ -132,9 +133,9 @@ class BundleSource:
                 f"{name} is refused: {entry.size} bytes for {read.size[0]} x {read.size[1]} pixels",
             )
         try:
-            content = contents.file(name)
+            content = self._file(contents, name)
         except FileFaultError as error:
-            raise self._error(read, self._damage(name, error)) from error
+            raise self._error(read, error.reason) from error
         fault = jpeg_fault(content, read.size)
         if fault is not None:
             raise self._error(read, fault)
@@ -174,19 +175,33 @@ class BundleSource:
             _remember(self.location, contents)
         return contents
 
-    def _damage(self, name: str, error: FileFaultError) -> str:
-        """Return what is wrong with a file that the manifest lists, and what to do."""
+    def _file(self, contents: Contents, name: str) -> bytes:
+        """Return a file that the manifest lists, or say what is wrong and what to do.
+
+        A bundle that was packed again meanwhile serves what it still holds: the manifest that
+        counts is the one that it was opened with.
+        """
         try:
-            now = open_bundle(self.location).digest
-        except BundleError as closed:
-            return f"{name} cannot be had any more: {closed}"
-        if now != self.digest:
-            return "the bundle was packed again since it was opened; open the dataset again"
-        state = "missing from" if error.missing else "damaged in"
-        return (
-            f"{name} is {state} the bundle: {error.reason}. atldld.verify_bundle tells what else "
+            return contents.file(name)
+        except FileFaultError as error:
+            fault = error
+        try:
+            now = open_bundle(self.location)
+            if now.digest != self.digest:
+                contents = replace(contents, place=now.place)
+                content = contents.file(name)
+                with _lock:
+                    _remember(self.location, contents)
+                return content
+        except (BundleError, FileFaultError) as error:
+            raise FileFaultError(
+                f"{name} was there when the bundle was opened, and is not any more: {error}"
+            ) from error
+        state = "missing from" if fault.missing else "damaged in"
+        raise FileFaultError(
+            f"{name} is {state} the bundle: {fault.reason}. atldld.verify_bundle tells what else "
             "is, and atldld.pack to the same place mends it"
-        )
+        ) from fault
 
     def _lacking(self, contents: Contents, read: ImageRead, name: str) -> str:
         """Return why a bundle cannot serve a read, and what to do."""

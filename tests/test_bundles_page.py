@@ -1,0 +1,71 @@
+"""The code blocks of docs/bundles.md run as they stand, and its numbers are those of the code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from click.testing import CliRunner
+
+import atldld
+from atldld.cli import main
+from atldld.source import bundle_files, manifest, places, zipped
+from atldld.testing import AllenServer, phantom_dataset
+
+PAGE = Path(__file__).parents[1] / "docs" / "bundles.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+PROX1 = phantom_dataset(
+    dataset_id=69289763, plane="sagittal", tilt=1, sections=6, resolution=1.05, tier_count=7
+)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.S | re.M)
+
+
+def test_python_blocks_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    python = blocks("python")
+    assert len(python) == 7
+    names: dict[str, object] = {}
+    with (
+        AllenServer([PROX1]) as server,
+        atldld.set_options(api_url=server.url, cache_dir=tmp_path / "cache"),
+    ):
+        for block in python:
+            exec(compile(block, str(PAGE), "exec"), names)
+    # The service is gone; what was opened from bundles and cache is still to be read.
+    with atldld.set_options(api_url="http://127.0.0.1:9", retries=0):
+        for name in ("sections", "part", "coarse", "cached"):
+            names[name].compute()
+    assert set(names["part"]) == {"image", "expression", "covered"}
+    added = atldld.open_dataset(69289763, include_expression=True, source="prox1.zip")
+    added.expression.compute()
+
+
+def test_commands_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = [line for block in blocks("console") for line in block.splitlines()]
+    commands += re.findall(r"`(atldld verify [^`]+)`", TEXT)
+    assert len(commands) == 3
+    with AllenServer([PROX1]) as server, atldld.set_options(api_url=server.url):
+        for command in commands:
+            done = CliRunner().invoke(main, shlex.split(command)[1:])
+            assert done.exit_code == 0, done.output
+
+
+def test_the_bounds_are_those_of_the_code():
+    flat = " ".join(TEXT.split())
+    mebibyte = 2**20
+    for said in (
+        f"more than {zipped.MOST_RATIO} times their size",
+        f"directories of more than {zipped.DIRECTORY_BYTES // mebibyte} MiB or "
+        f"{places.MOST_ENTRIES:,} entries",
+        f"manifests of more than {manifest.MANIFEST_BYTES // mebibyte} MiB or "
+        f"{bundle_files.MOST_FILES:,} files",
+        f"metadata of more than {bundle_files.DATASET_BYTES // mebibyte} MiB",
+        f"images of more than {bundle_files.IMAGE_BYTES // 2**30} GiB",
+        f"more than 2^{bundle_files.MOST_PIXELS.bit_length() - 1} pixels",
+    ):
+        assert said in flat
