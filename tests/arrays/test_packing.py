@@ -31,7 +31,14 @@ from atldld.source import source_from
 from atldld.source.bundle import BundleSource
 from atldld.source.locks import locked
 from atldld.source.notes import NOTES
-from atldld.testing import AllenServer, Doubts, Fault, PhantomBrain, phantom_dataset
+from atldld.testing import (
+    AllenServer,
+    Doubts,
+    Fault,
+    PhantomBrain,
+    load_recorded,
+    phantom_dataset,
+)
 
 from .buckets import BUCKET, ENVIRONMENT, s3_server
 
@@ -231,6 +238,25 @@ class TestPixels:
         atldld.pack(61, tmp_path / "b.zip", resolution=200, source=server.url)
         array = atldld.open_dataarray(61, resolution=200, source=tmp_path / "b.zip")
         same_pixels(array.compute(scheduler="processes", num_workers=2), expected)
+
+
+def test_a_recorded_image_of_the_service_is_packed_as_it_came(real, tmp_path):
+    options = {"tier": 2, "resolution": 25, "region": {"r": (3300, 3400)}}
+    with AllenServer([load_recorded(real / "69289763")]) as own:
+        expected = atldld.open_dataarray(69289763, source=own.url, **options).compute()
+        packed = atldld.pack(
+            69289763,
+            tmp_path / "prox1.zip",
+            tiers=2,
+            region=options["region"],
+            source=own.url,
+        )
+    (name,) = [name for name in packed.source.manifest.files if name.startswith("images/")]
+    recorded = (real / "69289763" / "section_image_69177654_downsample_2.jpg").read_bytes()
+    read = ImageRead(69177654, "image", 2, 2980, 1888)
+    assert packed.source.image(read) == recorded
+    assert name == "images/69177654/image-t2.jpg"
+    same_pixels(opened_alone(tmp_path, 69289763, tmp_path / "prox1.zip", **options), expected)
 
 
 class TestContent:
@@ -613,6 +639,23 @@ class TestFailures:
             assert packed.fetched == 5  # its work place was in the other cache
         else:
             assert packed.fetched == 2
+        assert atldld.verify_bundle(target).ok
+
+    def test_adding_that_fails_leaves_nothing_that_looks_whole(self, server, target):
+        """Nor harms a zip file, which is still what it was."""
+        options = {"resolution": 150, "source": server.url}
+        first = atldld.pack(61, target, **options)
+        server.add_fault(Fault("404", views="expression", image_ids=SMALL.image_ids[1]))
+        with pytest.raises(BundleError, match="1 images of dataset 61"):
+            atldld.pack(61, target, views="expression", **options)
+        if target.endswith(".zip"):
+            assert BundleSource.at(target) == first.source
+        else:
+            with pytest.raises(BundleError, match="did not finish"):
+                BundleSource.at(target)
+        server.clear_faults()
+        both = atldld.pack(61, target, views="expression", **options)
+        assert (both.fetched, both.kept) == (1, 9)
         assert atldld.verify_bundle(target).ok
 
     def test_they_may_be_left_out(self, server, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import pickle
 import subprocess
@@ -12,6 +14,7 @@ import zipfile
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
+import fsspec
 import pytest
 
 import atldld
@@ -337,6 +340,79 @@ class TestFinding:
             while error is not None:
                 assert "SECRET" not in f"{error} {error!r}"
                 error = error.__cause__ or error.__context__
+
+    def test_what_stores_raise_is_not_shown(self):
+        """A store of other people, whose errors tell its credentials."""
+
+        class Leaky(fsspec.AbstractFileSystem):
+            protocol = "leaky"
+
+            def cat_file(self, path, start=None, end=None, **kwargs):
+                raise RuntimeError("no access with SECRET")
+
+            info = find = exists = cat_file
+
+        fsspec.register_implementation("leaky", Leaky, clobber=True)
+        for text in ("leaky://bucket/x", "leaky://bucket/x.zip"):
+            for use in (source_from, atldld.verify_bundle):
+                with pytest.raises(BundleError, match="RuntimeError") as caught:
+                    use(text)
+                error: BaseException | None = caught.value
+                while error is not None:
+                    assert "SECRET" not in f"{error} {error!r}"
+                    error = error.__cause__ or error.__context__
+
+
+class Web(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder by HTTP, and parts of them where the server knows ranges."""
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        path = Path(self.translate_path(self.path.partition("?")[0]))
+        if not (self.server.ranges and asked and path.is_file()):
+            super().do_GET()
+            return
+        content = path.read_bytes()
+        first, last = map(int, asked.removeprefix("bytes=").split("-"))
+        part = content[first : last + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+
+class TestWeb:
+    @pytest.fixture(params=[True, False], ids=["parts", "whole files"])
+    def web(self, request, tmp_path):
+        pytest.importorskip("aiohttp")
+        handler = functools.partial(Web, directory=tmp_path)
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            server.ranges = request.param
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            yield server.ranges, f"http://127.0.0.1:{server.server_address[1]}"
+            server.shutdown()
+            thread.join()
+
+    def test_a_zip_file_opens_from_a_server_that_sends_parts(self, web, tmp_path):
+        ranges, url = web
+        address = f"{url}/{Path(written('zip', tmp_path)).name}?signature=SECRET"
+        if not ranges:
+            with pytest.raises(BundleError, match=r"sends whole files .* open the copy"):
+                source_from(address)
+            return
+        source = source_from(address)
+        assert source.name == address.partition("?")[0]
+        assert source.image(reads(1)[0]) == bundling.files()[image_name(reads(1)[0])]
+        assert atldld.verify_bundle(address).ok
+
+    def test_one_that_is_not_there(self, web):
+        with pytest.raises(BundleError, match="there is nothing at"):
+            source_from(f"{web[1]}/none.zip")
 
 
 class TestVerifying:

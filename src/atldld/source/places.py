@@ -205,7 +205,13 @@ class RemoteFile:
 
 def _ranged(location: Location, below: str, start: int, end: int) -> bytes:
     files, path = location.filesystem()
-    return attempted(lambda: bytes(files.cat_file(path + below, start=start, end=end)))
+    content = attempted(lambda: bytes(files.cat_file(path + below, start=start, end=end)))
+    if len(content) > end - start:
+        raise FileFaultError(
+            "its server sends whole files where a part is asked for; download the bundle, and open "
+            "the copy"
+        )
+    return content
 
 
 def _read_plain(path: Path, most: int) -> bytes:
