@@ -105,17 +105,14 @@ def warp(
         out[...] = fill
         return
     side = tile_side(affine)
-    for tile, in_rows, in_columns in _tiles(covered, columns, bounds, side):
+    for tile, rows, across in _tiles(covered, columns, bounds, side):
         box = _box(tile, affine, size, interpolation)
-        rows = covered.rows[in_rows] - tile.row
-        picked = columns[in_columns] - tile.column
         sampled = _sample(_cut(pixels, window, box), box, affine, tile, interpolation)
-        place = np.ix_(in_rows, in_columns)
-        if _is_run(rows) and _is_run(picked) and _is_run(in_rows) and _is_run(in_columns):
-            sampled = sampled[rows[0] : rows[-1] + 1, picked[0] : picked[-1] + 1]
-            out[in_rows[0] : in_rows[-1] + 1, in_columns[0] : in_columns[-1] + 1] = sampled
+        if rows.run and across.run:
+            out[rows.run, across.run] = sampled[rows.within(tile.row), across.within(tile.column)]
         else:
-            out[place] = sampled[np.ix_(rows, picked)]
+            picked = np.ix_(rows.numbers - tile.row, across.numbers - tile.column)
+            out[np.ix_(rows.places, across.places)] = sampled[picked]
     if not covered.all:
         _fill(out, covered, columns, fill)
 
@@ -135,30 +132,62 @@ def _fill(out: npt.NDArray[Any], covered: Coverage, columns: Indices, fill: floa
             row[stop:] = fill
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Rows, or columns, that lie in one tile.
+
+    Parameters
+    ----------
+    tile
+        Number of the tile along the axis.
+    places
+        Where they stand among all that were asked for.
+    numbers
+        Their grid numbers.
+    run
+        `places` as a slice, if both go up one by one; else None.
+    """
+
+    tile: int
+    places: npt.NDArray[np.intp]
+    numbers: Indices
+    run: slice | None
+
+    def within(self, first: int) -> slice:
+        """Return the numbers of a run as a slice of a tile that begins at `first`."""
+        start = int(self.numbers[0]) - first
+        return slice(start, start + len(self.numbers))
+
+
 def _tiles(
     covered: Coverage, columns: Indices, bounds: tuple[tuple[int, int], tuple[int, int]], side: int
-) -> Iterator[tuple[Tile, npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """Yield the tiles that hold covered points, with the places of their rows and columns."""
-    in_columns = list(_groups(columns, side))
-    for row_number, in_rows in _groups(covered.rows, side):
-        some = covered.first[in_rows] <= covered.last[in_rows]
+) -> Iterator[tuple[Tile, _Group, _Group]]:
+    """Yield the tiles that hold covered points, with the rows and columns that lie in them."""
+    every = list(_groups(columns, side))
+    for rows in _groups(covered.rows, side):
+        some = covered.first[rows.places] <= covered.last[rows.places]
         if not some.any():
             continue
-        first = int(covered.first[in_rows][some].min())
-        last = int(covered.last[in_rows][some].max())
-        top, bottom = _clipped(row_number, side, bounds[0])
-        for column_number, places in in_columns:
-            left, right = _clipped(column_number, side, bounds[1])
+        first = int(covered.first[rows.places][some].min())
+        last = int(covered.last[rows.places][some].max())
+        top, bottom = _clipped(rows.tile, side, bounds[0])
+        for across in every:
+            left, right = _clipped(across.tile, side, bounds[1])
             if last < left or first >= right:
                 continue
-            yield Tile(top, left, bottom - top, right - left), in_rows, places
+            yield Tile(top, left, bottom - top, right - left), rows, across
 
 
-def _groups(numbers: Indices, side: int) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-    """Yield each tile number and the places of the grid numbers that lie in it."""
+def _groups(numbers: Indices, side: int) -> Iterator[_Group]:
+    """Yield the numbers that lie in each tile."""
     tiles = numbers // side
     for tile in np.unique(tiles):
-        yield int(tile), np.flatnonzero(tiles == tile)
+        places = np.flatnonzero(tiles == tile)
+        inside = numbers[places]
+        run = None
+        if _is_run(inside) and _is_run(places):
+            run = slice(int(places[0]), int(places[-1]) + 1)
+        yield _Group(int(tile), places, inside, run)
 
 
 def _clipped(number: int, side: int, bounds: tuple[int, int]) -> tuple[int, int]:
