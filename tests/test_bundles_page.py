@@ -16,7 +16,7 @@ from atldld.testing import AllenServer, phantom_dataset
 PAGE = Path(__file__).parents[1] / "docs" / "bundles.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 PROX1 = phantom_dataset(
-    dataset_id=69289763, plane="sagittal", tilt=1, sections=6, resolution=1.05, tier_count=7
+    dataset_id=69289763, plane="sagittal", tilt=1, sections=3, resolution=1.05, tier_count=7
 )
 
 

@@ -285,7 +285,7 @@ class TestForged:
         self.check(text)
 
     def test_hostile_ones_take_memory_in_proportion_to_their_size(self):
-        half = 2**20
+        half = 2**18
         for text in (
             b"[" + b"[]," * (half // 3) + b"[]]",
             b"[" + b"{}," * (half // 3) + b"{}]",
