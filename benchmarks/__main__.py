@@ -13,7 +13,7 @@ from pathlib import Path
 from .bench import Bench, Round
 from .contests import CONTESTS
 from .figures import Outcome, outcome
-from .machine import machine
+from .machine import load, machine
 from .page import page
 from .process import ROOT
 from .report import plain, results, table
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(f"{contest.name}: {', '.join(side.name for side in sides)}")
             rounds[contest.name] = bench.rounds(sides, count, _say)
             outcomes += [outcome(figure, rounds[contest.name], bench) for figure in figures]
+    facts["load at the end"] = load()
     measured = results(facts, outcomes, rounds, asdict(sizes))
     measured["minutes"] = max(round((time.monotonic() - began) / 60), 1)
     asked.output.parent.mkdir(parents=True, exist_ok=True)

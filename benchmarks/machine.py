@@ -29,7 +29,7 @@ def machine() -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0)) if _linux() else os.cpu_count()),
         "memory": f"{_memory() / 1e9:.0f} GB",
         "system": f"{platform.system()} {platform.release()}",
-        "load at the start": f"{os.getloadavg()[0]:.1f}",
+        "load at the start": load(),
         "python": platform.python_version(),
     }
     for name in PACKAGES:
@@ -38,6 +38,11 @@ def machine() -> dict[str, str]:
         except PackageNotFoundError:
             facts[name] = "not installed"
     return facts
+
+
+def load() -> str:
+    """Return how many processes wanted a processor in the last minute, on average."""
+    return f"{os.getloadavg()[0]:.1f}"
 
 
 def _linux() -> bool:

@@ -34,6 +34,9 @@ python -m benchmarks --from-results build/benchmarks/results.json
 
 {table}
 
+The load tells whether the machine was left alone: above 0.5 at the start, or far above the number
+of cores at the end, somebody else was at work, and the seconds, and some of the ratios, show it.
+
 *Measured* is the median over the rounds, with the lowest and the highest of them in brackets.
 Seconds are medians too: time on the clock, and processor time in brackets.
 

@@ -1,0 +1,11 @@
+"""The page is written from the latest results, and never by hand."""
+
+import json
+
+from benchmarks.__main__ import LATEST, PAGE
+from benchmarks.page import page
+
+
+def test_the_page_is_what_the_latest_results_say():
+    latest = json.loads(LATEST.read_text(encoding="utf-8"))
+    assert PAGE.read_text(encoding="utf-8") == page(latest)
