@@ -732,6 +732,12 @@ class TestRefused:
         ("options", "said"),
         [
             ({"on_error": "fill"}, "on_error is 'fill'"),
+            ({"on_error": np.zeros(2)}, "on_error is"),
+            ({"target": None}, "source or target is None"),
+            ({"target": b"x"}, "source or target is b'x'"),
+            ({"target": "s3://key:password@bucket/x"}, "has a name or password in it"),
+            ({"source": 5}, "source is 5"),
+            ({"dataset_id": "61"}, "dataset_id is '61'"),
             ({"chunks": {"section": 1}}, "chunks is"),
             ({"chunks": 5}, "chunks is"),
             ({"views": "everything"}, "views has 'everything'"),
@@ -753,7 +759,9 @@ class TestRefused:
     )
     def test_options_that_cannot_be_used(self, server, tmp_path, options, said):
         with pytest.raises((ValueError, TypeError), match=said):
-            atldld.pack(61, tmp_path / "b", source=server.url, **options)
+            atldld.pack(
+                **{"dataset_id": 61, "target": tmp_path / "b", "source": server.url, **options}
+            )
         assert server.requests == []
         assert list(tmp_path.iterdir()) == []
 

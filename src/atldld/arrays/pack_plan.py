@@ -117,7 +117,8 @@ def plan_packing(source: Source, dataset_id: Any, request: PackRequest) -> PackP
     planned = _planned(asking, dataset_id, request)
     if not planned:
         raise ValueError(
-            f"there is nothing to pack of dataset {dataset_id}: no section image covers the region"
+            f"there is nothing to pack of dataset {dataset_id}: no section image covers a point of "
+            "the grid (see resolution and region)"
         )
     assert asking.rows is not None
     assert asking.record is not None

@@ -134,7 +134,7 @@ def pack(
     dtype('uint8')
     >>> folder.cleanup()
     """
-    if on_error not in ("raise", "skip"):
+    if not isinstance(on_error, str) or on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
     if chunks is not None and not (isinstance(chunks, str) and chunks == "auto"):
         raise ValueError(f"chunks is {chunks!r}; a bundle is packed for 'auto' or None")

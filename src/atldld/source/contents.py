@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,8 @@ def place_of(location: Location) -> Place:
             return ObjectPlace(location)
         if path.is_dir():
             folder = FolderPlace(path)
-            folder.names()  # refuses links
+            if os.path.lexists(path / MANIFEST):
+                folder.names()  # refuses links
             return folder
         if path.is_file():
             return ZipPlace.of(LocalFile(path), location.name)

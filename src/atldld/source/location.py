@@ -40,11 +40,11 @@ class Location:
         ValueError
             If it cannot be the place of a bundle.
         """
-        text = os.fspath(where)
+        text = os.fspath(where) if isinstance(where, str | os.PathLike) else None
         if not isinstance(text, str):
             raise TypeError(f"source or target is {where!r}; it must be a text or a path")
         text = text.strip()
-        if not text or "\0" in text:
+        if not text or "\0" in text or not _encodable(text):
             raise ValueError(f"source or target is {without_secrets(text)!r}, which names nothing")
         for scheme in _LOCAL:
             text = text.removeprefix(scheme)
@@ -105,3 +105,11 @@ class Location:
         else:
             return found, str(path).rstrip("/")
         raise fault
+
+
+def _encodable(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
