@@ -18,7 +18,7 @@ from typing import Literal
 from ..errors import AtldldWarning, ImageError
 from ..model.read import ImageRead, Window
 from ..sampling.agreement import compare
-from ..source.protocol import KeepingSource, Source
+from ..source.protocol import Source, keeps
 from .pixels import pixels_ahead
 
 _KEY = "conventions"
@@ -52,7 +52,7 @@ class Conventions:
 
 def known(source: Source) -> Conventions:
     """Return what is known about a source, without asking it."""
-    if not isinstance(source, KeepingSource):
+    if not keeps(source):
         return _found.get(source.name, Conventions())
     text = source.recall(_KEY)
     try:
@@ -163,7 +163,7 @@ def _asked(source: Source, candidate: ImageRead, before: Conventions) -> Convent
 
 
 def _keep(source: Source, found: Conventions) -> None:
-    if isinstance(source, KeepingSource):
+    if keeps(source):
         source.remember(_KEY, json.dumps(asdict(found)))
     else:
         _found[source.name] = found

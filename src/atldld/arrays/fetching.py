@@ -11,7 +11,7 @@ import xarray as xr
 from .. import options
 from ..errors import ImageError
 from ..source.pool import fetch_each
-from ..source.protocol import KeepingSource
+from ..source.protocol import keeps
 from .conventions import known, settle
 from .index import GuardIndex
 from .ledger import FIELDS, Ledger
@@ -99,7 +99,7 @@ def _row(planned: PlannedRead) -> dict[str, Any]:
     read, source = planned.read, planned.reader.source
     left, top, width, height = (0, 0, *read.size) if read.window is None else read.window.box
     with options.using(planned.reader.carried):
-        cached = isinstance(source, KeepingSource) and read.window in source.held(read)
+        cached = keeps(source) and read.window in source.held(read)
     values = (
         read.dataset_id, read.section_number, read.image_id, read.view, read.tier,
         left, top, width, height, read.window is None, cached, source.url(read),

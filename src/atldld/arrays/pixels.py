@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 
 from ..errors import ImageError
 from ..model.read import ImageRead
 from ..sampling.decode import Pixels, decode
 from ..source.pool import fetch_ahead, fetch_each
-from ..source.protocol import KeepingSource, Source
+from ..source.protocol import Source
 from . import budget
 
 AHEAD = 16
@@ -45,14 +45,15 @@ def pixels_ahead(
 
 
 def pixels_each(
-    source: Source, reads: Iterable[ImageRead]
+    source: Source, reads: Iterable[ImageRead], at_hand: Collection[ImageRead] = ()
 ) -> Generator[tuple[ImageRead, Pixels | ImageError], None, None]:
     """Yield images, or what was wrong with them, in the order in which they come.
 
     As `pixels_ahead`, but an image that cannot be had does not stop the others, and none waits
-    for one that is slower. What is at hand is read here, without a thread in between.
+    for one that is slower. What is said to be at hand is read here, without a thread in
+    between.
     """
-    for read, body in _bodies(source, list(reads)):
+    for read, body in _bodies(source, list(reads), at_hand):
         if isinstance(body, ImageError):
             yield read, body
             continue
@@ -67,20 +68,15 @@ def pixels_each(
 
 
 def _bodies(
-    source: Source, reads: list[ImageRead]
+    source: Source, reads: list[ImageRead], at_hand: Collection[ImageRead]
 ) -> Generator[tuple[ImageRead, bytes | ImageError], None, None]:
-    missing = [read for read in reads if not _at_hand(source, read)]
-    for read in reads if len(missing) < len(reads) else ():
-        if read not in missing:
+    for read in reads:
+        if read in at_hand:
             try:
                 yield read, source.image(read)
             except ImageError as error:
                 yield read, error
-    yield from fetch_each(source, missing, ahead=AHEAD)
-
-
-def _at_hand(source: Source, read: ImageRead) -> bool:
-    return isinstance(source, KeepingSource) and read.window in source.held(read)
+    yield from fetch_each(source, [read for read in reads if read not in at_hand], ahead=AHEAD)
 
 
 def pixels(source: Source, read: ImageRead) -> Pixels:

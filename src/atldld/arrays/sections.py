@@ -17,7 +17,7 @@ from ..model.read import ImageRead, Window
 from ..sampling.coverage import Indices
 from ..sampling.decode import Pixels
 from ..sampling.warp import warp
-from ..source.protocol import KeepingSource, Source
+from ..source.protocol import Source, keeps
 from .conventions import known, settle
 from .failing import Failing, is_bad_itself, neighbours
 from .pieces import Piece, Sampling
@@ -78,21 +78,26 @@ class SectionArray(BackendArray):
         if any(len(places) == 0 for places in _places(key, self.shape)):
             return []
         with options.using(self.carried):
-            asked = self._asked(self.pieces(key), known(self.source).windows)
-        return [read for read, _ in asked]
+            asked, _ = self._asked(self.pieces(key), known(self.source).windows)
+        return list(asked)
 
-    def _asked(self, pieces: list[Piece], windows: bool | None) -> list[tuple[ImageRead, Piece]]:
-        """Return what to ask the source for, with the piece that it is for."""
-        asked = []
+    def _asked(
+        self, pieces: list[Piece], windows: bool | None
+    ) -> tuple[dict[ImageRead, Piece], set[ImageRead]]:
+        """Return what to ask the source for, with its pieces, and which of it is at hand."""
+        asked, at_hand = {}, set()
         for piece in pieces:
             if piece.needed is not None:
-                read = piece.whole if windows is False else piece.read(self._held(piece))
-                asked.append((read, piece))
-        return asked
+                held = self._held(piece)
+                read = piece.whole if windows is False else piece.read(held)
+                asked[read] = piece
+                if read.window in held:
+                    at_hand.add(read)
+        return asked, at_hand
 
     def _held(self, piece: Piece) -> frozenset[Window | None]:
         source = self.source
-        return source.held(piece.whole) if isinstance(source, KeepingSource) else frozenset()
+        return source.held(piece.whole) if keeps(source) else frozenset()
 
     def _numbers(self, rows: Indices, columns: Indices) -> tuple[Indices, Indices]:
         return rows + self.sampling.grid.y.first, columns + self.sampling.grid.x.first
@@ -114,13 +119,13 @@ class SectionArray(BackendArray):
         self, pieces: list[Piece], sections: Indices, columns: Indices, out: npt.NDArray[Any]
     ) -> None:
         found_out = known(self.source)
-        asked = dict(self._asked(pieces, found_out.windows))
+        asked, at_hand = self._asked(pieces, found_out.windows)
         if found_out.lack(asked):
             found_out = settle(self.source, self.sampling.samples(), list(asked))
         if found_out.windows is not True:
             # Not known to be right is not good enough.
             asked = {piece.whole: piece for piece in asked.values()}
-        for read, found in pixels_each(self.source, list(asked)):
+        for read, found in pixels_each(self.source, asked, at_hand):
             piece = asked[read]
             places = np.flatnonzero(sections == piece.section)
             image: Pixels | None

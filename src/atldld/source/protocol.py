@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from ..model.dataset import SectionDataset
 from ..model.read import ImageRead, Window
@@ -75,3 +75,14 @@ class KeepingSource(Source, Protocol):
     def remember(self, key: str, text: str) -> None:
         """Remember something about this source, if there is where to."""
         ...
+
+
+def keeps(source: Source) -> TypeGuard[KeepingSource]:
+    """Whether a source keeps what it fetched; asked once of each type, because that is slow."""
+    kind = type(source)
+    if kind not in _keeping:
+        _keeping[kind] = isinstance(source, KeepingSource)
+    return _keeping[kind]
+
+
+_keeping: dict[type, bool] = {}
