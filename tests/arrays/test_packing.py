@@ -524,7 +524,8 @@ class TestKilled:
         cache = tmp_path / ("cache-of-the-killed" if there else "fresh")
         with atldld.set_options(cache_dir=cache):
             packed = atldld.pack(64, target, resolution=100, source=server.url, **options)
-        assert len(server.image_requests) <= packed.fetched
+        # Requests of the killed process may still end meanwhile: for images that are not there.
+        assert len({each.image_id for each in server.image_requests}) <= packed.fetched
         report = atldld.verify_bundle(target)
         assert report.ok
         assert report.extra == ()
