@@ -185,3 +185,21 @@ def test_slice_coordinates_by_pixel_and_centre(opened, phantoms):
                 wanted if place is None else ((image["width"] - 1) / 2, (image["height"] - 1) / 2)
             )
             assert p == pytest.approx(float(phantom.pir(image_id, x, y)[0]), abs=1e-6)
+
+
+def test_one_matrix_among_thousands_changes_the_token():
+    from dask.tokenize import tokenize
+
+    from atldld.testing import AllenServer, phantom_dataset
+
+    row = phantom_dataset(5, sections=2000, resolution=200, section_thickness=3).row
+    names = []
+    with AllenServer([row]) as server:
+        for shift in (0.0, 5.0):
+            row["section_images"][1000]["alignment2d"]["tvs_04"] += shift
+            row["section_images"][1000]["alignment2d"]["tsv_04"] -= 200 * shift
+            with AllenServer([row]) as server:
+                array = atldld.open_dataset(5, resolution=500, source=server.url)
+            names.append((array.image.data.name, array.covered.data.name))
+        assert tokenize(array.image) == tokenize(array.image)
+    assert names[0][1] != names[1][1]

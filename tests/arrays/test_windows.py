@@ -117,7 +117,8 @@ def test_a_millimetre_costs_a_few_percent_of_the_image():
         # In this order dask folds the slices into the read; `.atlas.at` needs no order.
         part = array.sel(i=slice(3000, 3999), r=slice(5000, 5999)).sel(p=p)
         at = array.atlas.at(p=p, i=slice(3000, 3999), r=slice(5000, 5999))
-        assert at.atlas.plan().equals(part.atlas.plan())
+        rows = [each.atlas.plan().sort_values(["tier", "left", "top"]) for each in (at, part)]
+        assert rows[0].reset_index(drop=True).equals(rows[1].reset_index(drop=True))
         plan = part.atlas.plan()
         part.compute()
         window = plan[~plan["whole"]].iloc[-1]

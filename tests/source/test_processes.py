@@ -194,9 +194,9 @@ def test_a_forked_process_has_connections_and_threads_of_its_own(serve, tmp_path
     gate = threading.Event()
     server = serve(lambda r: halves(gate)(r) if "/5?" in r.path else body_of(r))
     source = AllenSource(server.url)
-    with set_options(cache_dir=tmp_path, max_connections=1):
+    with set_options(cache_dir=tmp_path, max_connections=2):
         source.image(a_read(0))
-        # A thread of the parent holds the only slot, a lock and a flight while it forks.
+        # A thread of the parent holds one of two places, a lock and a flight while it forks.
         thread = threading.Thread(target=source.image, args=(a_read(5),))
         thread.start()
         wait_for(lambda: len(server.requests) == 2)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from dask.tokenize import tokenize
 
 from ..model.affine import Array, grid_affine, tier_size
 from ..model.grid import Grid
@@ -47,13 +48,11 @@ class Sampling:
     interpolation: Interpolation | Literal["auto"]
 
     def __dask_tokenize__(self) -> tuple[Hashable, ...]:
-        from dask.tokenize import tokenize
-
         table = self.table
         return (
             self.dataset_id,
             tokenize(*(getattr(table, name) for name in table.__slots__), self.tiers),
-            self.grid,
+            repr(self.grid),
             self.view,
             self.interpolation,
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from dask.tokenize import tokenize
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -151,7 +152,8 @@ class SectionArray(BackendArray):
                 self.fill_value,
                 out[places[0]],
             )
-            out[places[1:]] = out[places[0]]
+            for place in places[1:]:
+                out[place] = out[places[0]]
             del found, image  # before the next one is decoded
 
     def _instead(
@@ -183,10 +185,10 @@ class SectionArray(BackendArray):
         return sampling.piece(piece.section, piece.covered.rows, np.arange(low, high + 1))
 
     def __dask_tokenize__(self) -> Hashable:
+        # dask does not look into what is returned here: whatever is not text must be made so.
         return (
             type(self).__name__,
-            self.sampling,
-            self.source,
+            tokenize(self.sampling, self.source),
             repr(self.fill_value),
             self.failing.fill,
             self.failing.other_tiers,
@@ -232,7 +234,7 @@ class CoverageArray(BackendArray):
         return _squeezed(out, key)
 
     def __dask_tokenize__(self) -> Hashable:
-        return type(self).__name__, self.sampling
+        return type(self).__name__, tokenize(self.sampling)
 
 
 def _places(key: tuple[Any, ...], shape: tuple[int, ...]) -> list[Indices]:
