@@ -262,6 +262,10 @@ def test_a_recorded_image_of_the_service_is_packed_as_it_came(real, tmp_path):
 class TestContent:
     def test_is_what_an_opening_asks_for_and_no_more(self, server, tmp_path):
         options = {"resolution": 8, "region": {"i": (3000, 5000)}}
+        with atldld.set_options(cache_dir=tmp_path / "zero"):
+            # What is in doubt about the service is asked once in a process.
+            atldld.open_dataarray(63, source=server.url, **options).atlas.prefetch()
+        server.reset_log()
         with atldld.set_options(cache_dir=tmp_path / "one"):
             packed = atldld.pack(63, tmp_path / "b", source=server.url, **options)
         asked = _asked(server)
