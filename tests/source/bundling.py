@@ -13,7 +13,7 @@ from typing import Any
 from atldld.model.dataset import SectionDataset
 from atldld.model.read import ImageRead, Window
 from atldld.source.bundle_files import PackedImage
-from atldld.source.cache import image_name
+from atldld.source.names import image_name
 from atldld.testing import phantom_dataset
 
 from .conftest import jpeg

@@ -22,7 +22,7 @@ from atldld.model.read import ImageRead, Window
 from atldld.options import current, set_options
 from atldld.source import allen, source_from
 from atldld.source.allen import AllenSource, image_url
-from atldld.source.cache import image_name
+from atldld.source.names import image_name
 from atldld.source.protocol import Source
 from atldld.testing import AllenServer, Fault, phantom_dataset
 

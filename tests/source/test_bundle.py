@@ -22,8 +22,8 @@ from atldld.errors import BundleError, DatasetNotFoundError, ImageError
 from atldld.model.read import Window
 from atldld.source import source_from
 from atldld.source.bundle import BundleSource
-from atldld.source.cache import image_name
 from atldld.source.location import Location
+from atldld.source.names import image_name
 from atldld.source.protocol import KeepingSource, Source
 
 from . import bundling

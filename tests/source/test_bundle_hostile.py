@@ -19,8 +19,8 @@ from atldld.errors import AtldldError, BundleError, DatasetNotFoundError, ImageE
 from atldld.source import source_from
 from atldld.source.bundle import BundleSource
 from atldld.source.bundle_files import MOST_PIXELS
-from atldld.source.cache import image_name
 from atldld.source.location import Location
+from atldld.source.names import image_name
 from atldld.source.places import MOST_ENTRIES, FileFaultError, FolderPlace, ObjectPlace
 from atldld.source.zipped import DIRECTORY_BYTES, MOST_RATIO, ZipPlace
 

@@ -15,8 +15,9 @@ import atldld
 from atldld.errors import BundleError, DatasetNotFoundError, ImageError
 from atldld.model.read import ImageRead
 from atldld.source import source_from
-from atldld.source.cache import Cache, image_name
+from atldld.source.cache import Cache
 from atldld.source.kept import CacheSource
+from atldld.source.names import image_name
 from atldld.source.protocol import KeepingSource
 from atldld.testing import AllenServer, phantom_dataset
 

@@ -23,8 +23,8 @@ from atldld.source.bundle_files import (
     believable_bytes,
     name_fault,
 )
-from atldld.source.cache import image_name
 from atldld.source.manifest import MANIFEST_BYTES, FileEntry, Manifest, strict_json
+from atldld.source.names import image_name
 
 from . import bundling
 from .bundling import ROWS

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from atldld.errors import AtldldWarning
 from atldld.model.read import VIEWS, ImageRead, Window
 from atldld.source import cache as cache_module
-from atldld.source.cache import Cache, Record, dataset_name, image_name, service_folder, sweep
+from atldld.source.cache import Cache, Record, sweep
+from atldld.source.names import dataset_name, image_name, service_folder
 
 from .conftest import a_read
 
@@ -230,7 +231,7 @@ def test_a_damaged_file_is_thrown_away_even_if_no_other_comes(cache):
 
 
 def test_names_that_share_a_lock_do_not_block_one_another_for_good(cache, monkeypatch):
-    monkeypatch.setattr(cache_module, "_lock_name", lambda name: "000")
+    monkeypatch.setattr(cache_module, "lock_name", lambda name: "locks/000.lock")
     assert fetches(cache, BODY) + fetches(cache, BODY, name="images/8/image-t2.jpg") == 2
 
 

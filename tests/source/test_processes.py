@@ -16,8 +16,8 @@ import pytest
 
 from atldld.options import set_options
 from atldld.source.allen import AllenSource
-from atldld.source.cache import image_name
 from atldld.source.locks import locked
+from atldld.source.names import image_name
 from atldld.source.pool import fetch_ahead
 
 from .conftest import a_read, answer, jpeg

@@ -12,9 +12,9 @@ from ..model.dataset import SectionDataset
 from ..model.read import ImageRead, View, Window
 from ..source.allen import AllenSource
 from ..source.bundle_files import DATASET_BYTES
-from ..source.cache import image_name
 from ..source.describing import DatasetRows, dataset_rows
 from ..source.manifest import Manifest
+from ..source.names import image_name
 from ..source.protocol import KeepingSource, Source
 from .conventions import Conventions, known, settle
 from .opening import open_dataarray

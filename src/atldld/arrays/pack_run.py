@@ -11,10 +11,10 @@ from ..errors import BundleError, ImageError
 from ..model.read import ImageRead
 from ..sampling.decode import decode
 from ..source.bundle_files import MOST_FILES, README, FileEntry, PackedImage
-from ..source.cache import dataset_name, image_name
 from ..source.faults import plain
 from ..source.jpeg import jpeg_fault
 from ..source.manifest import Manifest
+from ..source.names import dataset_name, image_name
 from ..source.places import FileFaultError
 from ..source.pool import fetch_each
 from ..source.protocol import Source

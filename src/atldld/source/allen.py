@@ -14,10 +14,11 @@ from ..errors import APIError, AtldldWarning, DatasetNotFoundError, ImageError
 from ..model.dataset import SectionDataset
 from ..model.read import VIEWS, ImageRead, Window
 from ..options import Options, current
-from .cache import Cache, dataset_name, image_name, service_name
+from .cache import Cache
 from .faults import plain, worth_retrying
 from .flight import together
 from .jpeg import jpeg_fault, size_limit
+from .names import dataset_name, image_name, service_name
 from .rma import Query, Row, condition, fetch_page, fetch_rows, row_url
 from .transport import UnfitBodyError, fetch
 from .urls import base_url, without_credentials

@@ -17,13 +17,13 @@ from ..errors import BundleError, DatasetNotFoundError, ImageError
 from ..model.dataset import SectionDataset
 from ..model.read import ImageRead, Window
 from .bundle_files import MOST_PIXELS
-from .cache import dataset_name, image_name
 from .contents import Contents, Held, open_bundle
 from .describing import DatasetRows
 from .faults import plain
 from .jpeg import jpeg_fault, size_limit
 from .location import Location
 from .manifest import Manifest
+from .names import dataset_name, image_name
 from .places import FileFaultError
 
 _MOST_OPEN = 16

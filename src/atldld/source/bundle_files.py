@@ -22,7 +22,7 @@ from typing import Final, Self, cast
 from ..model.affine import tier_size
 from ..model.dataset import SectionImage
 from ..model.read import VIEWS, ImageRead, View, Window
-from .cache import dataset_name
+from .names import dataset_name
 
 README: Final = "README.txt"
 

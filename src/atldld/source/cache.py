@@ -21,90 +21,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import secrets
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from ..errors import AtldldWarning
-from ..model.read import VIEWS, ImageRead, Window
+from ..model.read import ImageRead, Window
 from .locks import locked
-from .urls import host_and_port, without_credentials
+from .names import held_windows, image_name, lock_name, record_path, service_folder
 
 _STALE_AFTER: Final = 86_400.0
 _LONGEST_RECORD: Final = 65_536
-_IMAGE_FILE: Final = re.compile(
-    r"(?P<view>[a-z_]+)-t(?P<tier>\d{1,3})(-w(?P<window>\d{1,9}-\d{1,9}-\d{1,9}-\d{1,9}))?\.jpg"
-)
-
-
-@lru_cache
-def service_folder(base_url: str) -> str:
-    """Return the name of the folder that belongs to one service.
-
-    Examples
-    --------
-    >>> service_folder("http://127.0.0.1:8000/api/v2")
-    '127.0.0.1_8000-1928845ff228'
-    """
-    address = without_credentials(base_url)
-    readable = re.sub(r"[^a-z0-9.-]", "_", host_and_port(address).lower())
-    return f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
-
-
-def image_name(read: ImageRead) -> str:
-    """Return the name of the file of a read, below the folder of its service.
-
-    Examples
-    --------
-    >>> image_name(ImageRead(7, "image", 2, 100, 80))
-    'images/7/image-t2.jpg'
-    """
-    # Whole numbers and known words only: no name can lead out of the folder.
-    view = VIEWS[VIEWS.index(read.view)]
-    window = ""
-    if read.window is not None:
-        w = read.window
-        window = f"-w{w.left:d}-{w.top:d}-{w.width:d}-{w.height:d}"
-    return f"images/{read.image_id:d}/{view}-t{read.tier:d}{window}.jpg"
-
-
-def held_windows(read: ImageRead, names: Iterable[str]) -> frozenset[Window | None]:
-    """Return which windows of an image's view and tier are among file names; None is the whole.
-
-    Examples
-    --------
-    >>> read = ImageRead(7, "image", 2, 100, 80)
-    >>> sorted(map(str, held_windows(read, ["image-t2.jpg", "image-t3.jpg", "image-t2.jpg.json"])))
-    ['None']
-    """
-    windows: set[Window | None] = set()
-    for name in names:
-        found = _IMAGE_FILE.fullmatch(name)
-        if found is None or found["view"] != read.view or int(found["tier"]) != read.tier:
-            continue
-        numbers = found["window"]
-        windows.add(None if numbers is None else Window(*map(int, numbers.split("-"))))
-    return frozenset(windows)
-
-
-def dataset_name(dataset_id: int) -> str:
-    """Return the name of the file of a dataset's metadata."""
-    return f"datasets/{dataset_id:d}.json"
-
-
-def service_name(key: str) -> str:
-    """Return the name of the file of something found out about the service itself."""
-    if not re.fullmatch(r"[a-z_]{1,40}", key):
-        raise ValueError(f"the key is {key!r}; it must be a word of small letters")
-    return f"service/{key}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +119,7 @@ class Cache:
     def record(self, name: str) -> Record | None:
         """Return the record of a file, or None."""
         try:
-            with _record_path(self.folder / name).open("rb") as file:
+            with record_path(self.folder / name).open("rb") as file:
                 return Record.from_json(file.read(_LONGEST_RECORD))
         except OSError:
             return None
@@ -217,7 +150,7 @@ class Cache:
         try:
             self._sweep_once()
             self._place(path, content)
-            self._place(_record_path(path), Record.of(content, url).to_json())
+            self._place(record_path(path), Record.of(content, url).to_json())
         except OSError as error:
             _warn_once(self.folder, error)
             return False
@@ -226,7 +159,7 @@ class Cache:
     def discard(self, name: str) -> None:
         """Forget a file."""
         path = self.folder / name
-        for each in (_record_path(path), path):
+        for each in (record_path(path), path):
             with suppress(OSError):
                 each.unlink(missing_ok=True)
 
@@ -268,7 +201,7 @@ class Cache:
 
     def _locked(self, name: str, patience: float) -> AbstractContextManager[bool]:
         """Hold the lock of a file among processes, if there is one to be had in time."""
-        return locked(self.folder / "locks" / f"{_lock_name(name)}.lock", patience)
+        return locked(self.folder / lock_name(name), patience)
 
     def _place(self, path: Path, content: bytes) -> None:
         partial = self.folder / "partial" / f"{os.getpid()}-{secrets.token_hex(8)}"
@@ -345,13 +278,3 @@ def _warn_once(folder: Path, error: OSError) -> None:
         AtldldWarning,
         stacklevel=2,
     )
-
-
-def _lock_name(name: str) -> str:
-    # Names share a few thousand locks: lock files stay behind, and two names that wait for
-    # each other now and then cost less than one more file each.
-    return hashlib.sha256(name.encode()).hexdigest()[:3]
-
-
-def _record_path(path: Path) -> Path:
-    return path.with_name(path.name + ".json")

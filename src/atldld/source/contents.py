@@ -11,9 +11,9 @@ from pathlib import Path
 from ..errors import BundleError
 from ..model.read import Window
 from .bundle_files import PackedImage
-from .cache import dataset_name
 from .location import Location
 from .manifest import MANIFEST, MANIFEST_BYTES, Manifest
+from .names import dataset_name
 from .places import FileFaultError, FolderPlace, LocalFile, ObjectPlace, Place, RemoteFile, words_of
 from .zipped import ZipPlace
 

@@ -17,12 +17,12 @@ from typing import Final
 
 from ..options import current
 from .cache import Cache, Record
+from .names import SERVICE_FOLDER
 from .urls import without_credentials
 
 KINDS: Final = ("images", "datasets", "service")
 """The folders of files with records, in each service's folder."""
 
-_SERVICE: Final = re.compile(r"[a-z0-9._-]+-[0-9a-f]{12}")
 _BELOW_BASE: Final = re.compile(r"/(section_image_download|data)/.*")
 _ON_ITS_WAY: Final = 3600.0
 """Seconds for which a file on its way is left alone: somebody may be writing it."""
@@ -197,7 +197,7 @@ def _services(cache_dir: Path) -> list[Path]:
     return [
         each
         for each in found
-        if _SERVICE.fullmatch(each.name) and each.is_dir() and not each.is_symlink()
+        if SERVICE_FOLDER.fullmatch(each.name) and each.is_dir() and not each.is_symlink()
     ]
 
 

@@ -12,10 +12,11 @@ from ..errors import BundleError, DatasetNotFoundError, ImageError
 from ..model.dataset import SectionDataset
 from ..model.read import ImageRead, Window
 from .bundle_files import DATASET_BYTES
-from .cache import Cache, Record, dataset_name, image_name, service_name
+from .cache import Cache, Record
 from .describing import DatasetRows
 from .jpeg import jpeg_fault, size_limit
 from .manifest import MANIFEST
+from .names import dataset_name, image_name, service_name
 from .places import FileFaultError, FolderPlace
 
 _RECORD_BYTES: Final = 2**16

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from ..errors import RegistrationError
 from ..model.dataset import SectionImage
 from .bundle_files import MOST_PIXELS, PackedImage
-from .cache import dataset_name
 from .contents import Contents, open_bundle
 from .describing import DatasetRows
 from .faults import plain
 from .jpeg import jpeg_fault
 from .location import Location
 from .manifest import MANIFEST
+from .names import dataset_name
 from .places import FileFaultError
 
 
