@@ -200,7 +200,7 @@ def test_any_object_as_a_label(server, sections, name, label, method, tolerance)
         {"resolution": 1e308},
         {"tier": 30},
         {"detection_xy": (1e30, 1e30)},
-        {"region": {"i": (-1e308, 1e308)}},
+        {"region": {"i": (-1e308, 1e308)}, "resolution": 1.5},
     ],
     ids=str,
 )
@@ -216,8 +216,15 @@ def test_extremes_fill_no_memory(server, options):
 
 @pytest.mark.parametrize(
     "options",
-    [{"resolution": 10**400}, {"detection_xy": (10**400, 0)}, {"region": {"p": (0, 10**400)}}],
-    ids=lambda options: next(iter(options)),
+    [
+        {"resolution": 10**400},
+        {"resolution": 1e-308},
+        {"resolution": 5e-324},
+        {"detection_xy": (10**400, 0)},
+        {"region": {"p": (0, 10**400)}},
+        {"region": {"i": (1e308, 1e308)}, "resolution": 0.5},
+    ],
+    ids=str,
 )
 def test_numbers_that_no_float_can_hold(server, options):
     assert isinstance(opened(server, atldld.open_dataarray, **options), ValueError)

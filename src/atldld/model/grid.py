@@ -50,13 +50,14 @@ class Axis:
     @classmethod
     def spanning(cls, low: float, high: float, step: float) -> Axis:
         """Return the axis with all points k * step, ``floor(low / step) <= k < high / step``."""
+        points = (high - low) / step
+        if points >= _MOST_POINTS + 1:
+            raise ValueError(
+                f"{high - low:g} microns in steps of {step:g} are {points:.0f} grid points an "
+                f"axis; at most {_MOST_POINTS} are possible: use a larger resolution"
+            )
         first = math.floor(low / step + _NUDGE)
         count = max(math.floor(high / step + _NUDGE) - first, 1)
-        if count > _MOST_POINTS:
-            raise ValueError(
-                f"{high - low:g} microns in steps of {step:g} are {count} grid points an axis; "
-                f"at most {_MOST_POINTS} are possible: use a larger resolution"
-            )
         return cls(step, first, count, (first, first + count))
 
     @property
@@ -71,6 +72,9 @@ class Axis:
 
     def cut(self, low: float, high: float) -> Axis:
         """Return the points within ``[low, high]`` microns, ends included; perhaps none."""
+        # Ends beyond the axis stand for its ends: their quotients might overflow.
+        low = min(max(low, (self.first - 1) * self.step), (self.first + self.count) * self.step)
+        high = min(max(high, (self.first - 1) * self.step), (self.first + self.count) * self.step)
         slack = _NUDGE * max(1.0, abs(low), abs(high)) / self.step
         first = max(self.first, math.ceil(low / self.step - slack))
         last = min(self.first + self.count - 1, math.floor(high / self.step + slack))
