@@ -18,7 +18,8 @@ from xarray.core import indexing
 
 from ..model.affine import Array
 from ..model.space import AXES
-from .sections import CoverageArray, SectionArray, index_outer
+from .reader import index_outer
+from .sections import CoverageArray, SectionArray
 
 DIMS = ("section", "y", "x")
 

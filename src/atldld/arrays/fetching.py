@@ -81,7 +81,7 @@ def _settle(planned: list[PlannedRead]) -> bool:
         reads = [planned[place].read for place in places]
         with options.using(reader.carried):
             if known(reader.source).lack(reads):
-                settle(reader.source, reader.sampling.samples(), reads)
+                settle(reader.source, reader.samples(), reads)
                 asked = True
     return asked
 

@@ -124,7 +124,7 @@ def plan_packing(source: Source, dataset_id: Any, request: PackRequest) -> PackP
     assert asking.record is not None
     reads = [each.read for each in planned]
     before = known(source)
-    found = settle(source, planned[0].reader.sampling.samples(), reads)
+    found = settle(source, planned[0].reader.samples(), reads)
     if before.lack(reads):
         asking.conventions = _settled(found)
         reads = [each.read for each in _planned(asking, dataset_id, request)]

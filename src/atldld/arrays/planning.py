@@ -20,7 +20,8 @@ from xarray.core import indexing
 from .. import options
 from ..model.read import ImageRead, Window
 from .conventions import probes_needed
-from .sections import CoverageArray, SectionArray, index_outer
+from .reader import Reader, index_outer
+from .sections import CoverageArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,14 +36,14 @@ class PlannedRead:
         Which image, tier and window.
     """
 
-    reader: SectionArray
+    reader: Reader[Any]
     read: ImageRead
 
 
 class _Recorder(BackendArray):
     """Stands in for a reader: notes what is asked for, answers with zeros that cost nothing."""
 
-    def __init__(self, reader: SectionArray | CoverageArray, notes: list[PlannedRead]) -> None:
+    def __init__(self, reader: Reader[Any] | CoverageArray, notes: list[PlannedRead]) -> None:
         self.reader = reader
         self.notes = notes
         self.shape = reader.shape
@@ -52,7 +53,7 @@ class _Recorder(BackendArray):
         return index_outer(key, self.shape, self._outer)
 
     def _outer(self, key: tuple[Any, ...]) -> Any:
-        if isinstance(self.reader, SectionArray):
+        if isinstance(self.reader, Reader):
             self.notes += [PlannedRead(self.reader, read) for read in self.reader.reads(key)]
         lengths = [np.arange(length)[part] for part, length in zip(key, self.shape, strict=True)]
         shape = tuple(len(places) for places in lengths if np.ndim(places))
@@ -95,14 +96,12 @@ def _first_of_all(planned: list[PlannedRead]) -> list[PlannedRead]:
     for group in by_source.values():
         reader = group[0].reader
         with options.using(reader.carried):
-            pair = probes_needed(
-                reader.source, reader.sampling.samples(), [each.read for each in group]
-            )
+            pair = probes_needed(reader.source, reader.samples(), [each.read for each in group])
             found += [PlannedRead(reader, read) for read in pair]
     return found
 
 
-def readers(obj: xr.DataArray | xr.Dataset) -> list[SectionArray]:
+def readers(obj: xr.DataArray | xr.Dataset) -> list[Reader[Any]]:
     """Return the readers that computing an object would use; none where it holds none."""
     notes: list[PlannedRead] = []
     _record(obj, notes)
@@ -152,7 +151,7 @@ def _lazy_data(obj: xr.DataArray | xr.Dataset) -> Iterator[Any]:
 
 def _recording(data: Any, notes: list[PlannedRead]) -> Any | None:
     """Return lazily indexed data with a recorder in place of its reader, or None without one."""
-    if isinstance(data, SectionArray | CoverageArray):
+    if isinstance(data, Reader | CoverageArray):
         return _Recorder(data, notes)
     if not isinstance(
         data, indexing.ExplicitlyIndexed | indexing.ImplicitToExplicitIndexingAdapter

@@ -1,0 +1,237 @@
+"""Lazy arrays that read section images: what all of them have in common.
+
+A reader says which pieces an index into it is made of, each a part of one image; here they are
+turned into reads, fetched together, and given back decoded, whatever the array does with them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from .. import options
+from ..errors import ImageError
+from ..model.read import ImageRead, Window
+from ..sampling.coverage import Indices
+from ..sampling.decode import Pixels
+from ..source.protocol import Source, keeps
+from .conventions import known, settle
+from .failing import Failing, is_bad_itself, neighbours
+from .pixels import pixels, pixels_each
+
+
+class Part(Protocol):
+    """A part of one image that a piece of an array needs."""
+
+    @property
+    def whole(self) -> ImageRead:
+        """The read of the whole image at the tier."""
+
+    @property
+    def needed(self) -> Window | None:
+        """The pixels that are needed of it, or None where there is nothing to read."""
+
+    def read(self, held: Collection[Window | None] = ()) -> ImageRead:
+        """Return what to ask a source for that has some windows of the image at hand."""
+
+
+P = TypeVar("P", bound=Part)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found(Generic[P]):
+    """An image, as it came.
+
+    Parameters
+    ----------
+    asked
+        The part that was asked for.
+    part
+        The part that is here: another one where another tier serves.
+    read
+        What was read for it.
+    image
+        The pixels; None where there are none and the section is to be filled.
+    whole_origin
+        Where images of whole sections begin; see `Conventions`.
+    """
+
+    asked: P
+    part: P
+    read: ImageRead
+    image: Pixels | None
+    whole_origin: Literal["slide", "section"] | None
+
+    @property
+    def window(self) -> Window:
+        """Where the pixels lie in the tier."""
+        return self.read.window or Window(0, 0, *self.part.whole.size)
+
+
+class Reader(BackendArray, Generic[P]):
+    """A lazy array whose values come from section images.
+
+    Parameters
+    ----------
+    source
+        Where the images come from.
+    carried
+        The options of the opening, for the process that computes.
+    failing
+        What to do about an image that cannot be had.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __init__(self, source: Source, carried: options.Carried, failing: Failing) -> None:
+        self.source = source
+        self.carried = carried
+        self.failing = failing
+
+    @abstractmethod
+    def pieces(self, key: tuple[Any, ...]) -> Sequence[P]:
+        """Return what an outer index into this array needs of each image, no pixels."""
+
+    @abstractmethod
+    def samples(self) -> list[ImageRead]:
+        """Return a few images from amid the dataset, to find out about its service."""
+
+    @abstractmethod
+    def tier_count(self, part: P) -> int:
+        """Return how many tiers the image of a part has."""
+
+    @abstractmethod
+    def at_tier(self, part: P, tier: int) -> P:
+        """Return the same part, read at another tier."""
+
+    @abstractmethod
+    def _outer(self, key: tuple[Any, ...]) -> Any:
+        """Return the values of an outer index."""
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return index_outer(key, self.shape, self._outer)
+
+    def reads(self, key: tuple[Any, ...]) -> list[ImageRead]:
+        """Return the images that an outer index into this array reads, without reading any."""
+        if any(len(each) == 0 for each in places(key, self.shape)):
+            return []
+        with options.using(self.carried):
+            asked, _ = self._asked(self.pieces(key), known(self.source).windows)
+        return list(asked)
+
+    def images(self, parts: Sequence[P]) -> Generator[Found[P], None, None]:
+        """Yield the image of each part that needs one, in the order in which they come.
+
+        Each is decoded when it is asked for: let go of one before asking for the next.
+
+        Raises
+        ------
+        ImageError
+            If an image cannot be had, unless such are to be filled.
+        """
+        found_out = known(self.source)
+        asked, at_hand = self._asked(parts, found_out.windows)
+        if found_out.lack(asked):
+            found_out = settle(self.source, self.samples(), list(asked))
+        if found_out.windows is not True:
+            # Not known to be right is not good enough.
+            asked = {part.whole: part for part in asked.values()}
+        for read, found in pixels_each(self.source, asked, at_hand):
+            wanted = part = asked[read]
+            image: Pixels | None
+            if isinstance(found, ImageError):
+                read, image = self._instead(part, read, found)
+                if read.tier != part.whole.tier:
+                    part = self.at_tier(part, read.tier)
+                found_out = settle(self.source, self.samples(), [read])
+            else:
+                image = found
+                self.failing.had(read)
+            yield Found(wanted, part, read, image, found_out.whole_origin)
+            del found, image  # before the next one is decoded
+
+    def _asked(
+        self, parts: Sequence[P], windows: bool | None
+    ) -> tuple[dict[ImageRead, P], set[ImageRead]]:
+        """Return what to ask the source for, with its parts, and which of it is at hand."""
+        asked, at_hand = {}, set()
+        for part in parts:
+            if part.needed is not None:
+                held = self._held(part)
+                read = part.whole if windows is False else part.read(held)
+                asked[read] = part
+                if read.window in held:
+                    at_hand.add(read)
+        return asked, at_hand
+
+    def _held(self, part: P) -> frozenset[Window | None]:
+        source = self.source
+        return source.held(part.whole) if keeps(source) else frozenset()
+
+    def _instead(
+        self, part: P, read: ImageRead, error: ImageError
+    ) -> tuple[ImageRead, Pixels | None]:
+        """Return what serves for an image that cannot be had: another tier, or nothing."""
+        if self.failing.other_tiers and is_bad_itself(error):
+            for tier in neighbours(read.tier, self.tier_count(part)):
+                other = self.at_tier(part, tier).whole
+                try:
+                    found = pixels(self.source, other)
+                except ImageError:
+                    continue
+                self.failing.ledger.note(read, error, f"tier {tier}")
+                return other, found
+        if not self.failing.fill:
+            raise error
+        self.failing.ledger.note(read, error, "filled")
+        return read, None
+
+
+def places(key: tuple[Any, ...], shape: tuple[int, ...]) -> list[Indices]:
+    """Return the positions that an outer index asks for along each axis."""
+    return [
+        np.atleast_1d(np.arange(length)[indexer])
+        for indexer, length in zip(key, shape, strict=True)
+    ]
+
+
+def index_outer(
+    key: indexing.ExplicitIndexer, shape: tuple[int, ...], outer: Callable[[tuple[Any, ...]], Any]
+) -> Any:
+    """Index by an explicit indexer of xarray, given a function that takes an outer one.
+
+    Only vectorised indexers are taken apart by xarray: `outer` knows every other one, empty
+    and negative slices included, on which xarray's own decomposition stumbles.
+    """
+    if isinstance(key, indexing.VectorizedIndexer):
+        return indexing.explicit_indexing_adapter(key, shape, indexing.IndexingSupport.OUTER, outer)
+    return outer(key.tuple)
+
+
+def squeezed(out: npt.NDArray[Any], key: tuple[Any, ...], axes: int = 3) -> npt.NDArray[Any]:
+    """Apply what is left of an outer index: the channel, and the axes that integers drop.
+
+    Parameters
+    ----------
+    out
+        Values along every axis.
+    key
+        The outer index.
+    axes
+        How many of its indexers are applied already.
+    """
+    for channel in key[axes:]:
+        out = out[..., channel]
+    return out[tuple(slice(None) if _keeps_axis(part) else 0 for part in key[:axes])]
+
+
+def _keeps_axis(part: Any) -> bool:
+    return isinstance(part, slice) or np.ndim(part) > 0
