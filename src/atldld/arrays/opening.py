@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -17,7 +17,7 @@ from ..errors import AtldldWarning, RegistrationError
 from ..model.dataset import SectionDataset
 from ..model.grid import cut_grid, section_grid
 from ..model.read import View
-from ..model.space import AXES, can_flip
+from ..model.space import AXES
 from ..model.table import SectionTable, tabulate
 from ..sampling.reads import choose_tiers
 from ..source import source_from
@@ -29,7 +29,7 @@ from .failing import Failing
 from .index import DIM, GUARD, GuardIndex, SectionIndex
 from .ledger import Ledger
 from .pieces import CHANNELS, Sampling
-from .request import Request
+from .request import Request, target_space
 from .sections import CoverageArray, SectionArray
 
 _DIMS = (DIM, "y", "x", "channel")
@@ -370,7 +370,7 @@ def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Openi
             AtldldWarning,
             stacklevel=3,
         )
-    space, flip = _target_space(record, request)
+    space, flip = target_space(record, request.reference_space)
     table = tabulate(record, mapping=request.mapping, detection_xy=request.detection_xy, flip=flip)
     table = _cut_sections(_showing(table, record, request.view), record, request)
     grid = cut_grid(section_grid(record, request.resolution), record.plane, request.region)
@@ -390,18 +390,6 @@ def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Openi
     ledger = Ledger(f"{tokenize(sampling, origin)}-{carried.process}")
     failing = Failing(request.fill_failed, request.tier == "auto", ledger)
     return _Opening(request, origin, record, sampling, space, carried, failing)
-
-
-def _target_space(record: SectionDataset, request: Request) -> tuple[int | None, bool]:
-    native, wanted = record.reference_space, request.reference_space
-    if wanted in ("native", native):
-        return native, False
-    if not can_flip(native, cast(int, wanted)):
-        raise ValueError(
-            f"dataset {record.id} lies in reference space {native}; only 9 and 10 can be turned "
-            "into each other: use reference_space='native'"
-        )
-    return cast(int, wanted), True
 
 
 def _showing(table: SectionTable, record: SectionDataset, view: View) -> SectionTable:

@@ -101,24 +101,35 @@ class Sampling:
 
     def whole(self, section: int, tier: int, view: View) -> ImageRead:
         """Return the read of the whole image of a section."""
-        table = self.table
-        return ImageRead(
-            image_id=int(table.image_id[section]),
-            view=view,
-            tier=tier,
-            width=tier_size(int(table.width[section]), tier),
-            height=tier_size(int(table.height[section]), tier),
-            x=int(table.x[section]),
-            y=int(table.y[section]),
-            dataset_id=self.dataset_id,
-            section_number=int(table.section_number[section]),
-        )
+        return whole_read(self.dataset_id, self.table, section, tier, view)
 
     def samples(self) -> list[ImageRead]:
         """Return a few images from amid the dataset, to find out about its service."""
-        count = len(self.table)
-        places = dict.fromkeys((count // 2, count // 4, 3 * count // 4))
-        return [self.whole(place, 0, "image") for place in places]
+        return sample_reads(self.dataset_id, self.table)
+
+
+def whole_read(
+    dataset_id: int, table: SectionTable, section: int, tier: int, view: View
+) -> ImageRead:
+    """Return the read of the whole image of a section: a row of the table."""
+    return ImageRead(
+        image_id=int(table.image_id[section]),
+        view=view,
+        tier=tier,
+        width=tier_size(int(table.width[section]), tier),
+        height=tier_size(int(table.height[section]), tier),
+        x=int(table.x[section]),
+        y=int(table.y[section]),
+        dataset_id=dataset_id,
+        section_number=int(table.section_number[section]),
+    )
+
+
+def sample_reads(dataset_id: int, table: SectionTable) -> list[ImageRead]:
+    """Return a few images from amid a dataset, to find out about its service."""
+    count = len(table)
+    places = dict.fromkeys((count // 2, count // 4, 3 * count // 4))
+    return [whole_read(dataset_id, table, place, 0, "image") for place in places]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ..model import affine
+from ..model.dataset import SectionDataset
 from ..model.read import VIEWS, View
-from ..model.space import AXES
+from ..model.space import AXES, can_flip
 from ..model.table import Detection
 from ..sampling.reads import INTERPOLATIONS, Interpolation
 
@@ -63,24 +64,26 @@ class Request:
         on_error: Any,
     ) -> Request:
         """Return the options in their own types, or say which of them is wrong."""
-        _one_of("on_error", on_error, ("raise", "fill"))
+        one_of("on_error", on_error, ("raise", "fill"))
         if not isinstance(masked, bool):
             raise TypeError(f"masked is {masked!r}; it must be True or False")
         if masked and fill_value is not None:
             raise ValueError("masked=True puts NaN where nothing is covered; leave out fill_value")
         return cls(
-            dataset_id=_whole("dataset_id", dataset_id, 0, 2**63 - 1),
-            resolution=_positive("resolution", resolution),
-            tier="auto" if _is(tier, "auto") else _whole("tier", tier, 0, _LARGEST_TIER),
-            view=_one_of("view", view, VIEWS),
-            mapping=_one_of("mapping", mapping, get_args(affine.Mapping)),
+            dataset_id=whole_number("dataset_id", dataset_id, 0, 2**63 - 1),
+            resolution=positive("resolution", resolution),
+            tier="auto" if _is(tier, "auto") else whole_number("tier", tier, 0, _LARGEST_TIER),
+            view=one_of("view", view, VIEWS),
+            mapping=one_of("mapping", mapping, get_args(affine.Mapping)),
             detection_xy=_detection(detection_xy),
-            region=_region(region),
-            interpolation=_one_of("interpolation", interpolation, ("auto", *INTERPOLATIONS)),
+            region=checked_region(region),
+            interpolation=one_of("interpolation", interpolation, ("auto", *INTERPOLATIONS)),
             masked=masked,
-            fill_value=None if fill_value is None else _whole("fill_value", fill_value, 0, 255),
-            chunks=_chunks(chunks),
-            reference_space="native" if _is(reference_space, "native") else _space(reference_space),
+            fill_value=None
+            if fill_value is None
+            else whole_number("fill_value", fill_value, 0, 255),
+            chunks=checked_chunks(chunks),
+            reference_space=checked_space(reference_space),
             fill_failed=on_error == "fill",
         )
 
@@ -89,13 +92,15 @@ def _is(value: Any, word: str) -> bool:
     return isinstance(value, str) and value == word
 
 
-def _one_of(name: str, value: Any, known: Sequence[Any]) -> Any:
+def one_of(name: str, value: Any, known: Sequence[Any]) -> Any:
+    """Return a text, one of those known, or say which they are."""
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}")
     return value
 
 
-def _whole(name: str, value: Any, least: int, most: int) -> int:
+def whole_number(name: str, value: Any, least: int, most: int) -> int:
+    """Return a whole number within bounds, ends included, or say what would be right."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -121,14 +126,16 @@ def _finite(name: str, value: Any) -> float:
     return number
 
 
-def _positive(name: str, value: Any) -> float:
+def positive(name: str, value: Any) -> float:
+    """Return a number of microns above 0."""
     number = _finite(name, value)
     if number <= 0:
         raise ValueError(f"{name} is {value!r}; it must be a number of microns above 0")
     return number
 
 
-def _pair(name: str, value: Any) -> tuple[float, float]:
+def pair(name: str, value: Any) -> tuple[float, float]:
+    """Return two finite numbers."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise TypeError(f"{name} is {value!r}; it must be two numbers")
     return _finite(name, value[0]), _finite(name, value[1])
@@ -139,26 +146,28 @@ def _detection(value: Any) -> Detection:
         return value  # type: ignore[no-any-return]  # narrowed by _is
     if isinstance(value, str):
         raise ValueError(f"detection_xy is {value!r}; it must be None, 'center' or (x, y)")
-    return _pair("detection_xy", value)
+    return pair("detection_xy", value)
 
 
-def _region(value: Any) -> Region:
+def checked_region(value: Any, axes: Sequence[str] = AXES) -> Region:
+    """Return the ends of each axis that a region names, the lower first; None is no region."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise TypeError(f"region is {value!r}; it must be a dict such as {{'p': (6000, 7000)}}")
     region = {}
     for axis, ends in value.items():
-        if axis not in AXES:
-            raise ValueError(f"region has {axis!r}; its axes are {', '.join(map(repr, AXES))}")
-        low, high = _pair(f"region {axis}", ends)
+        if axis not in axes:
+            raise ValueError(f"region has {axis!r}; its axes are {', '.join(map(repr, axes))}")
+        low, high = pair(f"region {axis}", ends)
         if low > high:
             raise ValueError(f"region {axis} is ({low:g}, {high:g}); the lower end comes first")
         region[str(axis)] = low, high
     return region
 
 
-def _chunks(value: Any) -> Chunks:
+def checked_chunks(value: Any) -> Chunks:
+    """Return ``"auto"``, None or a dict."""
     if value is None or _is(value, "auto"):
         return value  # type: ignore[no-any-return]  # narrowed by _is
     if not isinstance(value, Mapping):
@@ -166,8 +175,26 @@ def _chunks(value: Any) -> Chunks:
     return dict(value)
 
 
-def _space(value: Any) -> int:
-    number = _whole("reference_space", value, 0, 2**31)
+def checked_space(value: Any) -> int | Literal["native"]:
+    """Return ``"native"``, 9 or 10."""
+    if _is(value, "native"):
+        return "native"
+    number = whole_number("reference_space", value, 0, 2**31)
     if number not in (9, 10):
         raise ValueError(f"reference_space is {number}; it must be 'native', 9 or 10")
     return number
+
+
+def target_space(
+    record: SectionDataset, wanted: int | Literal["native"]
+) -> tuple[int | None, bool]:
+    """Return the space that a dataset is opened in, and whether its r is flipped for that."""
+    native = record.reference_space
+    if wanted in ("native", native):
+        return native, False
+    if not can_flip(native, int(wanted)):
+        raise ValueError(
+            f"dataset {record.id} lies in reference space {native}; only 9 and 10 can be turned "
+            "into each other: use reference_space='native'"
+        )
+    return int(wanted), True
