@@ -10,6 +10,7 @@ import xarray as xr
 
 from .coordinates import pir
 from .fetching import failures_table, plan_table, prefetch
+from .geometry import geometry_table
 from .planning import planned_reads
 
 _AXES = ("p", "i", "r")
@@ -170,6 +171,44 @@ class AtlasAccessor:
         True
         """
         return pir(self._obj)
+
+    def geometry(self) -> pd.DataFrame:
+        """Return how the sections of this object lie in reference space, a row each.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``section_number``, ``image_id``; ``slice_axis``, the axis that the dataset was sliced
+            along; ``normal_p``, ``normal_i``, ``normal_r``, the unit normal of the section's
+            plane, along which the slice coordinate grows; ``tilt``, degrees between the normal
+            and the slicing axis; ``slice_low`` and ``slice_high``, the least and greatest slice
+            coordinate on the image (over the middles of its pixels); ``before`` and ``after``,
+            microns *along the normal* to the planes of the neighbouring sections of those that
+            were opened, whatever was selected since, NaN at the ends; ``outside``, the share of
+            the image's area that lies outside the space (0 to 1; NaN in a space whose extent is
+            not known). All in microns of the space that was opened.
+
+            With ``mapping="oblique"`` the plane is the one that the third row of ``trv`` gives,
+            with ``"parallel"`` that of ``tvr`` after ``tsv``; they agree to about 0.1 microns.
+
+        Raises
+        ------
+        ValueError
+            If the object holds no reader: it is computed, or does not come from this package.
+
+        Examples
+        --------
+        >>> import atldld
+        >>> from atldld.testing import AllenServer, phantom_dataset
+        >>> with AllenServer([phantom_dataset(dataset_id=1001, plane="sagittal")]) as server:
+        ...     sections = atldld.open_dataarray(1001, source=server.url)
+        >>> table = sections.isel(section=[0, 5]).atlas.geometry()
+        >>> table[["section_number", "slice_axis", "tilt", "after", "outside"]].round(2)
+           section_number slice_axis  tilt   after  outside
+        0               0          r   3.0  242.84      0.0
+        1              45          r   3.0  485.69      0.0
+        """
+        return geometry_table(self._obj)
 
     def failures(self) -> pd.DataFrame:
         """Return which images could not be had as they were wanted, when this was computed.

@@ -9,21 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ..model.affine import Array
 from ..model.space import AXES
+from ..model.table import SectionTable
 from .reader import index_outer
-from .sections import CoverageArray, SectionArray
 
 DIMS = ("section", "y", "x")
 
 _LONG_NAMES = {"p": "p (posterior)", "i": "i (inferior)", "r": "r (right)"}
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A lazy array whose pixels lie on sections, and that knows where."""
+
+    @property
+    def table(self) -> SectionTable:
+        """The sections that were opened, in the order of the stack."""
+
+    def points(self) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return image ids, and for each the affine from (x, y, 1) to p, i, r.
+
+        x and y are those of the array's coordinates: microns, or pixels.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,9 +49,9 @@ class SectionPoints:
     Parameters
     ----------
     affines
-        Shape (sections, 3, 3): from (column microns, row microns, 1) to p, i, r.
+        Shape (sections, 3, 3): from (x, y, 1) to p, i, r.
     y, x
-        Shape (rows,) and (columns,): microns along rows and columns.
+        Shape (rows,) and (columns,): the coordinates of rows and columns.
     dims
         Which of ``section``, ``y``, ``x`` are dimensions of the object; along the others it has
         one place.
@@ -53,8 +69,8 @@ def pir(obj: xr.DataArray | xr.Dataset) -> xr.Dataset:
     Parameters
     ----------
     obj
-        What `atldld.open_dataarray` or `atldld.open_dataset` gave, after any selection; not yet
-        computed.
+        What `atldld.open_dataarray`, `atldld.open_dataset` or `atldld.open_image` gave, after
+        any selection; not yet computed.
 
     Returns
     -------
@@ -147,8 +163,8 @@ def section_points(obj: xr.DataArray | xr.Dataset) -> SectionPoints:
     found = False
     for reader in readers(obj):
         found = True
-        table = reader.sampling.table
-        for image, affine in zip(table.image_id.tolist(), table.points, strict=True):
+        images, affines = reader.points()
+        for image, affine in zip(images.tolist(), affines, strict=True):
             other = known.setdefault(image, affine)
             if not np.array_equal(other, affine):
                 raise ValueError(
@@ -182,10 +198,10 @@ def section_points(obj: xr.DataArray | xr.Dataset) -> SectionPoints:
     )
 
 
-def readers(obj: xr.DataArray | xr.Dataset) -> list[SectionArray | CoverageArray]:
-    """Return the readers that an object holds in its dask graph and lazy variables, each once."""
+def readers(obj: xr.DataArray | xr.Dataset) -> list[Placed]:
+    """Return the arrays of sections in an object's dask graph and lazy variables, each once."""
     dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
-    found: dict[int, SectionArray | CoverageArray] = {}
+    found: dict[int, Placed] = {}
     for variable in dataset.variables.values():
         data = variable._data
         graph = getattr(data, "__dask_graph__", None)
@@ -197,14 +213,12 @@ def readers(obj: xr.DataArray | xr.Dataset) -> list[SectionArray | CoverageArray
     return list(found.values())
 
 
-def _unwrapped(data: Any) -> SectionArray | CoverageArray | None:
-    """Return the reader below xarray's layers of lazy indexing, or None."""
+def _unwrapped(data: Any) -> Placed | None:
+    """Return the array of sections below xarray's layers of lazy indexing, or None."""
     layers = indexing.ExplicitlyIndexed | indexing.ImplicitToExplicitIndexingAdapter
-    while not isinstance(data, SectionArray | CoverageArray):
-        if not isinstance(data, layers):
-            return None
+    while isinstance(data, layers) and not isinstance(data, BackendArray):
         data = getattr(data, "array", None)
-    return data
+    return data if isinstance(data, BackendArray) and isinstance(data, Placed) else None
 
 
 def _values(parts: Iterable[Any]) -> Iterator[Any]:

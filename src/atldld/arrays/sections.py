@@ -13,7 +13,9 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from .. import options
+from ..model.affine import Array
 from ..model.read import ImageRead
+from ..model.table import SectionTable
 from ..sampling.coverage import Indices
 from ..sampling.warp import warp
 from ..source.protocol import Source
@@ -57,6 +59,15 @@ class SectionArray(Reader[Piece]):
         self.fill_value = fill_value
         self.shape = (len(sampling.table), *sampling.grid.shape, *sampling.channels)
         self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
+
+    @property
+    def table(self) -> SectionTable:
+        """The sections."""
+        return self.sampling.table
+
+    def points(self) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return image ids, and the affines from grid microns to the exact p, i, r."""
+        return self.table.image_id, self.table.points
 
     def pieces(self, key: tuple[Any, ...]) -> list[Piece]:
         """Return what an outer index into this array needs, one piece a section, no pixels."""
@@ -154,6 +165,15 @@ class CoverageArray(BackendArray):
         self.failing = failing
         self.shape = (len(sampling.table), *sampling.grid.shape)
         self.dtype = np.dtype(bool)
+
+    @property
+    def table(self) -> SectionTable:
+        """The sections."""
+        return self.sampling.table
+
+    def points(self) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return image ids, and the affines from grid microns to the exact p, i, r."""
+        return self.table.image_id, self.table.points
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return index_outer(key, self.shape, self._outer)

@@ -7,8 +7,10 @@ width - 1] x [0, height - 1]``, which an affine takes to a parallelogram in refe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .affine import Array
 from .table import SectionTable
@@ -68,7 +70,10 @@ def pixel_points(table: SectionTable) -> Array:
 
 
 def geometry(
-    affines: Array, width: Array, height: Array, bounds: tuple[float, float, float] | None
+    affines: Array,
+    width: npt.NDArray[Any],
+    height: npt.NDArray[Any],
+    bounds: tuple[float, float, float] | None,
 ) -> Geometry:
     """Return how sections lie, from where their pixels do.
 
@@ -117,7 +122,7 @@ def geometry(
     )
 
 
-def _corners(width: Array, height: Array) -> Array:
+def _corners(width: npt.NDArray[Any], height: npt.NDArray[Any]) -> Array:
     """Return the corners of images as columns (x, y, 1), round about, shape (n, 3, 4)."""
     right = np.maximum(np.asarray(width) - 1.0, _THIN)
     bottom = np.maximum(np.asarray(height) - 1.0, _THIN)
