@@ -37,8 +37,10 @@ class Options:
     ----------
     cache_dir
         Folder of downloaded files.
+    cache_limit
+        Most bytes to keep there, or None. Beyond it the images that were used longest ago go.
     max_connections
-        How many requests the process may have under way at once.
+        How many requests the processes of a machine may have under way at once.
     timeout
         Seconds that one try of a request may take, from connecting to the last byte.
     retries
@@ -51,6 +53,7 @@ class Options:
     """
 
     cache_dir: Path
+    cache_limit: int | None = None
     max_connections: int = 8
     timeout: float = 60.0
     retries: int = 4
@@ -69,6 +72,7 @@ _UNCHANGED: Final[Any] = _Unchanged()
 def set_options(
     *,
     cache_dir: str | os.PathLike[str] | None = _UNCHANGED,
+    cache_limit: int | float | str | None = _UNCHANGED,
     max_connections: int | None = _UNCHANGED,
     timeout: float | None = _UNCHANGED,
     retries: int | None = _UNCHANGED,
@@ -84,8 +88,14 @@ def set_options(
     ----------
     cache_dir
         Folder of downloaded files; by default the user's cache folder for ``atldld``.
+    cache_limit
+        Most bytes to keep there: a number, or text such as ``"20 GB"`` or ``"512 MiB"``; by
+        default there is no limit. Whenever a download goes beyond it, the images that were used
+        longest ago are removed. ``ATLDLD_CACHE_LIMIT=none`` means no limit.
     max_connections
-        How many requests this process may have under way at once, 1 to 256; by default 8.
+        How many requests may be under way at once, 1 to 256; by default 8. It holds for all
+        processes of a machine together, and on dask.distributed it is divided among the
+        machines of the workers.
     timeout
         Seconds that one try of a request may take, from connecting to the last byte; by
         default 60.
@@ -115,6 +125,7 @@ def set_options(
     """
     given = {
         "cache_dir": cache_dir,
+        "cache_limit": cache_limit,
         "max_connections": max_connections,
         "timeout": timeout,
         "retries": retries,
@@ -332,6 +343,32 @@ def _whole(least: int, most: int) -> Callable[[Any], int]:
     return check
 
 
+_UNITS: Final = {
+    **{unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb"))},
+    **{unit: 1024**power for power, unit in enumerate(("kib", "mib", "gib", "tib"), 1)},
+    "": 1,
+}
+
+
+def _bytes(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*([a-z]*)", value.strip().lower())
+        if found is None or found[2] not in _UNITS:
+            raise ValueError
+        value = int(float(found[1]) * _UNITS[found[2]])
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise ValueError
+        value = int(value)
+    return _whole(1, 10**18)(value)
+
+
+def _bytes_or_none(text: str) -> int | None:
+    return None if text.lower() == "none" else _bytes(text)
+
+
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
@@ -370,6 +407,11 @@ def _word(text: str) -> bool | None:
 
 _OPTIONS = {
     "cache_dir": _Option(str, _folder, "it must be the path of a folder"),
+    "cache_limit": _Option(
+        _bytes_or_none,
+        _bytes,
+        "it must be a number of bytes above 0, or text such as '20 GB' (in variables also none)",
+    ),
     "max_connections": _Option(
         int,
         _whole(1, MOST_CONNECTIONS),

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import atldld
+from atldld.cli.cache import _size
 from atldld.cli.cache import cache as command
 from atldld.source.inventory import cache_stock, clear_cache, verify_cache
 from atldld.testing import AllenServer, phantom_dataset
@@ -62,7 +63,35 @@ def test_what_is_there_is_shown(full):
     assert [one["url"] for one in shown["services"]] == [one.url for one in stock]
 
 
+def test_the_limit_and_its_use_are_shown(full):
+    assert "limit: " not in run()
+    assert json.loads(run("show", "--json"))["limit"] is None
+    total = sum(one.total_bytes for one in cache_stock())
+    with atldld.set_options(cache_limit=2 * total):
+        assert "% in use" in run()
+        assert f"limit: {_size(2 * total)}, 50% in use" in run()
+        assert json.loads(run("show", "--json"))["limit"] == 2 * total
+
+
+def test_trimming_removes_what_was_used_longest_ago(full):
+    folder, _ = full
+    oldest = images(folder)[4]
+    os.utime(oldest, (1, 1))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    told = json.loads(run("trim", "--limit", f"{size - 10} B", "--json"))
+    assert told["files"] >= 1
+    assert len(images(folder)) == 10 - told["files"]
+    assert not oldest.exists()
+    assert verify_cache().damaged == ()
+    assert "removed" in run("trim", "--limit", "1")
+    assert images(folder) == []
+    assert all(one.files["datasets"] == 1 for one in cache_stock())
+    assert "there is no limit" in run("trim", status=2)
+    assert "must be a number of bytes" in run("trim", "--limit", "much", status=2)
+
+
 def test_a_folder_that_is_not_there(tmp_path):
+    assert "removed 0 files" in run("trim", "--limit", "1", "--cache-dir", tmp_path / "x")
     assert cache_stock(tmp_path / "x") == []
     assert "nothing is kept" in run("show", "--cache-dir", tmp_path / "x")
     assert verify_cache(tmp_path / "x").files == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import signal
 import sys
 import threading
@@ -41,19 +42,24 @@ def main() -> None:
     # A test run in the background may have left its children deaf to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     job = json.loads(sys.argv[1])
-    set_options(cache_dir=job["cache_dir"], timeout=30, retries=2)
+    limit = job.get("cache_limit")
+    set_options(cache_dir=job["cache_dir"], cache_limit=limit, timeout=30, retries=2)
     if job.get("break_locks"):
         break_locks()
     if "stop_at" in job:
         stop_at(job["stop_at"])
     source = AllenSource(job["url"])
     reads = [ImageRead(image_id, "image", 2, 64, 48) for image_id in job["image_ids"]]
+    order = random.Random(job.get("seed", 0))
     found: list[str] = []
     started = threading.Barrier(job.get("threads", 1) + 1)
 
     def read_all() -> None:
         started.wait()
-        found.extend(hashlib.sha256(source.image(read)).hexdigest() for read in reads)
+        for _ in range(job.get("rounds", 1)):
+            if "seed" in job:
+                order.shuffle(reads)
+            found.extend(hashlib.sha256(source.image(read)).hexdigest() for read in [*reads])
 
     threads = [threading.Thread(target=read_all) for _ in range(job.get("threads", 1))]
     for thread in threads:

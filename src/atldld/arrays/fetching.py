@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,9 +10,10 @@ import pandas as pd
 import xarray as xr
 
 from .. import options
-from ..errors import ImageError
+from ..errors import AtldldWarning, ImageError
+from ..source.allen import AllenSource
 from ..source.pool import fetch_each
-from ..source.protocol import keeps
+from ..source.protocol import Source, keeps
 from .conventions import known, settle
 from .index import GuardIndex
 from .ledger import FIELDS, Ledger
@@ -40,14 +42,47 @@ def prefetch(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
             reader = planned[places[0]].reader
             reads = {planned[place].read: place for place in places}
             with options.using(reader.carried):
+                room = _Room(options.current().cache_limit, reader.source)
                 for read, content in fetch_each(reader.source, list(reads)):
                     row = rows[reads[read]]
                     if isinstance(content, ImageError):
                         row["error"] = str(content)
                     else:
                         row["bytes"] = len(content)
+                        room.take(len(content))
                     shown.update(1)
     return _table(rows, (*COLUMNS, "bytes", "error"))
+
+
+class _Room:
+    """Notices that a prefetch does not fit into the cache, and says so once.
+
+    Parameters
+    ----------
+    limit
+        Most bytes in the cache, or None.
+    source
+        Only what comes from a service is kept there.
+    """
+
+    def __init__(self, limit: int | None, source: Source) -> None:
+        self._limit = limit if isinstance(source, AllenSource) else None
+        self._left = self._limit or 0
+
+    def take(self, count: int) -> None:
+        """Count the bytes of one more image."""
+        if self._limit is None:
+            return
+        self._left -= count
+        if self._left < 0:
+            warnings.warn(
+                f"what is prefetched has more than the {self._limit} bytes that the cache may "
+                "keep: what came first is removed again; set_options(cache_limit=...) gives it "
+                "more",
+                AtldldWarning,
+                stacklevel=3,
+            )
+            self._limit = None
 
 
 def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""``atldld cache``: what is kept on disk, shown, verified, cleared."""
+"""``atldld cache``: what is kept on disk, shown, verified, trimmed, cleared."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.group(invoke_without_command=True)
 @click.pass_context
 def cache(context: click.Context) -> None:
-    r"""Show, verify or clear the files that were downloaded.
+    r"""Show, verify, trim or clear the files that were downloaded.
 
     \b
     Examples:
         atldld cache
         atldld cache verify
+        atldld cache trim --limit '5 GB'
         atldld cache clear --yes
     """
     if context.invoked_subcommand is None:
@@ -42,10 +43,13 @@ def show(cache_dir: Path | None = None, as_json: bool = False) -> None:
     Example:
         atldld cache show --json
     """
+    from ..options import current
     from ..source.inventory import cache_stock
 
     stock = cache_stock(cache_dir)
     folder = _folder(cache_dir)
+    total = sum(one.total_bytes for one in stock)
+    limit = current().cache_limit
     if as_json:
         services = [
             {
@@ -58,20 +62,23 @@ def show(cache_dir: Path | None = None, as_json: bool = False) -> None:
             }
             for one in stock
         ]
-        total = sum(one.total_bytes for one in stock)
-        _print({"cache_dir": str(folder), "bytes": total, "services": services})
+        values = {"cache_dir": str(folder), "bytes": total, "limit": limit, "services": services}
+        _print(values)
         return
     click.echo(f"{folder}")
     if not stock:
         click.echo("  nothing is kept here")
     for one in stock:
         span = f", {_day(one.oldest)} to {_day(one.newest)}" if one.oldest is not None else ""
+        grids = f", {_count(one.files['grids'], 'grid file')}" * bool(one.files["grids"])
         click.echo(
             f"  {one.url}: {_size(one.total_bytes)}; {_count(one.files['images'], 'image')}, "
-            f"{_count(one.files['datasets'], 'dataset')}{span}"
+            f"{_count(one.files['datasets'], 'dataset')}{grids}{span}"
         )
     if len(stock) > 1:
-        click.echo(f"  in all: {_size(sum(one.total_bytes for one in stock))}")
+        click.echo(f"  in all: {_size(total)}")
+    if limit is not None:
+        click.echo(f"  limit: {_size(limit)}, {total / limit:.0%} in use")
 
 
 @cache.command()
@@ -103,6 +110,33 @@ def verify(cache_dir: Path | None, as_json: bool, remove: bool) -> None:
             click.echo(f"damaged{', removed' * remove}: {one.path}: {one.reason}")
     if verdict.damaged and not remove:
         raise SystemExit(1)
+
+
+@cache.command()
+@_FOLDER
+@_JSON
+@click.option("--limit", help="Such as '20 GB'; by default the one in use (ATLDLD_CACHE_LIMIT).")
+def trim(cache_dir: Path | None, as_json: bool, limit: str | None) -> None:
+    r"""Remove what was used longest ago, until the rest is within a limit.
+
+    Metadata stay: without them the images are of no use offline.
+
+    \b
+    Example:
+        atldld cache trim --limit '5 GB'
+    """
+    from ..options import current, set_options
+    from ..source.inventory import trim_cache
+
+    try:
+        with set_options() if limit is None else set_options(cache_limit=limit):
+            files, size = trim_cache(cache_dir, limit=current().cache_limit)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        _print({"files": files, "bytes": size})
+    else:
+        click.echo(f"removed {_count(files, 'file')}, {_size(size)}")
 
 
 @cache.command()

@@ -160,7 +160,7 @@ class AllenSource:
         self._cache(current()).discard(image_name(read))
 
     def _cache(self, options: Options) -> Cache:
-        return Cache.of(options.cache_dir, self.base)
+        return Cache.of(options.cache_dir, self.base, options.cache_limit)
 
     def _fetch_image(self, read: ImageRead, options: Options) -> bytes:
         """Return the body of a read; where sizes of windows shrink with the tier, ask again.

@@ -33,11 +33,13 @@ from typing import Final
 
 from ..errors import AtldldWarning
 from ..model.read import ImageRead, Window
+from .eviction import keep_within, mark_used
 from .locks import locked
 from .names import held_windows, image_name, lock_name, record_path, service_folder
 
 _STALE_AFTER: Final = 86_400.0
 _LONGEST_RECORD: Final = 65_536
+_ROOM_OF_A_RECORD: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +98,18 @@ class Cache:
     ----------
     folder
         Where they are; made at the first writing.
+    limit
+        Most bytes that the folder of all services may have, or None. Images that were used
+        longest ago give way to those that are fetched.
     """
 
     folder: Path
+    limit: int | None = None
 
     @classmethod
-    def of(cls, cache_dir: Path, base_url: str) -> Cache:
+    def of(cls, cache_dir: Path, base_url: str, limit: int | None = None) -> Cache:
         """Return the cache of a service within the folder of all."""
-        return cls(cache_dir / service_folder(base_url))
+        return cls(cache_dir / service_folder(base_url), limit)
 
     def load(self, name: str) -> bytes | None:
         """Return the content of a file, or None if it is missing or not as recorded."""
@@ -114,7 +120,10 @@ class Cache:
             content = (self.folder / name).read_bytes()
         except OSError:
             return None
-        return content if record.fits(content) else None
+        if not record.fits(content):
+            return None
+        mark_used(self.folder / name)
+        return content
 
     def record(self, name: str) -> Record | None:
         """Return the record of a file, or None."""
@@ -144,15 +153,27 @@ class Cache:
         """Keep a content, and return whether that worked.
 
         Where the folder cannot be written to, or the disk is full, an `AtldldWarning` says so
-        once in a process, and the work goes on without.
+        once in a process, and the work goes on without. The same where a content alone is
+        larger than the limit.
         """
         path = self.folder / name
+        if self.limit is not None and len(content) > self.limit:
+            _warn_once(
+                self.folder,
+                f"a download of {len(content)} bytes is not kept: the cache may have "
+                f"{self.limit} bytes in all; set_options(cache_limit=...) gives it more",
+            )
+            return False
         try:
             self._sweep_once()
             self._place(path, content)
             self._place(record_path(path), Record.of(content, url).to_json())
         except OSError as error:
-            _warn_once(self.folder, error)
+            _warn_once(
+                self.folder,
+                f"downloads are not kept: the cache {self.folder} cannot be written to "
+                f"({error.strerror or error}); set_options(cache_dir=...) names another folder",
+            )
             return False
         return True
 
@@ -196,8 +217,10 @@ class Cache:
                 return content
             self.discard(name)
             content = fetch()
-            self.store(name, content, url)
-            return content
+            kept = self.store(name, content, url)
+        if kept and self.limit is not None:
+            keep_within(self.folder.parent, self.limit, len(content) + _ROOM_OF_A_RECORD)
+        return content
 
     def _locked(self, name: str, patience: float) -> AbstractContextManager[bool]:
         """Hold the lock of a file among processes, if there is one to be had in time."""
@@ -216,8 +239,7 @@ class Cache:
             try:
                 partial.replace(path)
             except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial.replace(path)
+                _into_new_folder(partial, path)
         except BaseException:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
@@ -229,6 +251,18 @@ class Cache:
                 return
             _swept.add(self.folder)
         sweep(self.folder / "partial", time.time() - _STALE_AFTER)
+
+
+def _into_new_folder(partial: Path, path: Path) -> None:
+    for last in (False, False, True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.replace(path)
+            return
+        except FileNotFoundError:
+            # Another process may have removed the folder because it was empty.
+            if last:
+                raise
 
 
 def sweep(partial: Path, before: float) -> int:
@@ -267,14 +301,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def _warn_once(folder: Path, error: OSError) -> None:
+def _warn_once(folder: Path, message: str) -> None:
     with _once:
         if folder in _warned:
             return
         _warned.add(folder)
-    warnings.warn(
-        f"downloads are not kept: the cache {folder} cannot be written to "
-        f"({error.strerror or error}); set_options(cache_dir=...) names another folder",
-        AtldldWarning,
-        stacklevel=2,
-    )
+    warnings.warn(message, AtldldWarning, stacklevel=2)

@@ -53,7 +53,7 @@ def grid_archive(source: AllenSource, dataset_id: int, volumes: Sequence[str] = 
         If it does not answer as it should.
     """
     options = current()
-    cache = Cache.of(options.cache_dir, source.base)
+    cache = Cache.of(options.cache_dir, source.base, options.cache_limit)
     # The words are known ones: no name can lead out of the folder of the cache.
     chosen = [volume for volume in VOLUMES if volume in volumes]
     name = f"grids/{dataset_id:d}-{'-'.join(chosen)}.zip"

@@ -17,10 +17,11 @@ from typing import Final
 
 from ..options import current
 from .cache import Cache, Record
+from .eviction import evict, forget_tally
 from .names import SERVICE_FOLDER
 from .urls import without_credentials
 
-KINDS: Final = ("images", "datasets", "service")
+KINDS: Final = ("images", "grids", "datasets", "service")
 """The folders of files with records, in each service's folder."""
 
 _BELOW_BASE: Final = re.compile(r"/(section_image_download|data)/.*")
@@ -42,7 +43,7 @@ class Stock:
         Base URL of the service, or the folder's name where no record tells it.
     files, bytes
         Number and size of the kept files, by kind: ``"images"``, ``"datasets"``,
-        ``"service"``.
+        ``"service"``, ``"grids"``.
     oldest, newest
         When the first and the last of them came, in seconds since the epoch, or None.
     """
@@ -182,7 +183,40 @@ def clear_cache(
                 files += path in kept
                 size += length if path in kept else 0
         _remove_empty(folder)
+    if service is None:
+        forget_tally(_folder(cache_dir))
     return files, size
+
+
+def trim_cache(
+    cache_dir: str | os.PathLike[str] | None = None, *, limit: int | None = None
+) -> tuple[int, int]:
+    """Remove the images and grids that were used longest ago, and return how many, in bytes too.
+
+    Every download does this by itself where there is a limit; this is for a cache that has no
+    limit, or whose limit became smaller.
+
+    Parameters
+    ----------
+    cache_dir
+        The folder; by default that of the options.
+    limit
+        Most bytes that may stay; by default that of the options.
+
+    Returns
+    -------
+    files, bytes
+        How many went.
+
+    Raises
+    ------
+    ValueError
+        If there is no limit.
+    """
+    limit = current().cache_limit if limit is None else limit
+    if limit is None:
+        raise ValueError("there is no limit; name one, or set_options(cache_limit=...)")
+    return evict(_folder(cache_dir), limit)
 
 
 def _folder(cache_dir: str | os.PathLike[str] | None) -> Path:
@@ -204,7 +238,9 @@ def _services(cache_dir: Path) -> list[Path]:
 def _kept(folder: Path) -> Iterator[Path]:
     """Yield the files that have, or should have, a record; not the records."""
     for path in _below(folder, KINDS):
-        suffixes = {"images": ".jpg"}.get(path.relative_to(folder).parts[0], ".json")
+        suffixes = {"images": ".jpg", "grids": ".zip"}.get(
+            path.relative_to(folder).parts[0], ".json"
+        )
         name = path.name
         if name.endswith(suffixes) and not name.endswith(".json.json"):
             yield path

@@ -50,15 +50,22 @@ def locked(path: Path, patience: float) -> Iterator[bool]:
         os.close(number)
 
 
-def claim(path: Path) -> int | None:
+def claim(path: Path, mode: int = 0o600) -> int | None:
     """Lock a file if nobody holds it, and return what `release` takes; else None.
+
+    Parameters
+    ----------
+    path
+        Of the file; it is made if need be.
+    mode
+        Who may open a file that is made here.
 
     Raises
     ------
     OSError
         If the file cannot be opened, or the file system knows no locks.
     """
-    number = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    number = os.open(path, os.O_RDWR | os.O_CREAT, mode)
     try:
         _take(number)
     except OSError as error:
