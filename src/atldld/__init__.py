@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from .measure.unionizes import unionizes
     from .options import set_options
     from .sampling.displacement import DisplacementField
+    from .source.search import dataset_info, search
     from .source.verifying import verify_bundle
 
 __version__ = "1.0.0.dev0"
 
 _HOMES = {
+    "dataset_info": ".source.search",
     "open_annotation": ".measure.annotation",
     "open_dataarray": ".arrays.opening",
     "open_dataset": ".arrays.opening",
@@ -41,6 +43,7 @@ _HOMES = {
     "pack": ".arrays.packing",
     "points_to_sections": ".measure.points",
     "sections_to_points": ".measure.points",
+    "search": ".source.search",
     "set_options": ".options",
     "structure_bounds": ".measure.structures",
     "structure_table": ".measure.structures",
@@ -59,6 +62,7 @@ __all__ = [
     "DisplacementField",
     "ImageError",
     "RegistrationError",
+    "dataset_info",
     "open_annotation",
     "open_dataarray",
     "open_dataset",
@@ -66,6 +70,7 @@ __all__ = [
     "open_grids",
     "pack",
     "points_to_sections",
+    "search",
     "sections_to_points",
     "set_options",
     "structure_bounds",

@@ -75,6 +75,17 @@ def plane_of_section(plane_of_section_id: int | None) -> Plane | None:
     return None if plane_of_section_id is None else _PLANE_OF_SECTION.get(plane_of_section_id)
 
 
+def plane_of_section_ids(plane: Plane) -> tuple[int, ...]:
+    """Return the PlaneOfSection ids of the service that name a plane.
+
+    Examples
+    --------
+    >>> plane_of_section_ids(SAGITTAL)
+    (2, 7, 8)
+    """
+    return tuple(number for number, named in _PLANE_OF_SECTION.items() if named is plane)
+
+
 def plane_of_matrix(trv: npt.NDArray[np.float64]) -> Plane:
     """Return the plane that a dataset was sliced in, by its own matrix.
 

@@ -13,6 +13,8 @@ from typing import Any, Final
 from ..errors import APIError, AtldldWarning, DatasetNotFoundError, ImageError
 from ..model.dataset import SectionDataset
 from ..model.read import VIEWS, ImageRead, Window
+from ..model.summary import DatasetSummary
+from ..model.terms import SearchTerms
 from ..options import Options, current
 from .cache import Cache
 from .faults import plain, worth_retrying
@@ -20,6 +22,7 @@ from .flight import together
 from .jpeg import jpeg_fault, size_limit
 from .names import dataset_name, image_name, service_name
 from .rma import Query, Row, condition, fetch_page, fetch_rows, row_url
+from .search_allen import search_service
 from .transport import UnfitBodyError, fetch
 from .urls import base_url, without_credentials
 
@@ -104,6 +107,18 @@ class AllenSource:
         dataset_id = _whole(dataset_id, "dataset_id")
         rows = self._rows(dataset_id)
         return SectionDataset.from_rows(rows.row, rows.images)
+
+    def search(self, terms: SearchTerms) -> list[DatasetSummary]:
+        """Return the datasets that meet some terms, by ascending id.
+
+        Raises
+        ------
+        ValueError
+            If the service has no such product; the message says which it has.
+        APIError
+            If it did not answer as it should.
+        """
+        return search_service(self.base, terms)
 
     def url(self, read: ImageRead) -> str:
         """Return where the bytes of a read come from, without credentials."""

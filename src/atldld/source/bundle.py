@@ -16,6 +16,8 @@ from typing import Self
 from ..errors import BundleError, DatasetNotFoundError, ImageError
 from ..model.dataset import SectionDataset
 from ..model.read import ImageRead, Window
+from ..model.summary import DatasetSummary
+from ..model.terms import SearchTerms
 from .bundle_files import MOST_PIXELS
 from .contents import Contents, Held, open_bundle
 from .describing import DatasetRows
@@ -113,6 +115,11 @@ class BundleSource:
         if rows.row.get("id") != there:
             raise BundleError(f"{self.name}: {name} describes another dataset than {there}")
         return rows
+
+    def search(self, terms: SearchTerms) -> list[DatasetSummary]:
+        """Return the dataset if it meets some terms; raises what `dataset` raises."""
+        found = self.rows(self._contents().manifest.dataset_id).found(terms)
+        return [] if found is None else [found]
 
     def image(self, read: ImageRead) -> bytes:
         """Return the JPEG of a read as it was packed, held against the manifest; not decoded.

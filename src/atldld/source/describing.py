@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from ..model.dataset import SectionDataset
+from ..model.rows import records
+from ..model.summary import DatasetSummary
+from ..model.terms import SearchTerms
 from .allen import AllenSource
 from .protocol import Source
 from .rma import Row
+from .search_allen import with_product_ids
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +61,17 @@ class DatasetRows:
     def dataset(self) -> SectionDataset:
         """Build the dataset; see `SectionDataset.from_rows`."""
         return SectionDataset.from_rows(self.row, self.images)
+
+    def found(self, terms: SearchTerms) -> DatasetSummary | None:
+        """Return the dataset in a line if it meets some terms."""
+        # The products of one dataset are not all there are: another name is none of its.
+        products = records(self.row.get("products"))
+        terms = with_product_ids(terms, products, strict=False)
+        summary = DatasetSummary.from_row(self.row)
+        images = records(self.row.get("section_images") if self.images is None else self.images)
+        if terms.image_ids and not {row.get("id") for row in images} & {*terms.image_ids}:
+            return None
+        return summary if summary.meets(terms) else None
 
 
 @runtime_checkable

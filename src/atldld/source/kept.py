@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..errors import BundleError, DatasetNotFoundError, ImageError
+from ..errors import AtldldWarning, BundleError, DatasetNotFoundError, ImageError
 from ..model.dataset import SectionDataset
 from ..model.read import ImageRead, Window
+from ..model.summary import DatasetSummary
+from ..model.terms import SearchTerms
 from .bundle_files import DATASET_BYTES
 from .cache import Cache, Record
 from .describing import DatasetRows
@@ -79,6 +82,25 @@ class CacheSource:
         if rows.row.get("id") != dataset_id:
             raise BundleError(f"{self.name}: {name} describes another dataset")
         return rows
+
+    def search(self, terms: SearchTerms) -> list[DatasetSummary]:
+        """Return the cached datasets that meet some terms, by ascending id.
+
+        Warns
+        -----
+        AtldldWarning
+            If the metadata of a dataset are damaged; it is passed over.
+        """
+        summaries = []
+        for dataset_id in cached_datasets(self.folder):
+            try:
+                found = self.rows(dataset_id).found(terms)
+            except (BundleError, DatasetNotFoundError) as error:
+                warnings.warn(f"passed over: {error}", AtldldWarning, stacklevel=2)
+                continue
+            if found is not None:
+                summaries.append(found)
+        return summaries
 
     def image(self, read: ImageRead) -> bytes:
         """Return the JPEG of a read, held against the record of its download; not decoded.

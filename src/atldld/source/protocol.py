@@ -7,6 +7,8 @@ from typing import Protocol, TypeGuard, runtime_checkable
 
 from ..model.dataset import SectionDataset
 from ..model.read import ImageRead, Window
+from ..model.summary import DatasetSummary
+from ..model.terms import SearchTerms
 
 
 @runtime_checkable
@@ -74,6 +76,23 @@ class KeepingSource(Source, Protocol):
 
     def remember(self, key: str, text: str) -> None:
         """Remember something about this source, if there is where to."""
+        ...
+
+
+@runtime_checkable
+class SearchableSource(Source, Protocol):
+    """A source that can say which datasets it has."""
+
+    def search(self, terms: SearchTerms) -> list[DatasetSummary]:
+        """Return the datasets that meet some terms, by ascending id.
+
+        Raises
+        ------
+        ValueError
+            If a product is named that there is none of.
+        APIError
+            If the source did not answer as it should.
+        """
         ...
 
 

@@ -1,0 +1,198 @@
+"""Finding section datasets, and looking at one before it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..model.info import DatasetInfo
+from ..model.summary import DatasetSummary
+from ..model.terms import SearchTerms
+from . import source_from
+from .describing import dataset_rows
+from .protocol import SearchableSource, Source
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TYPES = {
+    "dataset_id": "int64",
+    "gene": "str",
+    "gene_name": "str",
+    "entrez_id": "Int64",
+    "plane": "str",
+    "product": "str",
+    "specimen": "str",
+    "specimen_id": "Int64",
+    "age": "str",
+    "reference_space": "Int64",
+    "section_thickness": "float64",
+    "failed": "bool",
+}
+
+
+def search(
+    gene: str | Sequence[str] | None = None,
+    *,
+    plane: str | Sequence[str] | None = None,
+    product: str | int | Sequence[str | int] | None = None,
+    specimen: str | int | Sequence[str | int] | None = None,
+    dataset_id: int | Sequence[int] | None = None,
+    image_id: int | Sequence[int] | None = None,
+    failed: bool | None = False,
+    source: str | Source | None = None,
+) -> pd.DataFrame:
+    """Find section datasets.
+
+    A dataset is found if it meets every condition. In texts, case does not matter and ``*``
+    stands for any text. Each condition can be a list: then one of its values must fit.
+
+    Parameters
+    ----------
+    gene
+        Acronym, such as ``"Prox1"`` or ``"Prox*"``.
+    plane
+        ``"coronal"``, ``"sagittal"`` or ``"transverse"``; or ``"variable"``, ``"n/a"`` or
+        ``"tangential"``, whose datasets have no registration.
+    product
+        Name, abbreviation or id of one of Allen's products, such as ``"Mouse Brain"``,
+        ``"DevMouse"`` or 1. A dataset can belong to several.
+    specimen
+        Name or id of the specimen.
+    dataset_id, image_id
+        Id of the dataset, or of one of its section images.
+    failed
+        Whether the dataset failed Allen's quality control; None finds both.
+    source
+        Where to look: None, the service of ``set_options(api_url=...)``; the base URL of a
+        service; the path or URL of a bundle; the folder of a service in the cache; or a
+        `Source` that can be searched.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a dataset, by ascending id, the same columns and types where nothing is found:
+        ``dataset_id``; ``gene`` and ``gene_name`` (those of all genes, with commas between) and
+        ``entrez_id`` (of the first); ``plane``; ``product`` (all, with commas between);
+        ``specimen``, ``specimen_id`` and ``age``; ``reference_space``; ``section_thickness``
+        (microns); ``failed``. Missing texts are empty, missing numbers NA or NaN.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a condition cannot be one: the message says what would be right.
+    APIError
+        If the service does not answer as it should.
+
+    Warns
+    -----
+    AtldldWarning
+        If the service promised more rows than it sent.
+
+    See Also
+    --------
+    dataset_info : One dataset, with its section images.
+
+    Examples
+    --------
+    >>> import atldld
+    >>> from atldld.testing import AllenServer, phantom_dataset
+    >>> brains = [phantom_dataset(7, "sagittal", gene="Prox1"), phantom_dataset(8, gene="Prox2")]
+    >>> with AllenServer(brains) as server:
+    ...     found = atldld.search(gene="prox*", plane="sagittal", source=server.url)
+    >>> found[["dataset_id", "gene", "plane", "product", "age"]]
+       dataset_id   gene     plane      product  age
+    0           7  Prox1  sagittal  Mouse Brain  P56
+    """
+    terms = SearchTerms.checked(
+        gene=gene,
+        plane=plane,
+        product=product,
+        specimen=specimen,
+        dataset_id=dataset_id,
+        image_id=image_id,
+        failed=failed,
+    )
+    return datasets_table(summaries(terms, source))
+
+
+def summaries(terms: SearchTerms, source: str | Source | None = None) -> list[DatasetSummary]:
+    """Return what a source has that meets some terms.
+
+    Raises
+    ------
+    TypeError
+        If the source cannot be searched.
+    """
+    origin = source_from(source)
+    if not isinstance(origin, SearchableSource):
+        raise TypeError(f"the source {origin.name} cannot be searched (it has no method search)")
+    return origin.search(terms)
+
+
+def datasets_table(found: Sequence[DatasetSummary]) -> pd.DataFrame:
+    """Return summaries as a table; `search` says which columns it has."""
+    import pandas as pd
+
+    return pd.DataFrame([_record(each) for each in found], columns=list(_TYPES)).astype(_TYPES)
+
+
+def dataset_info(dataset_id: int, *, source: str | Source | None = None) -> DatasetInfo:
+    """Return what is known of a section dataset, without opening it.
+
+    Parameters
+    ----------
+    dataset_id
+        Id of the section dataset.
+    source
+        As for `search`.
+
+    Returns
+    -------
+    DatasetInfo
+        Gene, plane, products, specimen, reference space and so on; ``images``, and
+        ``to_dataframe()``, which returns them as a table; ``unregistered``, why it cannot be
+        opened (empty where it can).
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If there is no such dataset.
+    APIError, BundleError
+        If the source does not answer as it should.
+    ValueError, TypeError
+        If that cannot be the id of a dataset, or the source has no metadata to show.
+
+    Examples
+    --------
+    >>> import atldld
+    >>> from atldld.testing import AllenServer, phantom_dataset
+    >>> with AllenServer([phantom_dataset(7, "sagittal", sections=3)]) as server:
+    ...     info = atldld.dataset_info(7, source=server.url)
+    >>> info.to_dataframe()[["section_number", "image_id", "r", "has_expression"]].round()
+       section_number  image_id       r  has_expression
+    0               0      7000  2010.0            True
+    1              63      7001  3650.0            True
+    2             126      7002  5290.0            True
+    """
+    (number,) = SearchTerms.checked(dataset_id=[dataset_id]).dataset_ids
+    origin = source_from(source)
+    rows = dataset_rows(origin, number)
+    return DatasetInfo.from_rows(rows.row, rows.images, origin.name)
+
+
+def _record(found: DatasetSummary) -> dict[str, Any]:
+    return {
+        "dataset_id": found.dataset_id,
+        "gene": ", ".join(found.genes),
+        "gene_name": ", ".join(found.gene_names),
+        "entrez_id": next(iter(found.entrez_ids), None),
+        "plane": found.plane,
+        "product": ", ".join(found.products),
+        "specimen": found.specimen,
+        "specimen_id": found.specimen_id,
+        "age": found.age,
+        "reference_space": found.reference_space,
+        "section_thickness": found.section_thickness,
+        "failed": found.failed,
+    }
