@@ -20,8 +20,7 @@ from xarray.core import indexing
 from .. import options
 from ..model.read import ImageRead, Window
 from .conventions import probes_needed
-from .reader import Reader, index_outer
-from .sections import CoverageArray
+from .reader import FromMatrices, Reader, index_outer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +42,7 @@ class PlannedRead:
 class _Recorder(BackendArray):
     """Stands in for a reader: notes what is asked for, answers with zeros that cost nothing."""
 
-    def __init__(self, reader: Reader[Any] | CoverageArray, notes: list[PlannedRead]) -> None:
+    def __init__(self, reader: Reader[Any] | FromMatrices, notes: list[PlannedRead]) -> None:
         self.reader = reader
         self.notes = notes
         self.shape = reader.shape
@@ -151,7 +150,7 @@ def _lazy_data(obj: xr.DataArray | xr.Dataset) -> Iterator[Any]:
 
 def _recording(data: Any, notes: list[PlannedRead]) -> Any | None:
     """Return lazily indexed data with a recorder in place of its reader, or None without one."""
-    if isinstance(data, Reader | CoverageArray):
+    if isinstance(data, Reader | FromMatrices):
         return _Recorder(data, notes)
     if not isinstance(
         data, indexing.ExplicitlyIndexed | indexing.ImplicitToExplicitIndexingAdapter

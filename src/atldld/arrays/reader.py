@@ -195,6 +195,13 @@ class Reader(BackendArray, Generic[P]):
         return read, None
 
 
+class FromMatrices(BackendArray):
+    """A lazy array whose values follow from matrices alone: it reads no images."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
 def places(key: tuple[Any, ...], shape: tuple[int, ...]) -> list[Indices]:
     """Return the positions that an outer index asks for along each axis."""
     return [

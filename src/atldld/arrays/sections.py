@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from dask.tokenize import tokenize
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from .. import options
@@ -21,7 +20,7 @@ from ..sampling.warp import warp
 from ..source.protocol import Source
 from .failing import Failing
 from .pieces import Piece, Sampling
-from .reader import Reader, index_outer, places, squeezed
+from .reader import FromMatrices, Reader, index_outer, places, squeezed
 
 
 class SectionArray(Reader[Piece]):
@@ -144,7 +143,7 @@ class SectionArray(Reader[Piece]):
         )
 
 
-class CoverageArray(BackendArray):
+class CoverageArray(FromMatrices):
     """Which grid points each section covers, from the matrices alone.
 
     Parameters

@@ -45,13 +45,13 @@ class Tile:
     width: int
 
 
-def tile_side(affine: Array) -> int:
-    """Return the side of the tiles of a section, in grid points: a power of two up to 512.
+def tile_side(affine: Array, largest: int = _LARGEST_TILE) -> int:
+    """Return the side of the tiles of a section, in grid points: a power of two up to `largest`.
 
     Chosen so that the source box of a tile stays near 2048 pixels a side at most.
     """
     fitting = _LARGEST_BOX / max(step_pixels(affine), 1e-9)
-    return int(2 ** np.clip(math.floor(math.log2(fitting)), 0, round(math.log2(_LARGEST_TILE))))
+    return int(2 ** np.clip(math.floor(math.log2(fitting)), 0, round(math.log2(largest))))
 
 
 def warp(
@@ -63,8 +63,9 @@ def warp(
     columns: Indices,
     bounds: tuple[tuple[int, int], tuple[int, int]],
     interpolation: Interpolation,
-    fill: float,
+    fill: float | None,
     out: npt.NDArray[Any],
+    largest: int = _LARGEST_TILE,
 ) -> None:
     """Sample a section image at grid points, and put `fill` where it does not cover them.
 
@@ -92,9 +93,11 @@ def warp(
         and axis as it still spans pixels (two to six) are averaged. It takes 4 to 36 times as
         many samples as linear does.
     fill
-        Value of grid points that are not covered.
+        Value of grid points that are not covered; None leaves them as they are.
     out
-        Shape (rows, columns[, 3]), uint8 or float32: written in place, all of it.
+        Shape (rows, columns[, 3]), uint8 or float32: written in place.
+    largest
+        Side of the largest tiles, a power of two: small ones where little of the grid is covered.
 
     Notes
     -----
@@ -102,19 +105,47 @@ def warp(
     fill is blended in.
     """
     if not covered.any:
-        out[...] = fill
+        if fill is not None:
+            out[...] = fill
         return
-    side = tile_side(affine)
+    side = tile_side(affine, largest)
     for tile, rows, across in _tiles(covered, columns, bounds, side):
         box = _box(tile, affine, size, interpolation)
         sampled = _sample(_cut(pixels, window, box), box, affine, tile, interpolation)
         if rows.run and across.run:
-            out[rows.run, across.run] = sampled[rows.within(tile.row), across.within(tile.column)]
+            shown = sampled[rows.within(tile.row), across.within(tile.column)]
         else:
-            picked = np.ix_(rows.numbers - tile.row, across.numbers - tile.column)
-            out[np.ix_(rows.places, across.places)] = sampled[picked]
-    if not covered.all:
+            shown = sampled[np.ix_(rows.numbers - tile.row, across.numbers - tile.column)]
+        if fill is None:
+            _put(shown, covered, rows, across, out)
+        elif rows.run and across.run:
+            out[rows.run, across.run] = shown
+        else:
+            out[np.ix_(rows.places, across.places)] = shown
+    if fill is not None and not covered.all:
         _fill(out, covered, columns, fill)
+
+
+def _put(
+    sampled: Pixels, covered: Coverage, rows: _Group, across: _Group, out: npt.NDArray[Any]
+) -> None:
+    """Write the covered points of a tile, and leave the others as they are."""
+    if across.run is None:
+        mask = covered.mask(across.numbers)[rows.places]
+        for place, row, inside in zip(rows.places, sampled, mask, strict=True):
+            out[place, across.places[inside]] = row[inside]
+        return
+    begin, length = int(across.numbers[0]), len(across.numbers)
+    first = np.clip(covered.first[rows.places] - begin, 0, length)
+    last = np.clip(covered.last[rows.places] + 1 - begin, first, length)
+    if rows.run and not first.any() and (last == length).all():
+        out[rows.run, across.run] = sampled
+        return
+    offset = int(across.places[0])
+    places = rows.places.tolist()
+    for place, row, start, stop in zip(places, sampled, first.tolist(), last.tolist(), strict=True):
+        if start < stop:
+            out[place, offset + start : offset + stop] = row[start:stop]
 
 
 def _fill(out: npt.NDArray[Any], covered: Coverage, columns: Indices, fill: float) -> None:

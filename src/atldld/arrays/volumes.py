@@ -1,0 +1,275 @@
+"""Lazy volumes over the sections of a dataset: pixels, and which section shows where."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from dask.tokenize import tokenize
+from xarray.core import indexing
+
+from .. import options
+from ..model.read import ImageRead
+from ..sampling.coverage import Indices
+from ..sampling.warp import warp
+from ..source.protocol import Source
+from .failing import Failing
+from .reader import Found, FromMatrices, Reader, index_outer, places, squeezed
+from .volume_pieces import Box, Layer, VolumePiece, VolumeSampling
+
+_TILE = 128
+"""Side of the tiles that are warped at once: a band of a plane is often narrow."""
+
+
+class VolumeArray(Reader[VolumePiece]):
+    """A volume of a dataset, read when it is indexed.
+
+    Parameters
+    ----------
+    sampling
+        Where every voxel comes from.
+    source
+        Where the images come from.
+    fill_value
+        Value of voxels that show no section; NaN makes the array float32.
+    carried
+        The options of the opening, for the process that computes.
+    failing
+        What to do about an image that cannot be had.
+
+    Notes
+    -----
+    Shape (p, i, r[, 3]). Each section is read and decoded once for a box, however many of its
+    planes show it.
+    """
+
+    def __init__(
+        self,
+        sampling: VolumeSampling,
+        source: Source,
+        fill_value: float,
+        carried: options.Carried,
+        failing: Failing,
+    ) -> None:
+        super().__init__(source, carried, failing)
+        self.sampling = sampling
+        self.fill_value = fill_value
+        self.shape = (*sampling.grid.shape, *sampling.channels)
+        self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
+
+    def pieces(self, key: tuple[Any, ...]) -> list[VolumePiece]:
+        """Return what an outer index into this array needs, one piece a section, no pixels."""
+        numbers = box_numbers(self.sampling, key)
+        return self.sampling.box(*numbers).pieces() if all(map(len, numbers)) else []
+
+    def samples(self) -> list[ImageRead]:
+        """Return a few images from amid the dataset, to find out about its service."""
+        return self.sampling.samples()
+
+    def tier_count(self, part: VolumePiece) -> int:
+        """Return how many tiers the image of a piece has."""
+        return int(self.sampling.stack.tier_count[part.section])
+
+    def at_tier(self, part: VolumePiece, tier: int) -> VolumePiece:
+        """Return the same piece, read at another tier."""
+        return self.sampling.piece(part.section, part.layers, tier)
+
+    def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
+        numbers = box_numbers(self.sampling, key)
+        shape = (*map(len, numbers), *self.sampling.channels)
+        out = np.empty(shape, dtype=self.dtype)
+        if out.size:
+            box = self.sampling.box(*numbers)
+            with options.using(self.carried):
+                if self.sampling.between == "linear":
+                    self._blend(box, out)
+                else:
+                    self._show(box, out)
+        return squeezed(in_space(out, self.sampling), key)
+
+    def _show(self, box: Box, out: npt.NDArray[Any]) -> None:
+        """Fill a box with the pixels of the nearest section."""
+        out[...] = self.fill_value
+        mirror = np.full_like(out, self.fill_value) if len(box.layers) > 1 else out
+        for found in self.images(box.pieces()):
+            if found.image is not None:
+                for layer, affine in zip(found.part.layers, found.part.affines, strict=True):
+                    into = mirror if layer.mirrored else out
+                    self._warp(found, layer, affine, box.columns, into[layer.place])
+            del found  # before the next one is decoded
+        if mirror is not out:
+            np.copyto(out, mirror, where=_spread(~box.shown(0), out))
+
+    def _blend(self, box: Box, out: npt.NDArray[Any]) -> None:
+        """Fill a box with the pixels of the two sections that a voxel lies between."""
+        sums = [np.zeros(out.shape, dtype=np.float32) for _ in box.layers]
+        weights = [np.zeros(out.shape[:3], dtype=np.float32) for _ in box.layers]
+        failed = set()
+        for found in self.images(box.pieces()):
+            if found.image is None:
+                failed.add(found.part.section)
+                continue
+            scratch = np.zeros(out.shape[1:], dtype=np.uint8)
+            for layer, affine in zip(found.part.layers, found.part.affines, strict=True):
+                self._warp(found, layer, affine, box.columns, scratch)
+                weight = self._weight(layer, box.columns)
+                sums[layer.mirrored][layer.place] += _spread(weight, scratch) * scratch
+                weights[layer.mirrored][layer.place] += weight
+            del found  # before the next one is decoded
+        out[...] = self.fill_value
+        for layer_number in reversed(range(len(box.layers))):
+            shown = box.shown(layer_number, failed)
+            self._finish(sums[layer_number], weights[layer_number], shown, out)
+
+    def _finish(
+        self,
+        total: npt.NDArray[np.float32],
+        weight: npt.NDArray[np.float32],
+        shown: npt.NDArray[np.bool_],
+        out: npt.NDArray[Any],
+    ) -> None:
+        for place in range(len(out)):
+            there = shown[place] & (weight[place] > 0)
+            divisor = np.where(there, weight[place], 1)
+            values = total[place] / _spread(divisor, total[place])
+            if out.dtype == np.uint8:
+                values = np.rint(values)
+            np.copyto(out[place], values, where=_spread(there, values), casting="unsafe")
+
+    def _warp(
+        self,
+        found: Found[VolumePiece],
+        layer: Layer,
+        affine: npt.NDArray[np.float64],
+        columns: Indices,
+        out: npt.NDArray[Any],
+    ) -> None:
+        assert found.image is not None
+        if found.read.window is None and found.whole_origin == "section":
+            affine = affine.copy()
+            affine[:, 2] -= found.read.fraction
+        warp(
+            found.image,
+            found.window,
+            found.part.whole.size,
+            affine,
+            layer.band.used,
+            columns,
+            self.sampling.bounds,
+            found.part.interpolation,
+            None,
+            out,
+            _TILE,
+        )
+
+    def _weight(self, layer: Layer, columns: Indices) -> npt.NDArray[np.float32]:
+        """Return the share of a section in each node of a plane, by distance in z."""
+        stack, section = self.sampling.layers[layer.mirrored], layer.band.section
+        z = layer.nodes.z(stack.trv, layer.nodes.rows[:, None], columns) - stack.z[section]
+        share = np.ones(z.shape)
+        if section + 1 < len(stack.z):
+            gap = stack.z[section + 1] - stack.z[section]
+            share -= np.clip(z / gap, 0, 1)
+        if section > 0:
+            gap = stack.z[section] - stack.z[section - 1]
+            share -= np.clip(-z / gap, 0, 1)
+        return np.where(layer.band.used.mask(columns), share, 0).astype(np.float32)
+
+    def __dask_tokenize__(self) -> Hashable:
+        # dask does not look into what is returned here: whatever is not text must be made so.
+        return (
+            type(self).__name__,
+            tokenize(self.sampling, self.source),
+            repr(self.fill_value),
+            self.failing.fill,
+            self.failing.other_tiers,
+        )
+
+
+What = Literal["section_number", "distance", "mirrored"]
+_DTYPES = {"section_number": np.int32, "distance": np.float64, "mirrored": np.bool_}
+_NOTHING = {"section_number": -1, "distance": np.nan, "mirrored": False}
+
+
+class ShownArray(FromMatrices):
+    """Which section each voxel of a volume shows, or how far it lies from it.
+
+    Parameters
+    ----------
+    sampling
+        Where every voxel comes from.
+    failing
+        What knows which sections were filled because their image could not be had: no voxel
+        shows those.
+    what
+        ``"section_number"``, int32, -1 for none; ``"distance"``, float64, microns of the image
+        stack, NaN for none; or ``"mirrored"``, bool.
+
+    Notes
+    -----
+    Shape (p, i, r). Nothing is downloaded.
+    """
+
+    def __init__(self, sampling: VolumeSampling, failing: Failing, what: What) -> None:
+        self.sampling = replace(sampling, between="nearest")
+        self.failing = failing
+        self.what = what
+        self.shape = sampling.grid.shape
+        self.dtype = np.dtype(_DTYPES[what])
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return index_outer(key, self.shape, self._outer)
+
+    def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
+        numbers = box_numbers(self.sampling, key)
+        out = np.full(tuple(map(len, numbers)), _NOTHING[self.what], dtype=self.dtype)
+        if out.size:
+            self._fill(self.sampling.box(*numbers), out)
+        return squeezed(in_space(out, self.sampling), key)
+
+    def _fill(self, box: Box, out: npt.NDArray[Any]) -> None:
+        stack = self.sampling.stack
+        filled = self.failing.filled()
+        failed = [row for row in range(len(stack)) if int(stack.image_id[row]) in filled]
+        hidden = np.zeros(out.shape, dtype=bool) if len(box.layers) > 1 else None
+        for mirrored, planes in enumerate(box.layers):
+            for place, nodes, found in planes:
+                for band in found:
+                    there = band.shown.mask(box.columns)
+                    if hidden is not None:
+                        there &= ~hidden[place]
+                        hidden[place] |= there
+                    if band.section in failed:
+                        continue
+                    if self.what == "distance":
+                        rows = nodes.rows[:, None]
+                        z = nodes.z(self.sampling.layers[mirrored].trv, rows, box.columns)
+                        np.copyto(out[place], z - stack.z[band.section], where=there)
+                    else:
+                        number = stack.section_number[band.section]
+                        value = number if self.what == "section_number" else bool(mirrored)
+                        out[place][there] = value
+
+    def __dask_tokenize__(self) -> Hashable:
+        return type(self).__name__, self.what, tokenize(self.sampling)
+
+
+def box_numbers(sampling: VolumeSampling, key: tuple[Any, ...]) -> list[Indices]:
+    """Return the grid numbers of an outer index along planes, rows and columns."""
+    grid = sampling.grid
+    asked = places(key[:3], grid.shape)
+    return [asked[axis] + grid.along(axis).first for axis in sampling.axes]
+
+
+def in_space(out: npt.NDArray[Any], sampling: VolumeSampling) -> npt.NDArray[Any]:
+    """Turn (planes, rows, columns, ...) into (p, i, r, ...)."""
+    order = np.argsort(sampling.axes)
+    return out.transpose(*order, *range(3, out.ndim))
+
+
+def _spread(values: npt.NDArray[Any], over: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return values of nodes with an axis for the channels of others, if these have one."""
+    return values if values.ndim == over.ndim else values[..., None]
