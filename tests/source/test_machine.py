@@ -1,5 +1,6 @@
 """The limit on connections holds for all processes of a machine together."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 
 import pytest
 
+from atldld.source.locks import claim, release
 from atldld.source.machine import one_of, places_folder
 from atldld.testing import AllenServer, phantom_dataset
 
@@ -39,6 +41,36 @@ from atldld.source.machine import one_of
 with one_of(Path(sys.argv[1]), 2) as place:
     print(place, flush=True)
     signal.pause()
+"""
+
+
+HOLD_AND_FORK = """
+import os, signal, sys
+from pathlib import Path
+from atldld.source.locks import locked
+from atldld.source.machine import one_of
+
+with one_of(Path(sys.argv[1]), 1) as place, locked(Path(sys.argv[1]) / "of a file", 5) as held:
+    if not os.fork():
+        print(place and held, os.getpid(), flush=True)
+    signal.pause()
+"""
+
+FORK_WITHIN = """
+import os, sys
+from pathlib import Path
+from atldld.source.locks import locked
+from atldld.source.machine import one_of
+
+folder = Path(sys.argv[1])
+with one_of(folder, 1) as place, locked(folder / "of a file", 5) as held:
+    child = os.fork()
+    if child:
+        assert place and held
+        os.waitpid(child, 0)
+        with locked(folder / "of a file", 0) as again:
+            assert not again
+        print("still held", flush=True)
 """
 
 
@@ -84,6 +116,31 @@ def test_a_killed_holder_frees_its_place_at_once(tmp_path):
     holders[1].kill()
     for holder in holders:
         holder.communicate()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_killed_holder_frees_its_place_though_its_child_lives(tmp_path):
+    holder = run(HOLD_AND_FORK, tmp_path)
+    held, child = holder.stdout.readline().split()
+    try:
+        assert held == "True"
+        assert claim(tmp_path / "0.lock") is None
+        holder.kill()
+        holder.wait()
+        os.kill(int(child), 0)
+        for name in ("0.lock", "of a file"):
+            number = claim(tmp_path / name)
+            assert number is not None
+            release(number)
+    finally:
+        os.kill(int(child), signal.SIGKILL)
+        holder.communicate()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_ends_frees_nothing_of_its_parent(tmp_path):
+    out, _ = run(FORK_WITHIN, tmp_path).communicate()
+    assert out == "still held\n"
 
 
 def test_without_locks_the_work_goes_on(tmp_path):

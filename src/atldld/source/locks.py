@@ -1,12 +1,17 @@
-"""Locks among the processes of a machine, freed by the kernel when their holder dies."""
+"""Locks among the processes of a machine, freed by the kernel when their holder dies.
+
+A forked child shares the open files of its parent, and with them its locks: it closes them as
+it begins, or a lock would outlive the parent that held it.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EACCES, EAGAIN, EDEADLK
 from pathlib import Path
 
@@ -34,20 +39,21 @@ def locked(path: Path, patience: float) -> Iterator[bool]:
         Whether the lock is held. It is not where another held it for too long, or where the
         file system knows no locks or cannot be written to.
     """
-    number = _open(path)
-    if number is None:
+    try:
+        try:
+            number = _opened(path, 0o666)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            number = _opened(path, 0o666)
+    except OSError:
         yield False
         return
+    held = False
     try:
         held = _taken_in_time(number, patience)
-        try:
-            yield held
-        finally:
-            if held:
-                # Closing would do, were there no child forked meanwhile that has it open too.
-                _give_back(number)
+        yield held
     finally:
-        os.close(number)
+        _closed(number, held)
 
 
 def claim(path: Path, mode: int = 0o600) -> int | None:
@@ -65,11 +71,11 @@ def claim(path: Path, mode: int = 0o600) -> int | None:
     OSError
         If the file cannot be opened, or the file system knows no locks.
     """
-    number = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+    number = _opened(path, mode)
     try:
         _take(number)
     except OSError as error:
-        os.close(number)
+        _closed(number, held=False)
         if error.errno in _TAKEN:
             return None
         raise
@@ -78,22 +84,48 @@ def claim(path: Path, mode: int = 0o600) -> int | None:
 
 def release(number: int) -> None:
     """Give back what `claim` returned."""
-    try:
-        _give_back(number)
-    finally:
-        os.close(number)
+    _closed(number, held=True)
 
 
-def _open(path: Path) -> int | None:
-    flags = os.O_RDWR | os.O_CREAT
-    try:
+def _opened(path: Path, mode: int) -> int:
+    """Open a file to be locked, and note it for children that are forked meanwhile."""
+    with _forking:
+        number = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+        _open.add(number)
+    return number
+
+
+def _closed(number: int, held: bool) -> None:
+    """Close a file, with its lock; do nothing in a child of the process that opened it."""
+    with _forking:
+        if number not in _open:
+            return
+        _open.remove(number)
         try:
-            return os.open(path, flags, 0o666)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return os.open(path, flags, 0o666)
-    except OSError:
-        return None
+            if held:
+                # Closing would do, were there no child of another program that has it open too.
+                _give_back(number)
+        finally:
+            os.close(number)
+
+
+_open: set[int] = set()
+_forking = threading.Lock()
+"""Held while a file is opened or closed, and while this process forks."""
+
+
+def _forked() -> None:
+    for number in _open:
+        with suppress(OSError):
+            os.close(number)
+    _open.clear()
+    _forking.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_forked
+    )
 
 
 def _taken_in_time(number: int, patience: float) -> bool:
