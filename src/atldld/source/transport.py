@@ -27,6 +27,7 @@ from .. import __version__
 from ..errors import APIError
 from ..options import Options, current
 from . import connection
+from .cluster import machines, share_of
 from .connection import deadline, manager, seconds_left
 from .faults import FaultError, as_fault, retry_after, said, worth_retrying
 from .giving_up import pause
@@ -111,7 +112,7 @@ def fetch(
     left = options.timeout * (options.retries + 1)
     for number in range(1, options.retries + 2):
         try:
-            most = options.max_connections
+            most = share_of(options.max_connections, machines())
             with _slots.one(most), one_of(places_folder(url), most):
                 began = time.monotonic()
                 until = began + min(options.timeout, left)
