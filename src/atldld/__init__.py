@@ -19,8 +19,10 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .arrays.image_opening import open_image
     from .arrays.opening import open_dataarray, open_dataset
     from .arrays.packing import pack
+    from .arrays.volume_opening import open_volume
     from .measure.annotation import open_annotation
     from .measure.grids import open_grid, open_grids
     from .measure.points import points_to_sections, sections_to_points
@@ -40,6 +42,8 @@ _HOMES = {
     "open_dataset": ".arrays.opening",
     "open_grid": ".measure.grids",
     "open_grids": ".measure.grids",
+    "open_image": ".arrays.image_opening",
+    "open_volume": ".arrays.volume_opening",
     "pack": ".arrays.packing",
     "points_to_sections": ".measure.points",
     "sections_to_points": ".measure.points",
@@ -68,6 +72,8 @@ __all__ = [
     "open_dataset",
     "open_grid",
     "open_grids",
+    "open_image",
+    "open_volume",
     "pack",
     "points_to_sections",
     "search",

@@ -16,6 +16,8 @@ CITATION = (
     "https://alleninstitute.org/citation-policy."
 )
 
+_AXIS_NAMES = {"p": "posterior", "i": "inferior", "r": "right"}
+
 ACCURACY = "affine, to Allen's 2011 P56 space (not CCFv3): good to 200 to 400 microns of anatomy"
 
 
@@ -25,6 +27,19 @@ def frame(dataset: SectionDataset, reference_space: int | None) -> str:
     if reference_space is None:
         where = f"{where} of dataset {dataset.id}"
     return f"{dataset.plane.name} sections in {where}"
+
+
+def volume_frame(dataset: SectionDataset, reference_space: int | None) -> str:
+    """Return the space of a volume, as text that tells what may be combined."""
+    where = space_name(reference_space)
+    if reference_space is None:
+        where = f"{where} of dataset {dataset.id}"
+    return f"volumes in {where}"
+
+
+def microns_of(axis: str) -> dict[str, str]:
+    """Return the attributes of a coordinate p, i or r."""
+    return {"long_name": f"{axis} ({_AXIS_NAMES[axis]})", "units": "µm"}
 
 
 def attributes(

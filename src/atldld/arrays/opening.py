@@ -24,7 +24,7 @@ from ..source import source_from
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .chunks import chunk_sizes
-from .describe import attributes, frame
+from .describe import attributes, frame, microns_of
 from .failing import Failing
 from .index import DIM, GUARD, GuardIndex, SectionIndex
 from .ledger import Ledger
@@ -33,7 +33,6 @@ from .request import Request, target_space
 from .sections import CoverageArray, SectionArray
 
 _DIMS = (DIM, "y", "x", "channel")
-_AXIS_NAMES = {"p": "posterior", "i": "inferior", "r": "right"}
 
 
 def open_dataarray(
@@ -328,7 +327,7 @@ class _Opening:
         of_tier = table.microns_per_pixel * 2.0**self.sampling.tiers
         variables = {
             DIM: xr.Variable(DIM, table.section_number, {"long_name": "section number"}),
-            along: xr.Variable(DIM, table.slice_coordinate, _microns(along)),
+            along: xr.Variable(DIM, table.slice_coordinate, microns_of(along)),
             "image_id": xr.Variable(DIM, table.image_id, {"long_name": "section image id"}),
             "tier": xr.Variable(DIM, self.sampling.tiers.astype(np.int64), {"long_name": "tier"}),
             "microns_per_pixel": xr.Variable(
@@ -336,10 +335,10 @@ class _Opening:
                 of_tier,
                 {"long_name": "reference microns per pixel of the tier", "units": "µm"},
             ),
-            "y": xr.Variable("y", grid.y.microns, _microns(rows)),
-            "x": xr.Variable("x", grid.x.microns, _microns(columns)),
-            rows: xr.Variable("y", grid.y.microns, _microns(rows)),
-            columns: xr.Variable("x", grid.x.microns, _microns(columns)),
+            "y": xr.Variable("y", grid.y.microns, microns_of(rows)),
+            "x": xr.Variable("x", grid.x.microns, microns_of(columns)),
+            rows: xr.Variable("y", grid.y.microns, microns_of(rows)),
+            columns: xr.Variable("x", grid.x.microns, microns_of(columns)),
             GUARD: xr.Variable((), space, {"long_name": "reference space", "frame": where}),
         }
         # What must agree before sections are matched by identity: the dataset, and what gives
@@ -422,7 +421,3 @@ def _cut_sections(table: SectionTable, record: SectionDataset, request: Request)
             f"from {table.slice_coordinate[0]:.1f} to {table.slice_coordinate[-1]:.1f} microns"
         )
     return table.take(inside)
-
-
-def _microns(axis: str) -> dict[str, str]:
-    return {"long_name": f"{axis} ({_AXIS_NAMES[axis]})", "units": "µm"}

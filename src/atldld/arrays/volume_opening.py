@@ -1,0 +1,466 @@
+"""Opening a section dataset as a lazy volume in reference space."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from xarray.core import indexing
+
+from .. import options
+from ..errors import AtldldWarning, RegistrationError
+from ..model.dataset import SectionDataset
+from ..model.nodes import VolumeGrid, cut_volume_grid, finest_step, nodes_through, volume_grid
+from ..model.read import View
+from ..model.space import AXES, can_flip, extent, space_name
+from ..model.stack import Stack, default_distance, stack_of
+from ..sampling.reads import choose_tiers
+from ..source import source_from
+from ..source.protocol import Source
+from . import accessor as _accessor  # noqa: F401  # registers .atlas
+from .chunks import volume_chunk_sizes
+from .describe import attributes, microns_of, volume_frame
+from .failing import Failing
+from .index import GUARD, GuardIndex
+from .ledger import Ledger
+from .pieces import CHANNELS
+from .request import Request, target_space
+from .volume_pieces import MIDLINE, Between, VolumeSampling
+from .volumes import ShownArray, VolumeArray, What
+
+_DIMS = (*AXES, "channel")
+_LONG_NAMES: dict[What, dict[str, Any]] = {
+    "section_number": {"long_name": "number of the section shown", "none": -1},
+    "distance": {"long_name": "distance from the section shown", "units": "µm"},
+    "mirrored": {"long_name": "mirrored from the other hemisphere"},
+}
+
+
+def open_volume(
+    dataset_id: int,
+    *,
+    resolution: float = 25,
+    like: xr.DataArray | xr.Dataset | None = None,
+    max_distance: float | None = None,
+    between: Between = "nearest",
+    mirror: bool = False,
+    interpolation: Literal["auto", "nearest", "linear", "cubic", "area"] = "auto",
+    masked: bool = False,
+    region: Mapping[str, tuple[float, float]] | None = None,
+    chunks: Literal["auto"] | Mapping[str, Any] | None = "auto",
+    reference_space: Literal["native", 9, 10] = "native",
+    view: View = "image",
+    tier: int | Literal["auto"] = "auto",
+    on_error: Literal["raise", "fill"] = "raise",
+    source: str | Source | None = None,
+) -> xr.Dataset:
+    """Open a section dataset as a lazy volume in reference space.
+
+    Only metadata are read. Every voxel is exact in three dimensions: its section, and its pixel
+    there, follow from the dataset's matrices, however the sections are tilted. A voxel shows the
+    section nearest to it in z of the image stack (the lower number on a tie), where that section
+    covers it and is at most `max_distance` away; else it shows nothing.
+
+    Parameters
+    ----------
+    dataset_id
+        Id of the section dataset.
+    resolution
+        Microns between voxels along p, i and r; voxel k is centred on ``k * resolution``, with
+        ``floor(extent / resolution)`` voxels an axis.
+    like
+        An array with coordinates p, i and r, in microns: the volume has its nodes instead, to the
+        last bit, so that ``xr.align(volume, like, join="exact")`` holds. They must lie on an
+        evenly spaced lattice along each axis, or be picked from one. Where `like` says which
+        reference space it lies in, so does the volume. ``tier="auto"`` then goes by the smallest
+        of its steps.
+    max_distance
+        Microns of the image stack. By default the larger of 100 and half the median gap between
+        neighbouring sections of the whole dataset.
+    between
+        ``"nearest"``: the pixel of the nearest section. ``"linear"``: a voxel that shows a section
+        takes a share of the other one that it lies between as well, by distance in z, where that
+        one covers it too.
+    mirror
+        Whether a voxel that shows no section takes what its mirror image about the midline of the
+        atlas shows (r = 5675 microns in spaces 9 and 10). Sagittal datasets hold one hemisphere.
+        The variable ``mirrored`` marks such voxels: they are a guess, not data.
+    interpolation
+        As for `open_dataarray`, within a section.
+    masked
+        Whether to give float32 with NaN where no section is shown.
+    region
+        ``{"p": (lo, hi), "i": ..., "r": ...}`` in microns, ends included; cuts the volume.
+    chunks
+        ``"auto"``: slabs along the slicing axis, of at most 16 MiB (4 MiB with
+        ``between="linear"``). A dict as in xarray. None: no dask.
+    reference_space
+        ``"native"``, or 9 or 10: r of the other space is ``11350 - r``. Voxels are sampled where
+        they are in that space; nothing is resampled.
+    view, tier, on_error, source
+        As for `open_dataarray`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``image (p, i, r, channel)``, uint8 or float32 (no ``channel`` for
+        ``view="expression_mask"``); ``section_number (p, i, r)``, int32, -1 for none;
+        ``distance (p, i, r)``, float64: the voxel's z minus section number times thickness, in
+        microns of the image stack, NaN for none; with `mirror`, ``mirrored (p, i, r)``, bool.
+        The last three need no download.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option cannot be used, before anything is read.
+    DatasetNotFoundError, RegistrationError, APIError
+        As `open_dataarray`.
+
+    See Also
+    --------
+    open_dataarray : The sections, each in its own plane.
+
+    Notes
+    -----
+    Reading a box takes, beside the box itself, one decoded image at a time and a few planes;
+    ``between="linear"`` takes six times the box in addition.
+
+    Examples
+    --------
+    >>> import atldld
+    >>> from atldld.testing import AllenServer, phantom_dataset
+    >>> with AllenServer([phantom_dataset(dataset_id=1001, tilt=10)]) as server:
+    ...     volume = atldld.open_volume(1001, resolution=200, source=server.url)
+    ...     plane = volume.image.sel(r=5600).compute()
+    >>> volume.sizes["p"], volume.sizes["i"], volume.sizes["r"]
+    (66, 40, 57)
+    >>> plane.dims
+    ('p', 'i', 'channel')
+    """
+    request = Request.checked(
+        dataset_id,
+        resolution=resolution,
+        tier=tier,
+        view=view,
+        mapping="oblique",
+        detection_xy=None,
+        region=region,
+        interpolation=interpolation,
+        masked=masked,
+        fill_value=None,
+        chunks=chunks,
+        reference_space=reference_space,
+        on_error=on_error,
+    )
+    wanted = _Wanted.checked(max_distance, between, mirror, like)
+    origin = source_from(source)
+    record = origin.dataset(request.dataset_id)
+    if record.failed:
+        warnings.warn(
+            f"dataset {record.id} failed quality control at the Allen Institute",
+            AtldldWarning,
+            stacklevel=2,
+        )
+    return _Volume.of(request, wanted, origin, record).dataset()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Like:
+    """The nodes of another array.
+
+    Parameters
+    ----------
+    coords
+        Its p, i and r as they are.
+    space
+        The reference space that it says it lies in, or None.
+    """
+
+    coords: dict[str, xr.Variable]
+    space: int | None
+
+    @classmethod
+    def of(cls, like: Any) -> _Like:
+        if not isinstance(like, xr.DataArray | xr.Dataset):
+            raise TypeError(
+                f"like is {type(like).__name__}; it must be an xarray object with p, i and r"
+            )
+        coords = {}
+        for axis in AXES:
+            if axis not in like.coords or like.coords[axis].ndim > 1:
+                raise ValueError(
+                    f"like has no {axis} along one dimension; it must have coordinates p, i and r "
+                    "in microns, as volumes do"
+                )
+            variable = like.coords[axis].variable
+            if variable.dtype.kind not in "iuf":
+                raise TypeError(f"{axis} of like is {variable.dtype}; it must be microns")
+            if variable.ndim and variable.dims != (axis,):
+                raise ValueError(
+                    f"{axis} of like lies along {variable.dims[0]!r}: that is an array of "
+                    "sections; give an array with dimensions p, i and r"
+                )
+            coords[axis] = variable
+        space = like.coords[GUARD].item() if GUARD in like.coords else None
+        if space is None:
+            space = like.attrs.get("reference_space")
+        return cls(coords, space if isinstance(space, int) and space >= 0 else None)
+
+    def grid(self, lone_step: float) -> tuple[VolumeGrid, dict[str, npt.NDArray[np.int64] | int]]:
+        """Return the evenly spaced nodes that hold them, and which of these they are."""
+        nodes, picked = {}, {}
+        for axis, variable in self.coords.items():
+            values = np.atleast_1d(np.asarray(variable.values, dtype=np.float64))
+            nodes[axis], numbers = nodes_through(values, axis, lone_step)
+            picked[axis] = numbers if variable.ndim else int(numbers[0])
+        return VolumeGrid(**nodes), picked
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wanted:
+    """The options that only a volume has."""
+
+    max_distance: float | None
+    between: Between
+    mirror: bool
+    like: _Like | None
+
+    @classmethod
+    def checked(cls, max_distance: Any, between: Any, mirror: Any, like: Any) -> _Wanted:
+        if between not in ("nearest", "linear"):
+            raise ValueError(f"between is {between!r}; it must be 'nearest' or 'linear'")
+        if not isinstance(mirror, bool):
+            raise TypeError(f"mirror is {mirror!r}; it must be True or False")
+        if max_distance is not None:
+            if isinstance(max_distance, bool | str):
+                raise TypeError(f"max_distance is {max_distance!r}; it must be a number")
+            max_distance = float(max_distance)
+            if not 0 <= max_distance < math.inf:
+                raise ValueError(
+                    f"max_distance is {max_distance:g}; it must be a number of microns, 0 or more"
+                )
+        return cls(max_distance, between, mirror, None if like is None else _Like.of(like))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Volume:
+    """A dataset, where it comes from, and how it fills a volume."""
+
+    request: Request
+    source: Source
+    record: SectionDataset
+    sampling: VolumeSampling
+    space: int | None
+    like: _Like | None
+    picked: Mapping[str, npt.NDArray[np.int64] | int]
+    carried: options.Carried
+    failing: Failing
+
+    @classmethod
+    def of(
+        cls, request: Request, wanted: _Wanted, source: Source, record: SectionDataset
+    ) -> _Volume:
+        request = replace(request, reference_space=_space(request, wanted.like, record))
+        space, flip = target_space(record, request.reference_space)
+        if wanted.mirror and extent(space) is None:
+            raise ValueError(
+                f"dataset {record.id} lies in {space_name(space)}, whose midline is not known: "
+                "leave out mirror=True"
+            )
+        stack, left_out = stack_of(record, flip=flip)
+        if left_out:
+            warnings.warn(
+                f"dataset {record.id}: several images have one section number; the volume shows "
+                f"the one of the lowest id and leaves out {', '.join(map(str, left_out))}",
+                AtldldWarning,
+                stacklevel=4,
+            )
+        reach = wanted.max_distance
+        if reach is None:
+            reach = default_distance(stack.z)
+        stack = _showing(stack, record, request.view)
+        picked: Mapping[str, npt.NDArray[np.int64] | int] = {}
+        if wanted.like is None:
+            grid, step = volume_grid(record, request.resolution), request.resolution
+        else:
+            grid, picked = wanted.like.grid(request.resolution)
+            step = finest_step(grid)
+        if wanted.like is None:
+            grid = cut_volume_grid(grid, request.region)
+        tiers = choose_tiers(request.tier, stack.microns_per_pixel, stack.tier_count, step)
+        sampling = VolumeSampling(
+            dataset_id=record.id,
+            plane=record.plane,
+            stack=stack,
+            grid=grid,
+            tiers=tiers,
+            view=request.view,
+            interpolation=request.interpolation,
+            between=wanted.between,
+            max_distance=reach,
+            mirrored=wanted.mirror,
+        )
+        from dask.tokenize import tokenize
+
+        carried = options.carry()
+        ledger = Ledger(f"{tokenize(sampling, source)}-{carried.process}")
+        failing = Failing(request.fill_failed, request.tier == "auto", ledger)
+        return cls(request, source, record, sampling, space, wanted.like, picked, carried, failing)
+
+    def dataset(self) -> xr.Dataset:
+        """Return the volume with its coordinates."""
+        image = VolumeArray(self.sampling, self.source, self._fill(), self.carried, self.failing)
+        attrs: dict[str, Any] = self._attributes()
+        attrs["view"] = self.request.view
+        attrs["long_name"] = " ".join([*self.record.genes, self.request.view.replace("_", " ")])
+        if not self.request.masked:
+            attrs["value_where_not_covered"] = int(image.fill_value)
+        variables = {"image": self._lazy(image, attrs)}
+        names: list[What] = ["section_number", "distance"]
+        if self.sampling.mirrored:
+            names.append("mirrored")
+        for name in names:
+            shown = ShownArray(self.sampling, self.failing, name)
+            variables[name] = self._lazy(shown, dict(_LONG_NAMES[name]))
+        dataset = xr.Dataset(variables, self._coordinates(), self._attributes())
+        if self.like is not None and self.request.region:
+            dataset = _cut(dataset, self.request.region)
+        return dataset
+
+    def _fill(self) -> float:
+        if self.request.masked:
+            return math.nan
+        return 255 if self.request.view == "image" and not self.record.fluorescent else 0
+
+    def _attributes(self) -> dict[str, Any]:
+        attrs = attributes(
+            self.record,
+            reference_space=self.space,
+            mapping="",
+            resolution=self.request.resolution,
+            source=self.source.name,
+        )
+        del attrs["mapping"]
+        if self.like is not None:
+            attrs["resolution_microns"] = finest_step(self.sampling.grid)
+        attrs["between"] = self.sampling.between
+        attrs["max_distance_microns"] = self.sampling.max_distance
+        if self.sampling.mirrored:
+            attrs["mirrored_about_r_microns"] = MIDLINE
+        return attrs
+
+    def _lazy(self, array: VolumeArray | ShownArray, attrs: dict[str, Any]) -> xr.Variable:
+        dims = _DIMS[: len(array.shape)]
+        gap = (
+            float(np.median(np.diff(self.sampling.stack.z))) if len(self.sampling.stack) > 1 else 0
+        )
+        along = self.sampling.grid.along(self.sampling.plane.section)
+        rate = abs(self.sampling.stack.trv[2, self.sampling.plane.section])
+        variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs)
+        shape = tuple(
+            np.size(self.picked[axis]) if axis in self.picked else count
+            for axis, count in zip(AXES, self.sampling.grid.shape, strict=True)
+        )
+        picks = {
+            axis: numbers
+            for axis, numbers in self.picked.items()
+            if not np.array_equal(numbers, np.arange(variable.sizes[axis]))
+        }
+        variable = variable.isel(picks)
+        sizes = volume_chunk_sizes(
+            "auto" if self.request.chunks is None else self.request.chunks,
+            _DIMS,
+            (*shape, *(self.sampling.channels or (1,))),
+            4 if self.request.masked else 1,
+            AXES[self.sampling.plane.section],
+            gap / (rate * along.step),
+            blended=self.sampling.between == "linear",
+        )
+        sizes = {str(dim): sizes[str(dim)] for dim in variable.dims}
+        if self.request.chunks is None:
+            variable.encoding["preferred_chunks"] = sizes
+            return variable
+        from dask.tokenize import tokenize
+
+        name = f"atldld-{tokenize(array, picks)}"
+        return variable.chunk(sizes, name=name, inline_array=False)
+
+    def _coordinates(self) -> xr.Coordinates:
+        where = volume_frame(self.record, self.space)
+        space = -1 if self.space is None else self.space
+        plain: dict[str, xr.Variable] = {}
+        for axis, nodes in zip(
+            AXES, (self.sampling.grid.p, self.sampling.grid.i, self.sampling.grid.r), strict=True
+        ):
+            if self.like is None:
+                values: Any = nodes.microns(nodes.numbers)
+                plain[axis] = xr.Variable(axis, values, microns_of(axis))
+            else:
+                given = self.like.coords[axis]
+                plain[axis] = xr.Variable(given.dims, given.values, microns_of(axis))
+        if self.sampling.channels:
+            plain["channel"] = xr.Variable("channel", np.array(CHANNELS, dtype=object))
+        default = xr.Coordinates(plain)
+        guard = xr.Variable((), space, {"long_name": "reference space", "frame": where})
+        indexes = {GUARD: GuardIndex(GUARD, where, (self.failing.ledger.name,))}
+        return xr.Coordinates(
+            {**default.variables, GUARD: guard}, indexes={**indexes, **default.xindexes}
+        )
+
+
+def _space(request: Request, like: _Like | None, record: SectionDataset) -> Any:
+    """Return the reference space asked for: that of `like`, if nothing else is."""
+    if like is None or like.space is None:
+        return request.reference_space
+    native = record.reference_space
+    if request.reference_space not in ("native", like.space):
+        raise ValueError(
+            f"like lies in {space_name(like.space)} (reference space {like.space}), but "
+            f"reference_space={request.reference_space} is asked for: leave that out, or open "
+            "like in that space"
+        )
+    if like.space != native and not can_flip(native, like.space):
+        raise ValueError(
+            f"like lies in reference space {like.space} and dataset {record.id} in {native}: there "
+            "is no way from one to the other"
+        )
+    return "native" if like.space == native else like.space
+
+
+def _showing(stack: Stack, record: SectionDataset, view: View) -> Stack:
+    """Leave out the sections that have nothing to show in an expression view."""
+    if not view.startswith("expression") or stack.has_expression.all():
+        return stack
+    if not stack.has_expression.any():
+        raise RegistrationError(
+            f"dataset {record.id}: no section image has an expression mask (expression_path is "
+            "null); use view='image'"
+        )
+    missing = ", ".join(map(str, stack.image_id[~stack.has_expression]))
+    warnings.warn(
+        f"dataset {record.id}: sections without an expression mask left out, images {missing}",
+        AtldldWarning,
+        stacklevel=5,
+    )
+    return stack.take(stack.has_expression)
+
+
+def _cut(dataset: xr.Dataset, region: dict[str, tuple[float, float]]) -> xr.Dataset:
+    """Return the nodes of `like` within a region."""
+    for axis, (low, high) in region.items():
+        values = np.atleast_1d(dataset[axis].values)
+        inside = (values >= low) & (values <= high)
+        if not inside.any():
+            raise ValueError(
+                f"region {axis}=({low:g}, {high:g}) holds no node of like; they lie from "
+                f"{values.min():g} to {values.max():g} microns"
+            )
+        if axis in dataset.dims and not inside.all():
+            dataset = dataset.isel({axis: np.flatnonzero(inside)})
+    return dataset
