@@ -87,3 +87,33 @@ def points_of(affines: Array, columns: Array, rows: Array) -> tuple[Array, Array
         for axis in range(3)
     )
     return p, i, r
+
+
+def image_affine(tsv: Array, tvr: Array, z: float) -> Array:
+    """Return the affine from the pixels of an image to reference space: ``tvr`` after ``tsv``.
+
+    Parameters
+    ----------
+    tsv
+        Shape (2, 3).
+    tvr
+        Shape (3, 4).
+    z
+        Section number times thickness, microns of the stack.
+
+    Returns
+    -------
+    affine
+        Shape (3, 3), float64: from full-resolution (x, y, 1) to p, i, r in microns.
+
+    Examples
+    --------
+    >>> image_affine(np.array([[2.0, 0, 5], [0, 2, 6]]), np.eye(3, 4), 100.0)
+    array([[  2.,   0.,   5.],
+           [  0.,   2.,   6.],
+           [  0.,   0., 100.]])
+    """
+    stack = np.zeros((4, 3))
+    stack[:2] = tsv
+    stack[2, 2], stack[3, 2] = z, 1.0
+    return np.asarray(tvr @ stack)

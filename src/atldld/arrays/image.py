@@ -1,0 +1,180 @@
+"""The pixels of one section image, as they are: a lazy array, read by windows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from dask.tokenize import tokenize
+
+from .. import options
+from ..model.affine import Array
+from ..model.read import ImageRead, Window
+from ..model.table import SectionTable
+from ..sampling.coverage import Indices
+from ..sampling.reads import choose_window
+from ..source.protocol import Source
+from .failing import Failing
+from .pieces import CHANNELS, sample_reads, whole_read
+from .reader import Found, Reader, places, squeezed
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """A part of the image.
+
+    Parameters
+    ----------
+    whole
+        The read of the whole image at the tier.
+    needed
+        The pixels that are needed of it, on the lattice of the slide.
+    """
+
+    whole: ImageRead
+    needed: Window | None
+
+    def read(self, held: Collection[Window | None] = ()) -> ImageRead:
+        """Return what to ask a source for that has some windows of the image at hand.
+
+        Where the section begins between two tier pixels of its slide, a window is asked for
+        even for all of the image: only of windows it is known which pixels they show.
+        """
+        if self.needed is None:
+            raise ValueError(f"nothing is needed of image {self.whole.image_id}")
+        window = choose_window(self.needed, self.whole.size, held)
+        if window is None and self.whole.fraction != (0.0, 0.0) and None not in held:
+            window = Window(0, 0, *self.whole.size)
+        return replace(self.whole, window=window)
+
+
+class ImageArray(Reader[ImagePart]):
+    """A rectangle of one tier of a section image, read when it is indexed.
+
+    Parameters
+    ----------
+    whole
+        The read of the whole image at the tier.
+    window
+        The rectangle: pixels of the tier, on the lattice of the slide.
+    affine
+        Shape (3, 3): from full-resolution (x, y, 1) to p, i, r in microns.
+    table
+        The sections of the dataset, this one among them.
+    fill_value
+        What pixels are that cannot be had, if they may lack; NaN makes the array float32.
+    source, carried, failing
+        As for `Reader`.
+
+    Notes
+    -----
+    Shape (rows, columns[, 3]). The index of a read is OUTER: one indexer an axis.
+    """
+
+    def __init__(
+        self,
+        whole: ImageRead,
+        window: Window,
+        affine: Array,
+        table: SectionTable,
+        fill_value: float,
+        source: Source,
+        carried: options.Carried,
+        failing: Failing,
+    ) -> None:
+        super().__init__(source, carried, failing)
+        self.whole = whole
+        self.window = window
+        self.affine = affine
+        self.table = table
+        self.fill_value = fill_value
+        channels = () if whole.view == "expression_mask" else (len(CHANNELS),)
+        self.shape = (window.height, window.width, *channels)
+        self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
+
+    def points(self) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return the image id, and the affine from full-resolution pixels to p, i, r."""
+        return np.array([self.whole.image_id]), self.affine[None]
+
+    def pieces(self, key: tuple[Any, ...]) -> list[ImagePart]:
+        """Return the one part that an outer index into this array needs, or none."""
+        rows, columns = self._numbers(key)
+        if not (len(rows) and len(columns)):
+            return []
+        left, top = int(columns.min()), int(rows.min())
+        size = int(columns.max()) + 1 - left, int(rows.max()) + 1 - top
+        return [ImagePart(self.whole, Window(left, top, *size))]
+
+    def samples(self) -> list[ImageRead]:
+        """Return this image and a few others of the dataset, to find out about the service."""
+        dataset_id = self.whole.dataset_id or 0
+        own = whole_read(dataset_id, self.table, self._row(), 0, "image")
+        return [own, *sample_reads(dataset_id, self.table)]
+
+    def tier_count(self, part: ImagePart) -> int:
+        """Return how many tiers the image has."""
+        return int(self.table.tier_count[self._row()])
+
+    def at_tier(self, part: ImagePart, tier: int) -> ImagePart:
+        """Refuse: other pixels are not these pixels."""
+        raise ValueError(
+            f"the pixels of tier {part.whole.tier} cannot be had from tier {tier} of image "
+            f"{part.whole.image_id}"
+        )
+
+    def _row(self) -> int:
+        return int(np.flatnonzero(self.table.image_id == self.whole.image_id)[0])
+
+    def _numbers(self, key: tuple[Any, ...]) -> tuple[Indices, Indices]:
+        """Return which rows and columns of the tier an outer index asks for."""
+        rows, columns = places(key[:2], self.shape[:2])
+        return rows + self.window.top, columns + self.window.left
+
+    def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
+        rows, columns = self._numbers(key)
+        out = np.empty((len(rows), len(columns), *self.shape[2:]), dtype=self.dtype)
+        if out.size:
+            with options.using(self.carried):
+                for found in self.images(self.pieces(key)):
+                    _taken(found, rows, columns, self.fill_value, out)
+                    del found
+        return squeezed(out, key, axes=2)
+
+    def __dask_tokenize__(self) -> Hashable:
+        return (
+            type(self).__name__,
+            tokenize(repr(self.whole), repr(self.window), self.affine, self.source),
+            repr(self.fill_value),
+            self.failing.fill,
+        )
+
+
+def _taken(
+    found: Found[ImagePart],
+    rows: Indices,
+    columns: Indices,
+    fill_value: float,
+    out: npt.NDArray[Any],
+) -> None:
+    """Put pixels where they belong."""
+    if found.image is None:
+        out[...] = fill_value
+        return
+    window = found.window
+    rows, columns = rows - window.top, columns - window.left
+    if found.read.window is None and found.whole_origin == "section":
+        # This image begins later than the lattice, by less than a pixel: the nearest one.
+        along, down = (round(share) for share in found.read.fraction)
+        rows, columns = np.maximum(rows - down, 0), np.maximum(columns - along, 0)
+    out[...] = found.image[_run(rows)][:, _run(columns)]
+
+
+def _run(numbers: Indices) -> slice | Indices:
+    """Return a slice for numbers that follow each other, which is quicker."""
+    first, count = int(numbers[0]), len(numbers)
+    if int(numbers[-1]) - first == count - 1 and (np.diff(numbers) == 1).all():
+        return slice(first, first + count)
+    return numbers
