@@ -115,9 +115,11 @@ class VolumeArray(Reader[VolumePiece]):
             scratch = np.zeros(out.shape[1:], dtype=np.uint8)
             for layer, affine in zip(found.part.layers, found.part.affines, strict=True):
                 self._warp(found, layer, affine, box.columns, scratch)
-                weight = self._weight(layer, box.columns)
-                sums[layer.mirrored][layer.place] += _spread(weight, scratch) * scratch
-                weights[layer.mirrored][layer.place] += weight
+                part = _extent(layer, box.columns)
+                weight = self._weight(layer, part, box.columns)
+                share = _spread(weight, scratch) * scratch[part]
+                sums[layer.mirrored][layer.place][part] += share
+                weights[layer.mirrored][layer.place][part] += weight
             del found  # before the next one is decoded
         out[...] = self.fill_value
         for layer_number in reversed(range(len(box.layers))):
@@ -165,18 +167,18 @@ class VolumeArray(Reader[VolumePiece]):
             _TILE,
         )
 
-    def _weight(self, layer: Layer, columns: Indices) -> npt.NDArray[np.float32]:
-        """Return the share of a section in each node of a plane, by distance in z."""
+    def _weight(
+        self, layer: Layer, part: tuple[slice, slice], columns: Indices
+    ) -> npt.NDArray[np.float32]:
+        """Return the share of a section in each node of a part of a plane, by distance in z."""
         stack, section = self.sampling.layers[layer.mirrored], layer.band.section
-        z = layer.nodes.z(stack.trv, layer.nodes.rows[:, None], columns) - stack.z[section]
-        share = np.ones(z.shape)
-        if section + 1 < len(stack.z):
-            gap = stack.z[section + 1] - stack.z[section]
-            share -= np.clip(z / gap, 0, 1)
-        if section > 0:
-            gap = stack.z[section] - stack.z[section - 1]
-            share -= np.clip(-z / gap, 0, 1)
-        return np.where(layer.band.used.mask(columns), share, 0).astype(np.float32)
+        rows, columns = layer.nodes.rows[part[0]], columns[part[1]]
+        z = layer.nodes.z(stack.trv, rows[:, None], columns) - stack.z[section]
+        # Beyond the first and the last section there is nothing to share with.
+        gaps = np.concatenate([[np.inf], np.diff(stack.z), [np.inf]])
+        share = 1 - np.maximum(z / gaps[section + 1], -z / gaps[section])
+        inside = layer.band.used.mask(columns, part[0])
+        return np.where(inside, share, 0).astype(np.float32)
 
     def __dask_tokenize__(self) -> Hashable:
         # dask does not look into what is returned here: whatever is not text must be made so.
@@ -268,6 +270,17 @@ def in_space(out: npt.NDArray[Any], sampling: VolumeSampling) -> npt.NDArray[Any
     """Turn (planes, rows, columns, ...) into (p, i, r, ...)."""
     order = np.argsort(sampling.axes)
     return out.transpose(*order, *range(3, out.ndim))
+
+
+def _extent(layer: Layer, columns: Indices) -> tuple[slice, slice]:
+    """Return the rows and columns of a plane between which its used nodes lie."""
+    used = layer.band.used
+    rows = np.flatnonzero(used.first <= used.last)
+    low, high = used.first[rows].min(), used.last[rows].max()
+    across = np.flatnonzero((columns >= low) & (columns <= high))
+    if len(across) == 0:
+        return slice(0, 0), slice(0, 0)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(across[0]), int(across[-1]) + 1)
 
 
 def _spread(values: npt.NDArray[Any], over: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -48,11 +48,10 @@ class Coverage:
         low, high = self.asked
         return bool((self.first <= low).all() and (self.last >= high).all())
 
-    def mask(self, columns: Indices) -> npt.NDArray[np.bool_]:
-        """Return the truth of each row and each of `columns`, shape (m, len(columns))."""
-        return np.asarray(
-            (columns >= self.first[:, None]) & (columns <= self.last[:, None]), dtype=bool
-        )
+    def mask(self, columns: Indices, rows: slice = slice(None)) -> npt.NDArray[np.bool_]:
+        """Return the truth of each of `columns` in some rows, shape (rows, len(columns))."""
+        first, last = self.first[rows, None], self.last[rows, None]
+        return np.asarray((columns >= first) & (columns <= last), dtype=bool)
 
     def ends(self) -> Array:
         """Return the (column, row) of the first and last covered point of each row, (2, k)."""
