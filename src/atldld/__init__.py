@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .arrays.image_opening import open_image
     from .arrays.opening import open_dataarray, open_dataset
     from .arrays.packing import pack
+    from .arrays.trees import open_datatree
     from .arrays.volume_opening import open_volume
     from .measure.annotation import open_annotation
     from .measure.grids import open_grid, open_grids
@@ -40,6 +41,7 @@ _HOMES = {
     "open_annotation": ".measure.annotation",
     "open_dataarray": ".arrays.opening",
     "open_dataset": ".arrays.opening",
+    "open_datatree": ".arrays.trees",
     "open_grid": ".measure.grids",
     "open_grids": ".measure.grids",
     "open_image": ".arrays.image_opening",
@@ -70,6 +72,7 @@ __all__ = [
     "open_annotation",
     "open_dataarray",
     "open_dataset",
+    "open_datatree",
     "open_grid",
     "open_grids",
     "open_image",
