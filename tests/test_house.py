@@ -28,6 +28,9 @@ ROOMS = {
 }
 """What each room may import from; the public names of the package itself are free to faces."""
 
+DOOR = "arrays/accessor.py"
+"""The accessor hands on to faces, inside its methods: what users find on an array."""
+
 HEAVY = (
     "dask.array", "cv2", "requests", "urllib3", "fsspec", "simplejpeg", "matplotlib",
     "distributed",
@@ -61,6 +64,8 @@ def imported_rooms(path):
 def test_imports_point_one_way(name):
     room = name.split("/")[0].removesuffix(".py")
     allowed = ROOMS[room] | {room}
+    if name == DOOR:
+        allowed |= FACES
     assert set(imported_rooms(SOURCE / name)) <= allowed
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .arrays.packing import pack
     from .arrays.trees import open_datatree
     from .arrays.volume_opening import open_volume
+    from .export.napari import napari_layers, view
+    from .export.quicknii import read_quicknii
     from .measure.annotation import open_annotation
     from .measure.grids import open_grid, open_grids
     from .measure.points import points_to_sections, sections_to_points
@@ -38,6 +40,7 @@ __version__ = "1.0.0.dev0"
 
 _HOMES = {
     "dataset_info": ".source.search",
+    "napari_layers": ".export.napari",
     "open_annotation": ".measure.annotation",
     "open_dataarray": ".arrays.opening",
     "open_dataset": ".arrays.opening",
@@ -50,12 +53,14 @@ _HOMES = {
     "points_to_sections": ".measure.points",
     "sections_to_points": ".measure.points",
     "search": ".source.search",
+    "read_quicknii": ".export.quicknii",
     "set_options": ".options",
     "structure_bounds": ".measure.structures",
     "structure_table": ".measure.structures",
     "structures_at": ".measure.structures",
     "unionizes": ".measure.unionizes",
     "verify_bundle": ".source.verifying",
+    "view": ".export.napari",
     "DisplacementField": ".sampling.displacement",
 }
 
@@ -69,6 +74,7 @@ __all__ = [
     "ImageError",
     "RegistrationError",
     "dataset_info",
+    "napari_layers",
     "open_annotation",
     "open_dataarray",
     "open_dataset",
@@ -79,6 +85,7 @@ __all__ = [
     "open_volume",
     "pack",
     "points_to_sections",
+    "read_quicknii",
     "search",
     "sections_to_points",
     "set_options",
@@ -87,6 +94,7 @@ __all__ = [
     "structures_at",
     "unionizes",
     "verify_bundle",
+    "view",
 ]
 
 

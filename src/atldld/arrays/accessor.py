@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -209,6 +210,36 @@ class AtlasAccessor:
         1              45          r   3.0  485.69      0.0
         """
         return geometry_table(self._obj)
+
+    def to_ome_zarr(
+        self, path: str | os.PathLike[str], *, labels: bool | None = None, overwrite: bool = False
+    ) -> None:
+        """Write this as an OME-Zarr 0.5 image; see `atldld.export.to_ome_zarr`."""
+        from ..export.ome_zarr import to_ome_zarr
+
+        to_ome_zarr(self._obj, path, labels=labels, overwrite=overwrite)
+
+    def to_nifti(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write this as a NIfTI file; see `atldld.export.to_nifti`."""
+        from ..export.nifti import to_nifti
+
+        to_nifti(self._obj, path, overwrite=overwrite)
+
+    def to_quicknii(
+        self, path: str | os.PathLike[str], *, tier: int = 0, overwrite: bool = False
+    ) -> None:
+        """Write where the section images lie, for QuickNII; see `atldld.export.to_quicknii`."""
+        from ..export.quicknii import to_quicknii
+
+        to_quicknii(self._obj, path, tier=tier, overwrite=overwrite)
+
+    def to_nrrd(
+        self, path: str | os.PathLike[str], *, compress: bool = True, overwrite: bool = False
+    ) -> None:
+        """Write this as an NRRD file; see `atldld.export.to_nrrd`."""
+        from ..export.nrrd import to_nrrd
+
+        to_nrrd(self._obj, path, compress=compress, overwrite=overwrite)
 
     def failures(self) -> pd.DataFrame:
         """Return which images could not be had as they were wanted, when this was computed.

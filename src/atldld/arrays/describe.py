@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from .. import __version__
 from ..model.dataset import SectionDataset
+from ..model.registration import Registration
 from ..model.space import space_name
 
 CITATION = (
@@ -21,7 +22,7 @@ _AXIS_NAMES = {"p": "posterior", "i": "inferior", "r": "right"}
 ACCURACY = "affine, to Allen's 2011 P56 space (not CCFv3): good to 200 to 400 microns of anatomy"
 
 
-def frame(dataset: SectionDataset, reference_space: int | None) -> str:
+def frame(dataset: SectionDataset, reference_space: int | Literal["CCFv3"] | None) -> str:
     """Return plane and space of an array, as text that tells what may be combined."""
     where = space_name(reference_space)
     if reference_space is None:
@@ -45,10 +46,11 @@ def microns_of(axis: str) -> dict[str, str]:
 def attributes(
     dataset: SectionDataset,
     *,
-    reference_space: int | None,
+    reference_space: int | Literal["CCFv3"] | None,
     mapping: str,
     resolution: float,
     source: str,
+    registration: Registration | None = None,
 ) -> dict[str, Any]:
     """Return the attributes that an array of a dataset carries.
 
@@ -58,7 +60,7 @@ def attributes(
         Text and numbers only, so that they survive Zarr and netCDF.
     """
     along = abs(dataset.trv[2][dataset.plane.section])
-    return {
+    found: dict[str, Any] = {
         "dataset_id": dataset.id,
         "gene": ", ".join(dataset.genes),
         "plane": dataset.plane.name,
@@ -80,3 +82,8 @@ def attributes(
         "atldld_version": __version__,
         "citation": CITATION.format(id=dataset.id),
     }
+    if registration is not None:
+        # How far apart the sections are, is no longer told by Allen's matrix.
+        del found["reference_microns_per_stack_micron"]
+        found["registration"] = f"a user's: {registration.description}"
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,8 +16,9 @@ from xarray.core import indexing
 from .. import options
 from ..errors import AtldldWarning, RegistrationError
 from ..model.dataset import SectionDataset
-from ..model.grid import cut_grid, section_grid
+from ..model.grid import Grid, cut_grid, section_grid
 from ..model.read import View
+from ..model.registration import Registration, register
 from ..model.space import AXES
 from ..model.table import SectionTable, tabulate
 from ..sampling.reads import choose_tiers
@@ -49,6 +51,7 @@ def open_dataarray(
     fill_value: int | None = None,
     chunks: Literal["auto"] | Mapping[str, Any] | None = "auto",
     reference_space: Literal["native", 9, 10] = "native",
+    registration: str | os.PathLike[str] | Mapping[Any, Any] | Registration | None = None,
     on_error: Literal["raise", "fill"] = "raise",
     source: str | Source | None = None,
 ) -> xr.DataArray:
@@ -97,6 +100,12 @@ def open_dataarray(
         read when it is indexed.
     reference_space
         ``"native"``, or 9 or 10: r of the other space is ``11350 - r``.
+    registration
+        A better registration in the place of Allen's affine one: the path of a JSON file of
+        QuickNII or DeepSlice (``.atlas.to_quicknii`` writes one to start from), what
+        such a file holds, or a mapping from section numbers or image ids to nine numbers. p, i, r
+        are then those of its atlas, CCFv3, and so says ``reference_space``. Sections that it
+        does not place are left out, with a warning.
     on_error
         What to do about an image that cannot be had. ``"raise"``: an `ImageError` that names
         it. ``"fill"``: its section is filled and not covered, with a warning, and
@@ -122,7 +131,8 @@ def open_dataarray(
     DatasetNotFoundError
         If there is no such dataset.
     RegistrationError
-        If the dataset has no usable place in reference space, or nothing to show.
+        If the dataset has no usable place in reference space, or nothing to show, or if
+        `registration` does not fit it.
     APIError
         If the service does not answer as it should.
 
@@ -156,6 +166,7 @@ def open_dataarray(
         fill_value=fill_value,
         chunks=chunks,
         reference_space=reference_space,
+        registration=registration,
         on_error=on_error,
     )
     return opening.dataset({"image": opening.pixels(opening.request.view)})["image"]
@@ -176,6 +187,7 @@ def open_dataset(
     fill_value: int | None = None,
     chunks: Literal["auto"] | Mapping[str, Any] | None = "auto",
     reference_space: Literal["native", 9, 10] = "native",
+    registration: str | os.PathLike[str] | Mapping[Any, Any] | Registration | None = None,
     on_error: Literal["raise", "fill"] = "raise",
     source: str | Source | None = None,
 ) -> xr.Dataset:
@@ -192,7 +204,7 @@ def open_dataset(
         has none is filled there (NaN if masked), and ``has_expression`` is False for it.
     resolution, tier, view, mapping, detection_xy, region, interpolation, masked, fill_value
         See `open_dataarray`.
-    chunks, reference_space, on_error, source
+    chunks, reference_space, registration, on_error, source
         See `open_dataarray`.
 
     Returns
@@ -233,6 +245,7 @@ def open_dataset(
         fill_value=fill_value,
         chunks=chunks,
         reference_space=reference_space,
+        registration=registration,
         on_error=on_error,
     )
     variables = {"image": opening.pixels(opening.request.view)}
@@ -250,7 +263,7 @@ class _Opening:
     source: Source
     dataset_record: SectionDataset
     sampling: Sampling
-    reference_space: int | None
+    reference_space: int | Literal["CCFv3"] | None
     carried: options.Carried
     failing: Failing
 
@@ -299,6 +312,7 @@ class _Opening:
             mapping=self.request.mapping,
             resolution=self.request.resolution,
             source=self.source.name,
+            registration=self.request.registration,
         )
 
     def _lazy(
@@ -346,6 +360,8 @@ class _Opening:
         stack = f"dataset {self.dataset_record.id} ({where}"
         if self.request.detection_xy is not None:
             stack += f", detection_xy={self.request.detection_xy}"
+        if self.request.registration is not None:
+            stack += f", registration={self.request.registration.description}"
         indexes: dict[Any, xr.Index] = {
             DIM: SectionIndex(table.section_number, table.image_id, f"{stack})"),
             GUARD: GuardIndex(GUARD, where, (self.failing.ledger.name,)),
@@ -369,10 +385,9 @@ def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Openi
             AtldldWarning,
             stacklevel=3,
         )
-    space, flip = target_space(record, request.reference_space)
-    table = tabulate(record, mapping=request.mapping, detection_xy=request.detection_xy, flip=flip)
+    space, table, grid = _placed(record, request)
     table = _cut_sections(_showing(table, record, request.view), record, request)
-    grid = cut_grid(section_grid(record, request.resolution), record.plane, request.region)
+    grid = cut_grid(grid, record.plane, request.region)
     sampling = Sampling(
         dataset_id=record.id,
         table=table,
@@ -389,6 +404,28 @@ def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Openi
     ledger = Ledger(f"{tokenize(sampling, origin)}-{carried.process}")
     failing = Failing(request.fill_failed, request.tier == "auto", ledger)
     return _Opening(request, origin, record, sampling, space, carried, failing)
+
+
+def _placed(
+    record: SectionDataset, request: Request
+) -> tuple[int | Literal["CCFv3"] | None, SectionTable, Grid]:
+    """Return the space that sections lie in, where they do, and the grid over it."""
+    placing: dict[str, Any] = {"mapping": request.mapping, "detection_xy": request.detection_xy}
+    registration = request.registration
+    if registration is None:
+        space, flip = target_space(record, request.reference_space)
+        table = tabulate(record, flip=flip, **placing)
+        return space, table, section_grid(record, request.resolution)
+    if request.reference_space not in ("native", registration.reference_space):
+        raise ValueError(
+            f"{registration.name} places sections in {registration.space}, which cannot be turned "
+            f"into reference_space={request.reference_space}: leave that out"
+        )
+    table = tabulate(record, **placing)
+    table = register(table, registration, dataset_id=record.id, plane=record.plane, **placing)
+    # The spaces that registrations lead to have the extent of space 9, whatever the native one.
+    grid = section_grid(replace(record, reference_space=9), request.resolution)
+    return registration.reference_space, table, grid
 
 
 def _showing(table: SectionTable, record: SectionDataset, view: View) -> SectionTable:

@@ -11,9 +11,11 @@ from typing import Any, Literal, get_args
 from ..model import affine
 from ..model.dataset import SectionDataset
 from ..model.read import VIEWS, View
+from ..model.registration import Registration
 from ..model.space import AXES, can_flip
 from ..model.table import Detection
 from ..sampling.reads import INTERPOLATIONS, Interpolation
+from .registering import registration_from
 
 Region = dict[str, tuple[float, float]]
 Chunks = Literal["auto"] | Mapping[str, Any] | None
@@ -44,6 +46,7 @@ class Request:
     chunks: Chunks
     reference_space: int | Literal["native"]
     fill_failed: bool
+    registration: Registration | None = None
 
     @classmethod
     def checked(
@@ -62,6 +65,7 @@ class Request:
         chunks: Any,
         reference_space: Any,
         on_error: Any,
+        registration: Any = None,
     ) -> Request:
         """Return the options in their own types, or say which of them is wrong."""
         one_of("on_error", on_error, ("raise", "fill"))
@@ -85,6 +89,7 @@ class Request:
             chunks=checked_chunks(chunks),
             reference_space=checked_space(reference_space),
             fill_failed=on_error == "fill",
+            registration=None if registration is None else registration_from(registration),
         )
 
 

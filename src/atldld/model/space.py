@@ -11,6 +11,7 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,11 @@ P56_MIDDLE = (6600.0, 4000.0, FLIP_R / 2)
 """Middle of spaces 9 and 10 along p, i, r in microns; r is the plane that the flip keeps."""
 
 _FLIPPED = {9: 10, 10: 9}
-_NAMES = {9: "P56 Brain", 10: "P56 Brain, L/R Flipped"}
+_NAMES: dict[int | str, str] = {
+    9: "P56 Brain",
+    10: "P56 Brain, L/R Flipped",
+    "CCFv3": "Allen CCFv3 (2017)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ def extent(reference_space: int | None) -> tuple[float, float, float] | None:
     return P56_EXTENT if reference_space in _FLIPPED else None
 
 
-def space_name(reference_space: int | None) -> str:
+def space_name(reference_space: int | Literal["CCFv3"] | None) -> str:
     """Return how to call a reference space in text."""
     if reference_space is None:
         return "unknown reference space"

@@ -140,7 +140,12 @@ def tabulate(
         affine=plane_affines(tvs, trv, z, coordinate, plane, mapping),
         points=point_affines(tsv, tvs, tvr, trv, z, coordinate, plane, mapping),
     )
-    table = table.take(np.lexsort([image_id, coordinate]))
+    return in_order(table)
+
+
+def in_order(table: SectionTable) -> SectionTable:
+    """Return sections in ascending order of slice coordinate, ties by image id."""
+    table = table.take(np.lexsort([table.image_id, table.slice_coordinate]))
     return replace(table, slice_coordinate=_told_apart(table.slice_coordinate))
 
 

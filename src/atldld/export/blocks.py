@@ -1,0 +1,79 @@
+"""The values of an array in the order in which files hold them, a block at a time."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from .placing import stored_dtype
+
+_BLOCK = 64 * 2**20
+"""Bytes of a block of an array that has no chunks."""
+
+
+def blocks(array: xr.DataArray) -> Iterator[npt.NDArray[Any]]:
+    """Yield consecutive blocks along the first dimension, little-endian and in C order.
+
+    A block is a row of chunks: as long as the chunks are along the first dimension, and whole
+    along the others. Nothing is computed twice, and no more than a block is held.
+    """
+    dtype = stored_dtype(array.dtype).newbyteorder("<")
+    first = 0
+    for count in _lengths(array):
+        block = array.isel({array.dims[0]: slice(first, first + count)})
+        yield np.ascontiguousarray(block.values, dtype=dtype)
+        first += count
+
+
+def write_values(file: IO[bytes] | gzip.GzipFile, array: xr.DataArray) -> None:
+    """Write the values of an array in C order where a file is now."""
+    for block in blocks(array):
+        file.write(block.data)
+
+
+def write_planar(file: IO[bytes], array: xr.DataArray) -> None:
+    """Write all values of the first channel where a file is now, then all of the next.
+
+    The file must be one that can be sought in; ``channel`` is the last dimension.
+    """
+    start, size = file.tell(), stored_dtype(array.dtype).itemsize
+    whole = int(np.prod(array.shape[:-1])) * size
+    done = 0
+    for block in blocks(array):
+        for channel in range(block.shape[-1]):
+            file.seek(start + channel * whole + done)
+            file.write(np.ascontiguousarray(block[..., channel]).data)
+        done += block[..., 0].size * size
+
+
+@contextmanager
+def packed(raw: IO[bytes]) -> Iterator[gzip.GzipFile]:
+    """Give a file whose bytes go, compressed by gzip, where another one is now."""
+    # Without the time in it, one array always gives one file.
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as file:
+        yield file
+
+
+def pack_file(plain: Path, path: Path) -> None:
+    """Compress a file into a new one, and remove it."""
+    with plain.open("rb") as source, path.open("xb") as raw, packed(raw) as file:
+        while piece := source.read(_BLOCK // 16):
+            file.write(piece)
+    plain.unlink()
+
+
+def _lengths(array: xr.DataArray) -> tuple[int, ...]:
+    """Return how long the blocks are along the first dimension."""
+    if array.chunks is not None:
+        return tuple(array.chunks[0])
+    each = max(array.nbytes // max(array.shape[0], 1), 1)
+    most = max(_BLOCK // each, 1)
+    whole, rest = divmod(array.shape[0], most)
+    return (most,) * whole + ((rest,) if rest else ())

@@ -1,0 +1,162 @@
+"""NIfTI files of volumes, of even stacks of sections, and of single sections."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .blocks import pack_file, packed, write_planar, write_values
+from .placing import Placed, index_affine, placed, stored_dtype, written_attributes
+from .target import replacing
+
+RAS_OF_PIR = np.array([[0.0, 0.0, 1e-3], [-1e-3, 0.0, 0.0], [0.0, -1e-3, 0.0]])
+"""From p, i, r in microns to x (right), y (anterior), z (superior) in millimetres."""
+
+_LONGEST_SIDE = 2**15 - 1
+_TEMPLATE = 5
+"""NIFTI_XFORM_TEMPLATE_OTHER: coordinates of a template that is not one of the human ones."""
+
+_MOST_SHEAR = 1e-6
+_RGB24 = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+
+def to_nifti(
+    obj: xr.DataArray | xr.Dataset, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> None:
+    """Write an array as a NIfTI file that stands upright in viewers.
+
+    Parameters
+    ----------
+    obj
+        A volume (dims p, i, r), a stack of sections (section, y, x), or one section (y, x), each
+        with or without ``channel``; of a Dataset, its ``image``.
+    path
+        The file: ``.nii``, or ``.nii.gz`` to compress it.
+    overwrite
+        Whether a file that is there already may be replaced.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the array or the name is none of these, or the sections of a stack are not evenly
+        spaced: NIfTI has one affine, which cannot say so.
+    FileExistsError
+        If the file exists and may not be replaced.
+    ImportError
+        If nibabel is not installed.
+
+    Notes
+    -----
+    The world of NIfTI is millimetres to the right, to anterior and to superior: ``x = r / 1000``,
+    ``y = -p / 1000``, ``z = -i / 1000``, with the origin of reference space kept. Voxel indices run
+    along r, i, p (columns, rows, sections), so that the bytes are in the order of the array, and
+    the affine turns them upright. It gives the centres of voxels; the sform has code 5 (a
+    template), and the qform says the same where there is no shear.
+
+    Sections keep their exact tilt. A single section is a volume of one slice, as thick as the
+    section; a stack must be even to a micron.
+
+    uint8 colours are RGB24 voxels (datatype 128), which ITK-SNAP, FSLeyes, MRIcroGL and 3D Slicer
+    show as colours; other colours are a fifth dimension of length 3 with the intent "vector".
+    Sides of more than 32767 voxels make a NIfTI-2 file. The attributes of the array are kept as
+    JSON in a header extension of kind "comment".
+
+    One row of chunks is held at a time. The file appears when it is whole.
+
+    Examples
+    --------
+    >>> import atldld, nibabel, tempfile
+    >>> from atldld.testing import AllenServer, phantom_dataset
+    >>> with (
+    ...     AllenServer([phantom_dataset(dataset_id=1001)]) as server,
+    ...     tempfile.TemporaryDirectory() as folder,
+    ... ):
+    ...     section = atldld.open_dataarray(1001, resolution=200, source=server.url)[3]
+    ...     section.atlas.to_nifti(f"{folder}/section.nii")
+    ...     image = nibabel.load(f"{folder}/section.nii")
+    >>> image.shape, nibabel.aff2axcodes(image.affine)
+    ((57, 40, 1), ('R', 'I', 'P'))
+    """
+    nibabel = _nibabel()
+    name = os.fspath(path)
+    compressed = name.endswith(".nii.gz")
+    if not (compressed or name.endswith(".nii")):
+        raise ValueError(f"{name}: a NIfTI file is named .nii or .nii.gz")
+    where = placed(obj)
+    planar = where.coloured and where.array.dtype != np.uint8
+    header = _header(nibabel, where, planar)
+    with replacing(path, overwrite=overwrite) as made:
+        plain = made.with_name("plain") if compressed and planar else made
+        with plain.open("xb") as raw:
+            if compressed and not planar:
+                with packed(raw) as file:
+                    header.write_to(file)
+                    write_values(file, where.array)
+            else:
+                header.write_to(raw)
+                (write_planar if planar else write_values)(raw, where.array)
+        if plain != made:
+            pack_file(plain, made)
+
+
+def world_affine(where: Placed) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the affine of NIfTI: from (column, row, section or p index) to RAS millimetres.
+
+    Returns
+    -------
+    affine
+        Shape (4, 4), float64.
+    """
+    places = RAS_OF_PIR @ index_affine(where)
+    out = np.eye(4)
+    out[:3] = places[:, [2, 1, 0, 3]]
+    return out
+
+
+def _header(nibabel: Any, where: Placed, planar: bool) -> Any:
+    array = where.array
+    shape = (1,) * (3 - len(where.shape)) + where.shape
+    sides: tuple[int, ...] = shape[::-1]
+    if planar:
+        sides += (1, array.shape[-1])
+    header: Any
+    if max(sides) > _LONGEST_SIDE:
+        header = nibabel.Nifti2Header(endianness="<")
+    else:
+        header = nibabel.Nifti1Header(endianness="<")
+    coloured = where.coloured and not planar
+    if where.coloured and array.shape[-1] != 3:
+        raise ValueError(f"there are {array.shape[-1]} channels; NIfTI takes one, or all three")
+    dtype = _RGB24 if coloured else stored_dtype(array.dtype)
+    try:
+        header.set_data_dtype(dtype)
+    except nibabel.spatialimages.HeaderDataError:
+        raise TypeError(f"NIfTI has no type for {dtype}; convert with astype first") from None
+    header.set_data_shape(sides)
+    affine = world_affine(where)
+    header.set_sform(affine, code=_TEMPLATE)
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    sheared = np.abs(directions.T @ directions - np.eye(3)).max() > _MOST_SHEAR
+    header.set_qform(affine, code=0 if sheared else _TEMPLATE)
+    header.set_xyzt_units("mm")
+    if planar:
+        header.set_intent("vector")
+    attributes = written_attributes(array)
+    dataset = attributes.get("dataset_id", "")
+    header["descrip"] = f"atldld {dataset} {attributes.get('gene', '')}".encode()[:79]
+    text = json.dumps(attributes, ensure_ascii=True).encode()
+    header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", text))
+    header.set_data_offset(header.single_vox_offset + header.extensions.get_sizeondisk())
+    return header
+
+
+def _nibabel() -> Any:
+    try:
+        import nibabel
+    except ImportError as error:
+        raise ImportError("NIfTI files need nibabel: pip install 'atldld[export]'") from error
+    return nibabel
