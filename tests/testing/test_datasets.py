@@ -159,7 +159,7 @@ def test_a_corner_reading_of_pixels_is_half_a_pixel_off() -> None:
     assert np.abs(dataset.pixels(image_id, shift=0.5)[20, 30] - expected).max() <= 0.8
 
 
-@pytest.mark.parametrize("texture", ["tissue", "smooth", "fine"])
+@pytest.mark.parametrize("texture", ["tissue", "smooth", "fine", "linear"])
 def test_interpolated_colours_of_fine_tiers_are_the_brain_s(texture: str) -> None:
     brain = PhantomBrain(texture)
     dataset = phantom_dataset(8, brain=brain, sections=3, resolution=1.05, slides=3)

@@ -14,7 +14,7 @@ from .tissue import EDGE, MIDDLE_R, Tissue, depth, tissue
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
-Texture = Literal["tissue", "smooth", "fine"]
+Texture = Literal["tissue", "smooth", "fine", "linear"]
 PlaneName = Literal["coronal", "sagittal", "transverse"]
 
 EXTENT = (13200.0, 8000.0, 11400.0)
@@ -69,6 +69,8 @@ class PhantomBrain:
         microns apart it is linear to 2 grey levels.
         ``"fine"``: waves of one period along each axis, for registration to a fraction of a
         pixel: on any plane both axes show, in different channels and in the mean of all.
+        ``"linear"``: red grows along p, green along i and blue along r, each linearly and by 200
+        levels over the extent, for what interpolates between sections.
     fine_period
         Period of the fine texture in microns.
 
@@ -98,7 +100,12 @@ class PhantomBrain:
         Linear interpolation is then off by at most about a quarter of a grey level (on
         tissue: of one, where bands are thinnest).
         """
-        return {"smooth": 128.0, "fine": self.fine_period / 48.0, "tissue": 6.0}[self.texture]
+        return {
+            "smooth": 128.0,
+            "fine": self.fine_period / 48.0,
+            "tissue": 6.0,
+            "linear": 1024.0,
+        }[self.texture]
 
     def colour(self, p: npt.ArrayLike, i: npt.ArrayLike, r: npt.ArrayLike) -> Array:
         """Return the colour at points of reference space 9.
@@ -184,7 +191,10 @@ class PhantomBrain:
     def _field(self, p: Array, i: Array, r: Array, channels: int) -> Array:
         if self.texture == "tissue":
             return _stained(p, i, r) if channels else _expressed(p, i, r)
-        colour = _smooth(p, i, r) if self.texture == "smooth" else self._fine(p, i, r)
+        if self.texture == "linear":
+            colour = _linear(p, i, r)
+        else:
+            colour = _smooth(p, i, r) if self.texture == "smooth" else self._fine(p, i, r)
         return colour if channels else np.asarray(colour.mean(axis=-1))
 
     def _fine(self, p: Array, i: Array, r: Array) -> Array:
@@ -196,6 +206,11 @@ class PhantomBrain:
                 55.0 * np.sin(turn * axes[axis] + 2.0 * np.pi * phase) for axis, phase in waves
             )
         return out
+
+
+def _linear(p: Array, i: Array, r: Array) -> Array:
+    places = [axis / length for axis, length in zip((p, i, r), EXTENT, strict=True)]
+    return np.asarray(27.5 + 200.0 * np.stack(places, axis=-1))
 
 
 def _smooth(p: Array, i: Array, r: Array) -> Array:
