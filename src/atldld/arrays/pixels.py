@@ -65,6 +65,8 @@ def pixels_each(
             except ImageError as error:
                 found = error
             yield read, found
+            # Given back with its bytes, and not only when the next one is there.
+            del found, body
 
 
 def _bodies(
