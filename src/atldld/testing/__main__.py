@@ -32,7 +32,9 @@ from .server import AllenServer
 @click.option("--resolution", default=8.0, help="Microns per full-resolution pixel.")
 @click.option("--image-size", type=(int, int), default=None, metavar="WIDTH HEIGHT")
 @click.option("--slides", is_flag=True, help="Four sections on each slide.")
-@click.option("--texture", default="tissue", type=click.Choice(["tissue", "smooth", "fine", "linear"]))
+@click.option(
+    "--texture", default="tissue", type=click.Choice(["tissue", "smooth", "fine", "linear"])
+)
 @click.option("--prepare", type=int, multiple=True, help="Tier to encode beforehand.")
 @click.option("--from-stdin", is_flag=True, hidden=True)
 def main(from_stdin: bool, **options: Any) -> None:
