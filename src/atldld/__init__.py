@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .measure.annotation import open_annotation
     from .measure.grids import open_grid, open_grids
     from .measure.points import points_to_sections, sections_to_points
+    from .measure.quantify import quantify
     from .measure.structures import structure_bounds, structure_table, structures_at
     from .measure.unionizes import unionizes
     from .options import set_options
@@ -50,6 +51,7 @@ _HOMES = {
     "open_image": ".arrays.image_opening",
     "open_volume": ".arrays.volume_opening",
     "pack": ".arrays.packing",
+    "quantify": ".measure.quantify",
     "points_to_sections": ".measure.points",
     "sections_to_points": ".measure.points",
     "search": ".source.search",
@@ -84,6 +86,7 @@ __all__ = [
     "open_image",
     "open_volume",
     "pack",
+    "quantify",
     "points_to_sections",
     "read_quicknii",
     "search",

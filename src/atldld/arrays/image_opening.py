@@ -21,7 +21,7 @@ from ..model.dataset import SectionDataset, SectionImage
 from ..model.geometry import clip_to_box
 from ..model.read import VIEWS, View, Window
 from ..model.space import AXES, flip_matrix, space_name
-from ..model.table import tabulate
+from ..model.table import SectionTable, tabulate
 from ..source import source_from
 from ..source.finding import dataset_of_image
 from ..source.protocol import Source
@@ -288,13 +288,21 @@ class ImageOpening:
 
     def array(self, window: Window, chunks: Chunks) -> xr.DataArray:
         """Return the pixels of a window of the tier, lazily."""
-        variable = self.variable(window, chunks)
-        coords = self._coordinates(window)
-        return xr.DataArray(variable, coords=coords, name=self.view)
+        flip = self.reference_space != self.record.reference_space
+        table = tabulate(self.record, mapping="parallel", flip=flip)
+        variable = self.variable(window, chunks, table)
+        return xr.DataArray(variable, coords=self._coordinates(window), name=self.view)
 
-    def variable(self, window: Window, chunks: Chunks) -> xr.Variable:
-        """Return the pixels of a window without their coordinates."""
-        table = tabulate(self.record, mapping="parallel", flip=self.reference_space != self._native)
+    def variable(self, window: Window, chunks: Chunks, table: SectionTable) -> xr.Variable:
+        """Return the pixels of a window without their coordinates.
+
+        Parameters
+        ----------
+        window, chunks
+            Which pixels, and how they are cut.
+        table
+            The sections that the array carries, this one among them.
+        """
         place = int(np.flatnonzero(table.image_id == self.image.id)[0])
         whole = whole_read(self.record.id, table, place, self.tier, self.view)
         array = ImageArray(
@@ -311,12 +319,9 @@ class ImageOpening:
         variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), self._attributes())
         sizes = _chunk_sizes(chunks, window, dims)
         if chunks is None:
+            variable.encoding["preferred_chunks"] = sizes
             return variable
         return variable.chunk(sizes, name=f"atldld-{tokenize(array)}", inline_array=False)
-
-    @property
-    def _native(self) -> int | None:
-        return self.record.reference_space
 
     def _attributes(self) -> dict[str, Any]:
         attrs = attributes(
