@@ -1,0 +1,416 @@
+"""Measures from pixels: exact counts against a slow loop, known answers, ratios of sums."""
+
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import atldld
+from atldld.arrays.index import MixError
+from atldld.errors import ImageError, RegistrationError
+from atldld.measure.quantify import aggregate, structure_measures
+from atldld.measure.quantify_cells import Block, dense_sums, sums_of_pixels
+from atldld.testing import AllenServer, Fault, PhantomBrain, oracle, phantom_dataset
+
+SHAPE_AT_200 = (67, 41, 58)
+EXTENT = (13200, 8000, 11400)
+
+
+class Blobs(PhantomBrain):
+    """A brain that expresses at one level inside of some balls, and not at all elsewhere."""
+
+    BALLS = (
+        (6000, 3500, 4000, 1500, 200),
+        (7500, 4500, 7200, 1100, 90),
+        (4000, 4000, 3000, 900, 140),
+    )
+
+    def expression(self, p, i, r):
+        p, i, r = np.broadcast_arrays(*(np.asarray(each, float) for each in (p, i, r)))
+        level = np.zeros(p.shape)
+        for at_p, at_i, at_r, radius, height in self.BALLS:
+            inside = (p - at_p) ** 2 + (i - at_i) ** 2 + (r - at_r) ** 2 < radius**2
+            level[inside] = height
+        return level
+
+    @property
+    def lattice(self):
+        return 0.1  # a step is not to be smoothed
+
+
+CORONAL = phantom_dataset(
+    71, sections=5, resolution=30, tilt=4, slides=True, tier_count=4, brain=Blobs(), seed=1
+)
+SAGITTAL = phantom_dataset(
+    72, plane="sagittal", sections=4, resolution=30, tilt=8, tier_count=4, brain=Blobs(), seed=2
+)
+FINE = phantom_dataset(73, sections=3, resolution=5, tilt=3, tier_count=5, brain=Blobs(), seed=3)
+PHANTOMS = {"coronal": CORONAL, "sagittal": SAGITTAL, "fine": FINE}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with AllenServer(list(PHANTOMS.values())) as running:
+        yield running
+
+
+def twin(phantom, levels, step, space, shape):
+    """Add up pixel by pixel: counts of all, counts of those that express, and their sum."""
+    pixels, expressing = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    total = np.zeros(shape)
+    for image_id in phantom.image_ids:
+        image, grey = phantom.image(image_id), levels[image_id]
+        x, y = np.meshgrid(np.arange(image["width"]), np.arange(image["height"]))
+        p, i, r = oracle.image_to_reference(phantom.row, image, x, y)
+        r = oracle.to_space(r, phantom.row["reference_space_id"], space)
+        for row in range(grey.shape[0]):
+            for column in range(grey.shape[1]):
+                cell = tuple(
+                    math.floor(float(place[row, column]) / step + 0.5) for place in (p, i, r)
+                )
+                if not all(0 <= number < count for number, count in zip(cell, shape, strict=True)):
+                    continue
+                pixels[cell] += 1
+                value = float(grey[row, column])
+                if value >= 32:
+                    expressing[cell] += 1
+                    total[cell] += value
+    return pixels, expressing, total
+
+
+@pytest.mark.parametrize("name", ["coronal", "sagittal"])
+@pytest.mark.parametrize("space", [9, 10])
+def test_counts_equal_a_slow_loop(server, name, space):
+    phantom = PHANTOMS[name]
+    levels = {
+        image: atldld.open_image(image, view="expression_mask", source=server.url).values
+        for image in phantom.image_ids
+    }
+    found = atldld.quantify(phantom.id, reference_space=space, source=server.url)
+    assert found.n_pixels.chunks is not None
+    found = found.compute()
+    assert tuple(found.sizes.values()) == SHAPE_AT_200
+    assert found.p.values[-1] == 13200.0
+    pixels, expressing, total = twin(phantom, levels, 200.0, space, SHAPE_AT_200)
+    assert np.array_equal(found.n_pixels, pixels)
+    assert np.array_equal(found.n_expressing, expressing)
+    assert np.array_equal(found.sum_intensity, total)
+    assert expressing.sum() > 1000
+    with np.errstate(invalid="ignore", divide="ignore"):
+        np.testing.assert_array_equal(found.density, expressing / pixels)
+        np.testing.assert_array_equal(found.intensity, total / expressing)
+        np.testing.assert_array_equal(found.energy, total / pixels)
+    both = found.density * found.intensity
+    there = found.n_expressing > 0
+    assert np.allclose(both.where(there), found.energy.where(there), rtol=1e-14, equal_nan=True)
+    assert (found.energy.where(~there & (found.n_pixels > 0)).fillna(0) == 0).all()
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Return the true measures of the fine phantom on 400 micron cells, without any JPEG."""
+    shape = tuple(math.floor(each / 400) + 1 for each in EXTENT)
+    sums = np.zeros((3, *shape))
+    for image_id in FINE.image_ids:
+        image = FINE.image(image_id)
+        x, y = np.arange(image["width"])[None, :], np.arange(image["height"])[:, None]
+        p, i, r = FINE.pir(image_id, x, y)
+        level = FINE.brain.expression(p, i, r)
+        cells = tuple(np.floor(each / 400 + 0.5).astype(int).ravel() for each in (p, i, r))
+        keep = np.all([(c >= 0) & (c < n) for c, n in zip(cells, shape, strict=True)], axis=0)
+        cells = tuple(each[keep] for each in cells)
+        level = level.ravel()[keep]
+        np.add.at(sums[0], cells, 1)
+        np.add.at(sums[1], cells, level > 0)
+        np.add.at(sums[2], cells, level)
+    return sums
+
+
+def test_known_answers_through_jpeg(server, known):
+    pixels, expressing, total = known
+    found = atldld.quantify(FINE.id, resolution=400, source=server.url).compute()
+    assert np.array_equal(found.n_pixels, pixels)
+    # Cells with enough of the tissue that one per cent of it is many pixels.
+    enough = expressing > 1000
+    assert enough.sum() > 50
+    for name, truth in (
+        ("density", expressing[enough] / pixels[enough]),
+        ("intensity", total[enough] / expressing[enough]),
+        ("energy", total[enough] / pixels[enough]),
+    ):
+        assert np.abs(found[name].values[enough] / truth - 1).max() < 0.01
+    whole = aggregate(found, ["p", "i", "r"])
+    assert abs(float(whole.density) / (expressing.sum() / pixels.sum()) - 1) < 0.003
+    assert abs(float(whole.energy) / (total.sum() / pixels.sum()) - 1) < 0.003
+
+
+@pytest.mark.parametrize("tier", [1, 2])
+def test_energy_at_coarser_tiers(server, known, tier):
+    pixels, _, total = known
+    found = atldld.quantify(FINE.id, resolution=400, tier=tier, source=server.url).compute()
+    assert list(found) == ["n_pixels", "sum_intensity", "energy"]
+    whole = aggregate(found, ["p", "i", "r"])
+    assert abs(float(whole.energy) / (total.sum() / pixels.sum()) - 1) < 0.01
+    coarse = aggregate(found, coarsen={"p": 33, "i": 4, "r": 4})
+    truth = xr.Dataset({"n_pixels": (("p", "i", "r"), pixels), "sum_intensity":
+                        (("p", "i", "r"), total), "energy": (("p", "i", "r"), total)})  # fmt: skip
+    truth = aggregate(truth, coarsen={"p": 33, "i": 4, "r": 4})
+    large = truth.sum_intensity.values > 0.02 * total.sum()
+    assert large.sum() > 5
+    assert np.abs(coarse.energy.values[large] / truth.energy.values[large] - 1).max() < 0.03
+
+
+def test_density_at_a_coarser_tier_is_refused(server):
+    server.reset_log()
+    for measures in (["density"], ["energy", "intensity"], "density"):
+        with pytest.raises(ValueError, match="cannot be measured at tier 2"):
+            atldld.quantify(CORONAL.id, tier=2, measures=measures, source=server.url)
+    assert server.requests == []
+    found = atldld.quantify(CORONAL.id, tier=2, measures=["energy"], source=server.url)
+    assert "density" not in found
+
+
+class TestReads:
+    def test_each_window_once_and_only_those_needed(self, tmp_path):
+        phantom = phantom_dataset(
+            74, sections=3, resolution=2.4, image_size=(4401, 3803), tilt=5, seed=5
+        )
+        with AllenServer([phantom]) as server, atldld.set_options(cache_dir=tmp_path):
+            found = atldld.quantify(74, source=server.url)
+            assert server.image_requests == []
+            plan = found.atlas.plan()
+            assert len(plan) >= 3 * 6
+            found.isel(p=slice(0, 8)).compute()
+            some = len(server.image_requests)
+            assert some < len(plan)
+            found.compute()
+            asked = [(each.image_id, each.tier, each.window) for each in server.image_requests]
+            assert len(asked) == len(set(asked)) == len(plan)
+            table = found.atlas.prefetch()
+            assert (table["error"] == "").all()
+            assert len(server.image_requests) == len(asked)
+
+    def test_blocks_do_not_matter(self, server, monkeypatch):
+        from atldld.arrays import image_opening
+        from atldld.measure import quantify_graph
+
+        whole = atldld.quantify(FINE.id, source=server.url).compute()
+        monkeypatch.setattr(image_opening, "CHUNK", 768)
+        monkeypatch.setattr(quantify_graph, "_WHOLE_IMAGE", 0)
+        cut = atldld.quantify(FINE.id, chunks={"i": 7, "r": -1}, source=server.url)
+        assert cut.n_pixels.chunks[1] == (7,) * 5 + (6,)
+        xr.testing.assert_equal(cut.compute(), whole)
+
+    def test_a_region_cuts_nodes_and_reads(self, server):
+        whole = atldld.quantify(FINE.id, source=server.url).compute()
+        region = {"p": (3000, 9000), "i": (3000, 4000), "r": (2000, 4100)}
+        part = atldld.quantify(FINE.id, region=region, source=server.url).compute()
+        assert part.i.values.tolist() == [3000, 3200, 3400, 3600, 3800, 4000]
+        xr.testing.assert_equal(
+            part, whole.sel({axis: slice(*ends) for axis, ends in region.items()})
+        )
+        with pytest.raises(ValueError, match="holds no node"):
+            atldld.quantify(FINE.id, region={"i": (3010, 3020)}, source=server.url)
+
+    def test_sections(self, server):
+        numbers = [image["section_number"] for image in FINE.row["section_images"]]
+        parts = [
+            atldld.quantify(FINE.id, sections=[number], source=server.url).compute()
+            for number in numbers
+        ]
+        whole = atldld.quantify(FINE.id, source=server.url).compute()
+        assert (sum(part.n_expressing for part in parts) == whole.n_expressing).all()
+        with pytest.raises(ValueError, match="no sections -3"):
+            atldld.quantify(FINE.id, sections=[-3], source=server.url)
+
+
+def dark(pixels):
+    return pixels.mean(axis=-1) < 130
+
+
+def darkness(pixels):
+    return 255.0 - pixels.mean(axis=-1)
+
+
+def test_functions_of_pixels(server):
+    found = atldld.quantify(SAGITTAL.id, function=dark, source=server.url).compute()
+    count = all_pixels = level = 0
+    for image in SAGITTAL.image_ids:
+        pixels = atldld.open_image(image, source=server.url).values
+        count, all_pixels = count + dark(pixels).sum(), all_pixels + pixels[..., 0].size
+        level += darkness(pixels).sum()
+    assert int(found.n_expressing.sum()) == count > 100
+    assert float(found.sum_intensity.sum()) == count
+    assert found.attrs["function"] == "dark"
+    assert (found.intensity.where(found.n_expressing > 0).fillna(1) == 1).all()
+    assert int(found.n_pixels.sum()) <= all_pixels
+    found = atldld.quantify(SAGITTAL.id, function=darkness, tier=0, source=server.url).compute()
+    assert abs(float(found.sum_intensity.sum()) / level - 1) < 0.01
+    for function, error, match in (
+        (lambda pixels: pixels, ValueError, "one value a pixel"),
+        (lambda pixels: pixels.mean(axis=-1).astype(str), TypeError, "truth values or numbers"),
+    ):
+        with pytest.raises(error, match=match):
+            atldld.quantify(SAGITTAL.id, function=function, source=server.url).compute()
+
+
+def test_sections_without_a_mask():
+    told = CORONAL.altered(lambda row: row["section_images"][1].update(expression_path=None))
+    none = CORONAL.altered(
+        lambda row: [each.update(expression_path=None) for each in row["section_images"]]
+    )
+    with AllenServer([told]) as server:
+        with pytest.warns(atldld.AtldldWarning, match="left out"):
+            part = atldld.quantify(71, source=server.url).compute()
+        assert int(part.n_pixels.sum()) > 0
+    with AllenServer([none]) as server:
+        with pytest.raises(RegistrationError, match="function="):
+            atldld.quantify(71, source=server.url)
+        atldld.quantify(71, function=dark, source=server.url)
+
+
+def test_pixels_that_cannot_be_had(tmp_path):
+    lost = SAGITTAL.image_ids[1]
+    with AllenServer([SAGITTAL]) as server, atldld.set_options(retries=0, cache_dir=tmp_path):
+        server.add_fault(Fault("404", image_ids=(lost,)))
+        with pytest.raises(ImageError, match=str(lost)):
+            atldld.quantify(72, source=server.url).compute()
+        lazy = atldld.quantify(72, on_error="fill", source=server.url)
+        with pytest.warns(atldld.AtldldWarning, match="filled"):
+            found = lazy.compute()
+        assert lazy.atlas.failures()["image_id"].tolist() == [lost]
+        assert found.atlas.failures()["image_id"].tolist() == [lost]
+        numbers = {row["id"]: row["section_number"] for row in SAGITTAL.row["section_images"]}
+        rest = [number for image, number in numbers.items() if image != lost]
+        others = atldld.quantify(72, sections=rest, source=server.url).compute()
+    xr.testing.assert_equal(found, others)
+
+
+def test_what_it_may_be_combined_with(server):
+    nine = atldld.quantify(CORONAL.id, source=server.url)
+    ten = atldld.quantify(SAGITTAL.id, source=server.url)
+    with pytest.raises(MixError, match="volumes in"):
+        _ = nine.energy - ten.energy
+    same = atldld.quantify(SAGITTAL.id, reference_space=9, source=server.url)
+    difference = (nine.energy - same.energy).compute()
+    assert difference.shape == SHAPE_AT_200
+    volume = atldld.open_volume(CORONAL.id, resolution=200, source=server.url)
+    assert volume.reference_space.attrs["frame"] == nine.reference_space.attrs["frame"]
+    assert nine.attrs["threshold"] == 32
+    for variable in (nine, nine.energy):
+        assert all(isinstance(value, int | float | str) for value in variable.attrs.values())
+
+
+def test_ratios_of_sums(server):
+    found = atldld.quantify(CORONAL.id, source=server.url).compute()
+    coarse = aggregate(found, coarsen={"p": 2, "i": 5, "r": 3})
+    assert coarse.sizes == {"p": 34, "i": 9, "r": 20}
+    assert coarse.n_pixels.dtype == np.int64
+    assert int(coarse.n_pixels.sum()) == int(found.n_pixels.sum())
+    at = dict(zip("pir", np.unravel_index(coarse.n_expressing.values.argmax(), coarse.n_pixels.shape),
+                  strict=True))  # fmt: skip
+    sizes = {"p": 2, "i": 5, "r": 3}
+    block = found.isel({axis: slice(at[axis] * n, at[axis] * n + n) for axis, n in sizes.items()})
+    one = coarse.isel(at)
+    assert 0 < float(one.density) < 1
+    assert float(one.density) == float(block.n_expressing.sum() / block.n_pixels.sum())
+    assert float(one.intensity) == float(block.sum_intensity.sum() / block.n_expressing.sum())
+    assert coarse.p.values[:2].tolist() == [100.0, 500.0]
+    line = aggregate(found, dim="r")
+    assert line.energy.dims == ("p", "i")
+    with pytest.raises(ValueError, match="no sums"):
+        aggregate(found[["energy"]], dim="r")
+
+
+def test_structures_by_ratios_of_sums(server):
+    found = atldld.quantify(CORONAL.id, source=server.url)
+    ids = np.ones(SHAPE_AT_200, dtype=np.int64)
+    ids[:, :20] = 2
+    ids[30:] += 10
+    nodes = {
+        axis: np.arange(count) * 200.0 for axis, count in zip("pir", SHAPE_AT_200, strict=True)
+    }
+    annotation = xr.DataArray(ids, nodes, attrs={"reference_space": 9})
+    server.reset_log()
+    table = structure_measures(found, annotation)
+    known = found.compute()
+    for structure in (1, 2, 11, 12):
+        part = known.where(annotation == structure)
+        row = table.loc[structure]
+        assert row.n_pixels == int(part.n_pixels.sum())
+        assert row.energy == float(part.sum_intensity.sum() / part.n_pixels.sum())
+        assert row.density == float(part.n_expressing.sum() / part.n_pixels.sum())
+    assert table.attrs["dataset_id"] == 71
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_block_on_any_cells(data):
+    number = st.floats(-3.0, 3.0)
+    affine = np.array(data.draw(st.lists(number, min_size=9, max_size=9))).reshape(3, 3)
+    step = data.draw(st.sampled_from([0.3, 2.0, 5.5]))
+    width, height = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    block = Block(affine, -3.0, 5.0, data.draw(st.sampled_from([1, 4])), width, height)
+    ends = tuple((low, low + data.draw(st.integers(1, 30))) for low in (-10, 0, -4))
+    rng = np.random.default_rng(7)
+    pixels = rng.integers(0, 256, (height, width), dtype=np.uint8)
+    sums = sums_of_pixels(pixels, block, ends, step, 100, None)
+    found = dense_sums([sums], ends)
+    shape = tuple(past - low for low, past in ends)
+    expected = [np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64), np.zeros(shape)]
+    for row in range(height):
+        for column in range(width):
+            x, y = -3.0 + block.step * column, 5.0 + block.step * row
+            cell = [
+                math.floor((a * x + b * y + c) / step + 0.5) - low
+                for (a, b, c), (low, _) in zip(affine, ends, strict=True)
+            ]
+            if all(0 <= each < count for each, count in zip(cell, shape, strict=True)):
+                value = int(pixels[row, column])
+                for total, more in zip(
+                    expected, (1, value >= 100, value * (value >= 100)), strict=True
+                ):
+                    total[tuple(cell)] += more
+    for mine, truth in zip(found, expected, strict=True):
+        assert np.array_equal(mine, truth)
+
+
+def test_cells_finer_than_pixels_take_no_memory(monkeypatch):
+    from atldld.measure import quantify_cells
+
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (50, 60), dtype=np.uint8)
+    affine = np.array([[1.1, 0.2, 40.0], [-0.2, 1.1, 60.0], [0.1, 0.05, 9.0]])
+    block = Block(affine, 0.0, 0.0, 1, 60, 50)
+    ends = ((0, 300), (0, 300), (0, 40))
+    dense = dense_sums([sums_of_pixels(pixels, block, ends, 1.5, 32, None)], ends)
+    monkeypatch.setattr(quantify_cells, "_MOST_BINS", 10)
+    monkeypatch.setattr(quantify_cells, "_PIXELS_AT_ONCE", 500)
+    sparse = dense_sums([sums_of_pixels(pixels, block, ends, 1.5, 32, None)], ends)
+    for one, other in zip(dense, sparse, strict=True):
+        assert np.array_equal(one, other)
+        assert one.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"threshold": 300}, ValueError, "0 to 255"),
+        ({"threshold": "32"}, TypeError, "grey level"),
+        ({"threshold": 40, "function": dark}, ValueError, "decides by itself"),
+        ({"function": 3}, TypeError, "function of pixels"),
+        ({"view": "image"}, ValueError, "needs a function"),
+        ({"measures": ["entropy"]}, ValueError, "one of"),
+        ({"resolution": 0}, ValueError, "above 0"),
+        ({"chunks": {"x": 3}}, ValueError, "a dict of p, i and r"),
+        ({"region": {"x": (0, 3)}}, ValueError, "its axes are"),
+    ],
+)
+def test_bad_options(server, options, error, match):
+    server.reset_log()
+    with pytest.raises(error, match=match):
+        atldld.quantify(CORONAL.id, source=server.url, **options)
+    assert server.requests == []
