@@ -885,14 +885,14 @@ class TestCommands:
         assert done.output.count("could not be had: ") == 2
 
     def test_errors_are_one_line(self, server, tmp_path):
-        for arguments in (
-            ["pack", "99", str(tmp_path / "b"), "--source", server.url],
-            ["pack", "61", str(tmp_path / "b"), "--tier", "-1", "--source", server.url],
-            ["verify", str(tmp_path / "none")],
-            ["verify", " "],
+        for status, *arguments in (
+            (1, "pack", "99", str(tmp_path / "b"), "--source", server.url),
+            (2, "pack", "61", str(tmp_path / "b"), "--tier", "-1", "--source", server.url),
+            (1, "verify", str(tmp_path / "none")),
+            (2, "verify", " "),
         ):
             done = self.run(*arguments)
-            assert done.exit_code == 1
+            assert done.exit_code == status
             assert done.output.startswith("Error: ")
         done = self.run("pack", "61", "x", "--region", "p=1-2")
         assert done.exit_code == 2

@@ -1,4 +1,4 @@
-"""The command line: one module a command group."""
+"""The command line: ``atldld``, one module a command group."""
 
 from __future__ import annotations
 
@@ -8,17 +8,29 @@ from .. import __version__
 from .cache import cache
 from .demo import demo
 from .doctor import doctor
+from .download import download
 from .pack import pack, verify
+from .preview import preview
+from .search import info, search
+from .shell import Commands
+from .volume import volume
+
+_EXAMPLES = """\b
+Examples:
+    atldld search Prox1
+    atldld preview 69289763 -o prox1.png
+"""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXAMPLES
+)
 @click.version_option(__version__, package_name="atldld")
 def main() -> None:
     """Section datasets of the Allen Brain Atlas as lazy arrays in reference space."""
 
 
-main.add_command(cache)
-main.add_command(demo)
-main.add_command(doctor)
-main.add_command(pack)
-main.add_command(verify)
+for command in (
+    cache, demo, doctor, download, info, pack, preview, search, verify, volume,
+):  # fmt: skip
+    main.add_command(command)

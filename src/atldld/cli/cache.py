@@ -9,6 +9,31 @@ from typing import Any
 
 import click
 
+# A line of its own with a backspace keeps click from joining the lines below it.
+_CACHE_EXAMPLES = """\b
+Examples:
+    atldld cache
+    atldld cache verify
+    atldld cache trim --limit '5 GB'
+    atldld cache clear --yes
+"""
+_SHOW_EXAMPLES = """\b
+Example:
+    atldld cache show --json
+"""
+_VERIFY_EXAMPLES = """\b
+Example:
+    atldld cache verify --remove
+"""
+_TRIM_EXAMPLES = """\b
+Example:
+    atldld cache trim --limit '5 GB'
+"""
+_CLEAR_EXAMPLES = """\b
+Example:
+    atldld cache clear --service https://api.brain-map.org
+"""
+
 _FOLDER = click.option(
     "--cache-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -17,32 +42,19 @@ _FOLDER = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, epilog=_CACHE_EXAMPLES)
 @click.pass_context
 def cache(context: click.Context) -> None:
-    r"""Show, verify, trim or clear the files that were downloaded.
-
-    \b
-    Examples:
-        atldld cache
-        atldld cache verify
-        atldld cache trim --limit '5 GB'
-        atldld cache clear --yes
-    """
+    """Show, verify, trim or clear the files that were downloaded."""
     if context.invoked_subcommand is None:
         context.invoke(show)
 
 
-@cache.command()
+@cache.command(epilog=_SHOW_EXAMPLES)
 @_FOLDER
 @_JSON
 def show(cache_dir: Path | None = None, as_json: bool = False) -> None:
-    r"""Show how many files are kept of which service, and how large they are.
-
-    \b
-    Example:
-        atldld cache show --json
-    """
+    """Show how many files are kept of which service, and how large they are."""
     from ..options import current
     from ..source.inventory import cache_stock
 
@@ -81,18 +93,14 @@ def show(cache_dir: Path | None = None, as_json: bool = False) -> None:
         click.echo(f"  limit: {_size(limit)}, {total / limit:.0%} in use")
 
 
-@cache.command()
+@cache.command(epilog=_VERIFY_EXAMPLES)
 @_FOLDER
 @_JSON
 @click.option("--remove", is_flag=True, help="Throw the damaged files away.")
 def verify(cache_dir: Path | None, as_json: bool, remove: bool) -> None:
-    r"""Hold every file against the checksum that it came with, and name the damaged ones.
+    """Hold every file against the checksum that it came with, and name the damaged ones.
 
     Ends with status 1 where there are any. They are found on reading, too, and fetched again.
-
-    \b
-    Example:
-        atldld cache verify --remove
     """
     from ..source.inventory import verify_cache
 
@@ -112,18 +120,14 @@ def verify(cache_dir: Path | None, as_json: bool, remove: bool) -> None:
         raise SystemExit(1)
 
 
-@cache.command()
+@cache.command(epilog=_TRIM_EXAMPLES)
 @_FOLDER
 @_JSON
 @click.option("--limit", help="Such as '20 GB'; by default the one in use (ATLDLD_CACHE_LIMIT).")
 def trim(cache_dir: Path | None, as_json: bool, limit: str | None) -> None:
-    r"""Remove what was used longest ago, until the rest is within a limit.
+    """Remove what was used longest ago, until the rest is within a limit.
 
     Metadata stay: without them the images are of no use offline.
-
-    \b
-    Example:
-        atldld cache trim --limit '5 GB'
     """
     from ..options import current, set_options
     from ..source.inventory import trim_cache
@@ -139,18 +143,13 @@ def trim(cache_dir: Path | None, as_json: bool, limit: str | None) -> None:
         click.echo(f"removed {_count(files, 'file')}, {_size(size)}")
 
 
-@cache.command()
+@cache.command(epilog=_CLEAR_EXAMPLES)
 @_FOLDER
 @_JSON
 @click.option("--service", help="Only what is kept of the service of this URL.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clear(cache_dir: Path | None, as_json: bool, service: str | None, yes: bool) -> None:
-    r"""Remove what is kept; asks before it does.
-
-    \b
-    Example:
-        atldld cache clear --service https://api.brain-map.org
-    """
+    """Remove what is kept; asks before it does."""
     from ..source.inventory import clear_cache
     from ..source.urls import base_url, without_credentials
 

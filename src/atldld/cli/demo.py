@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,11 +12,17 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+# A line of its own with a backspace keeps click from joining the lines below it.
+_DEMO_EXAMPLES = """\b
+Example:
+    atldld demo --output demo.png
+"""
+
 DATASET = 1001
 Picture = npt.NDArray[np.uint8]
 
 
-@click.command()
+@click.command(epilog=_DEMO_EXAMPLES)
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -24,13 +31,9 @@ Picture = npt.NDArray[np.uint8]
     help="Where the picture goes.",
 )
 def demo(output: Path) -> None:
-    r"""Open a phantom brain from a stand-in server, and look at it.
+    """Open a phantom brain from a stand-in server, and look at it.
 
     Nothing leaves this machine: the server runs on loopback for the time of the demo.
-
-    \b
-    Example:
-        atldld demo --output demo.png
     """
     import atldld
     from atldld.testing import AllenServer, PhantomBrain, phantom_dataset
@@ -84,7 +87,9 @@ def demo(output: Path) -> None:
 def _computed(array: Any) -> Any:
     from dask.diagnostics.progress import ProgressBar
 
-    with ProgressBar():
+    if not sys.stderr.isatty():
+        return array.compute()
+    with ProgressBar(out=sys.stderr):
         return array.compute()
 
 

@@ -6,8 +6,15 @@ import json
 
 import click
 
+# A line of its own with a backspace keeps click from joining the lines below it.
+_DOCTOR_EXAMPLES = """\b
+Examples:
+    atldld doctor
+    atldld doctor http://127.0.0.1:8000/api/v2 --dataset 1001 --json
+"""
 
-@click.command()
+
+@click.command(epilog=_DOCTOR_EXAMPLES)
 @click.argument("url", required=False)
 @click.option("--dataset", type=click.IntRange(min=0), help="Ask about this dataset.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -19,15 +26,10 @@ import click
     help="Seconds for one request.",
 )
 def doctor(url: str | None, dataset: int | None, as_json: bool, timeout: float) -> None:
-    r"""Ask the service at URL what nobody has written down about it.
+    """Ask the service at URL what nobody has written down about it.
 
     About thirty small requests, at most five minutes. Without URL it asks the Allen API. What
     it prints can be pasted into the issue template "Answers of the service".
-
-    \b
-    Examples:
-        atldld doctor
-        atldld doctor http://127.0.0.1:8000/api/v2 --dataset 1001 --json
     """
     from .. import __version__
     from ..arrays.doctor import examine

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ..errors import AtldldError
+from .shell import Region, region_option, source_option
 
 # A line of its own with a backspace keeps click from joining the lines below it.
 _PACK_EXAMPLES = """\b
@@ -19,23 +19,6 @@ _VERIFY_EXAMPLE = """\b
 Example:
     atldld verify prox1.zip
 """
-
-Region = dict[str, tuple[float, float]]
-
-
-def _region(
-    context: click.Context, parameter: click.Parameter, spans: tuple[str, ...]
-) -> Region | None:
-    """Return the region that ``AXIS=LOW:HIGH`` options name, or None without any."""
-    region: Region = {}
-    for span in spans:
-        axis, _, ends = span.partition("=")
-        low, _, high = ends.partition(":")
-        try:
-            region[axis] = float(low), float(high)
-        except ValueError:
-            raise click.BadParameter(f"{span!r} is not like p=6000:7000") from None
-    return region or None
 
 
 @click.command(epilog=_PACK_EXAMPLES)
@@ -55,14 +38,8 @@ def _region(
     show_default=True,
     help="image, projection, expression or expression_mask; may be given more than once.",
 )
-@click.option(
-    "--region",
-    multiple=True,
-    callback=_region,
-    metavar="AXIS=LOW:HIGH",
-    help="Only what lies there, in microns; may be given for p, i and r.",
-)
-@click.option("--source", help="Base URL of a service, or path or URL of a bundle.")
+@region_option("Only what lies there, in microns; may be given for p, i and r.")
+@source_option
 @click.option("--skip-failed", is_flag=True, help="Finish without the images that cannot be had.")
 def pack(
     dataset: int,
@@ -81,19 +58,16 @@ def pack(
     """
     import atldld
 
-    try:
-        packed = atldld.pack(
-            dataset,
-            target,
-            resolution=resolution,
-            tiers=tiers or None,
-            region=region,
-            views=views,  # type: ignore[arg-type]  # checked where it is used
-            on_error="skip" if skip_failed else "raise",
-            source=source,
-        )
-    except (AtldldError, ValueError, TypeError) as error:
-        raise click.ClickException(str(error)) from error
+    packed = atldld.pack(
+        dataset,
+        target,
+        resolution=resolution,
+        tiers=tiers or None,
+        region=region,
+        views=views,  # type: ignore[arg-type]  # checked where it is used
+        on_error="skip" if skip_failed else "raise",
+        source=source,
+    )
     click.echo(
         f"{packed.source.name} holds dataset {packed.dataset_id}: {packed.files} files, "
         f"{packed.bytes:,} bytes ({packed.fetched} images fetched now, {packed.kept} there before)"
@@ -111,9 +85,6 @@ def verify(bundle: str) -> None:
     """
     import atldld
 
-    try:
-        report = atldld.verify_bundle(bundle)
-    except (AtldldError, ValueError, TypeError) as error:
-        raise click.ClickException(str(error)) from error
+    report = atldld.verify_bundle(bundle)
     click.echo(str(report))
     sys.exit(0 if report.ok else 1)

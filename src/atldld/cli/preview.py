@@ -1,0 +1,78 @@
+"""``atldld preview``: a dataset's sections on one sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .shell import region_option, source_option, view_choice
+
+_EXAMPLES = """\b
+Examples:
+    atldld preview 69289763 -o prox1.png
+    atldld preview 69289763 -o part.pdf --view expression --region r=2000:4000
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("dataset", type=int)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The picture: a file name with the ending of a format, such as .png or .pdf.",
+)
+@click.option("--resolution", type=float, default=100, show_default=True, help="Microns a pixel.")
+@click.option("--view", type=view_choice, default="image", show_default=True)
+@region_option("Only what lies there, in microns; may be given for p, i and r.")
+@source_option
+def preview(
+    dataset: int,
+    output: Path,
+    resolution: float,
+    view: str,
+    region: dict[str, tuple[float, float]] | None,
+    source: str | None,
+) -> None:
+    """Draw the sections of DATASET, registered, on one sheet.
+
+    An image that cannot be had is left blank, with a warning.
+    """
+    import atldld
+
+    from .files import replaced
+
+    drawing_needs("matplotlib", "plot")
+    sections = atldld.open_dataarray(
+        dataset,
+        resolution=resolution,
+        view=view,  # type: ignore[arg-type]  # one of the choices
+        region=region,
+        on_error="fill",
+        source=source,
+    )
+    sections.atlas.prefetch()
+    figure = sections.atlas.plot()
+    known = figure.canvas.get_supported_filetypes()
+    kind = output.suffix.removeprefix(".").lower()
+    if kind not in known:
+        raise ValueError(f"{output} must end in one of .{', .'.join(sorted(known))}")
+    with replaced(output) as unfinished:
+        figure.savefig(unfinished, format=kind)
+    click.echo(f"{output}: {len(sections.section)} sections of dataset {dataset}")
+
+
+def drawing_needs(module: str, extra: str) -> None:
+    """Say what to install if a library is missing, before anything is fetched.
+
+    Raises
+    ------
+    ImportError
+        If it is.
+    """
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        raise ImportError(f"this needs {module}: pip install 'atldld[{extra}]'")

@@ -1,0 +1,153 @@
+"""``atldld search`` and ``atldld info``: finding datasets, and looking at one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .shell import json_option, print_json, source_option, table_text
+
+if TYPE_CHECKING:
+    from ..model.summary import DatasetSummary
+
+# A line of its own with a backspace keeps click from joining the lines below it.
+_SEARCH_EXAMPLES = """\b
+Examples:
+    atldld search Prox1 --plane sagittal
+    atldld search "Prox*" --product "Mouse Brain" --json
+    atldld search --image 69177654
+"""
+_INFO_EXAMPLES = """\b
+Examples:
+    atldld info 69289763
+    atldld info 69289763 --images
+"""
+
+
+@click.command(epilog=_SEARCH_EXAMPLES)
+@click.argument("gene", nargs=-1)
+@click.option("-p", "--plane", multiple=True, help="coronal, sagittal or transverse.")
+@click.option("--product", multiple=True, help="Name, abbreviation or id of a product.")
+@click.option("-s", "--specimen", multiple=True, help="Name or id of a specimen.")
+@click.option("-d", "--dataset", type=int, multiple=True, help="Id of a dataset.")
+@click.option("-i", "--image", type=int, multiple=True, help="Id of a section image.")
+@click.option("--failed", is_flag=True, help="Also datasets that failed quality control.")
+@click.option("--images", "list_images", is_flag=True, help="List their section images.")
+@json_option
+@source_option
+def search(
+    gene: tuple[str, ...],
+    plane: tuple[str, ...],
+    product: tuple[str, ...],
+    specimen: tuple[str, ...],
+    dataset: tuple[int, ...],
+    image: tuple[int, ...],
+    failed: bool,
+    list_images: bool,
+    as_json: bool,
+    source: str | None,
+) -> None:
+    """Find section datasets, of GENE or any.
+
+    GENE is an acronym; * stands for any text, and case does not matter. An option that is given
+    more than once means one of its values.
+    """
+    from ..model.terms import SearchTerms
+    from ..source.search import summaries
+
+    terms = SearchTerms.checked(
+        gene=gene or None,
+        plane=plane or None,
+        product=[_id_or_name(each) for each in product] or None,
+        specimen=[_id_or_name(each) for each in specimen] or None,
+        dataset_id=dataset or None,
+        image_id=image or None,
+        failed=None if failed else False,
+    )
+    if terms == replace(SearchTerms(), failed=terms.failed):
+        raise click.UsageError("name a gene (* for any), or give an option")
+    found = summaries(terms, source)
+    if list_images:
+        _list_images(found, image, as_json, source)
+    elif as_json:
+        print_json([each.plain() for each in found])
+    else:
+        if found:
+            click.echo(_datasets(found))
+        click.echo(f"{len(found)} dataset{'' if len(found) == 1 else 's'}", err=True)
+
+
+@click.command(epilog=_INFO_EXAMPLES)
+@click.argument("dataset", type=int)
+@click.option("--images", "list_images", is_flag=True, help="List the section images, too.")
+@json_option
+@source_option
+def info(dataset: int, list_images: bool, as_json: bool, source: str | None) -> None:
+    """Tell what DATASET is: gene, plane, specimen, sections.
+
+    Also of datasets that cannot be opened; JSON lists the section images, too.
+    """
+    import atldld
+
+    found = atldld.dataset_info(dataset, source=source)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    click.echo(repr(found))
+    if list_images:
+        table = found.to_dataframe()
+        click.echo("\n" + table_text(list(table.columns), _rows(table)))
+
+
+def _list_images(
+    found: list[DatasetSummary], wanted: tuple[int, ...], as_json: bool, source: str | None
+) -> None:
+    import atldld
+
+    from ..source import source_from
+
+    origin = source_from(source)
+    rows = []
+    for each in found:
+        told = atldld.dataset_info(each.dataset_id, source=origin).to_dict()
+        rows += [
+            {"dataset_id": each.dataset_id, "gene": ", ".join(each.genes), **image}
+            for image in told["images"]
+            if not wanted or image["image_id"] in wanted
+        ]
+    if as_json:
+        print_json(rows)
+        return
+    if rows:
+        click.echo(table_text(list(rows[0]), [_shown(row.values()) for row in rows]))
+    click.echo(f"{len(rows)} section image{'' if len(rows) == 1 else 's'}", err=True)
+
+
+def _datasets(found: list[DatasetSummary]) -> str:
+    headings = ["dataset", "gene", "plane", "age", "product", "specimen"]
+    rows: list[list[Any]] = [
+        [
+            each.dataset_id,
+            ", ".join(each.genes),
+            each.plane + " (failed)" * each.failed,
+            each.age,
+            ", ".join(each.products),
+            each.specimen,
+        ]
+        for each in found
+    ]
+    return table_text(headings, rows)
+
+
+def _id_or_name(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else text
+
+
+def _rows(table: Any) -> list[list[Any]]:
+    return [_shown(row) for row in table.astype(object).where(table.notna(), None).values.tolist()]
+
+
+def _shown(values: Any) -> list[Any]:
+    return ["" if value is None else value for value in values]
