@@ -13,6 +13,7 @@ from .coordinates import pir
 from .fetching import failures_table, plan_table, prefetch
 from .geometry import geometry_table
 from .planning import planned_reads
+from .telling import in_html, in_text
 
 _AXES = ("p", "i", "r")
 
@@ -30,6 +31,12 @@ class AtlasAccessor:
 
     def __init__(self, obj: Any) -> None:
         self._obj = obj
+
+    def __repr__(self) -> str:
+        return in_text(self._obj, type(self))
+
+    def _repr_html_(self) -> str:
+        return in_html(self._obj, type(self))
 
     def at(self, **place: Any) -> Any:
         """Select by reference coordinate, nearest for values and cut for slices.

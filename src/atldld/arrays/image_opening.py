@@ -371,7 +371,9 @@ class ImageOpening:
             "x": xr.Variable("x", x, {"long_name": "x (right)", **pixels}),
         }
         if self.view != "expression_mask":
-            plain["channel"] = xr.Variable("channel", np.array(CHANNELS, dtype=object))
+            plain["channel"] = xr.Variable(
+                "channel", np.array(CHANNELS, dtype=object), {"long_name": "colour channel"}
+            )
         default = xr.Coordinates(plain)
         guard = GuardIndex(GUARD, where, (self.failing.ledger.name,))
         return xr.Coordinates(

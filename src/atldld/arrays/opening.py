@@ -368,7 +368,9 @@ class _Opening:
         }
         plain = {name: variables.pop(name) for name in ("y", "x")}
         if self.sampling.channels:
-            plain["channel"] = xr.Variable("channel", np.array(CHANNELS, dtype=object))
+            plain["channel"] = xr.Variable(
+                "channel", np.array(CHANNELS, dtype=object), {"long_name": "colour channel"}
+            )
         default = xr.Coordinates(plain)
         return xr.Coordinates(
             {**variables, **default.variables}, indexes={**indexes, **default.xindexes}

@@ -405,7 +405,9 @@ class _Volume:
                 given = self.like.coords[axis]
                 plain[axis] = xr.Variable(given.dims, given.values, microns_of(axis))
         if self.sampling.channels:
-            plain["channel"] = xr.Variable("channel", np.array(CHANNELS, dtype=object))
+            plain["channel"] = xr.Variable(
+                "channel", np.array(CHANNELS, dtype=object), {"long_name": "colour channel"}
+            )
         default = xr.Coordinates(plain)
         guard = xr.Variable((), space, {"long_name": "reference space", "frame": where})
         indexes = {GUARD: GuardIndex(GUARD, where, (self.failing.ledger.name,))}
