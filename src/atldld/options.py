@@ -273,6 +273,20 @@ def _chosen_values(carried: Carried | None) -> dict[str, Any]:
 
 
 def _resolved(carried: Carried | None) -> Options:
+    # Asked for with every image: worked out again only where something was set since.
+    here = tuple(os.environ.get(name) for name in _VARIABLES)
+    before = _worked_out.get(carried)
+    if before is not None and before[0] == here and before[1] is _choices and before[2] == _process:
+        return before[3]
+    choices, process = _choices, _process
+    options = _work_out(carried)
+    if len(_worked_out) >= _MOST_WORKED_OUT:
+        _worked_out.clear()
+    _worked_out[carried] = here, choices, process, options
+    return options
+
+
+def _work_out(carried: Carried | None) -> Options:
     chosen = _chosen_values(carried)
     cache_dir = chosen.pop("cache_dir", None)
     # A path may have been carried from a system that writes paths in another way.
@@ -424,3 +438,15 @@ _OPTIONS = {
         _word, _yes_or_no, "it must be True, False or None (in the environment 1, 0 or auto)"
     ),
 }
+
+_VARIABLES = (
+    *(_variable(name) for name in _OPTIONS),
+    # What the default cache folder depends on.
+    "HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "USERPROFILE",
+)  # fmt: skip
+
+_MOST_WORKED_OUT = 64
+_worked_out: dict[
+    Carried | None, tuple[tuple[str | None, ...], dict[str, _Choice], str, Options]
+] = {}
+"""The last answer for each carried options, and what it was worked out from."""

@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 import atldld
+from atldld.arrays.planning import planned_reads
 from atldld.model.read import Window
 from atldld.testing import AllenServer, Fault, phantom_dataset
 
@@ -181,3 +182,12 @@ def test_planning_a_thousand_sections_reads_nothing_and_culls():
         assert own.requests == []
     with dask.config.set({"optimization.fuse.active": False}):
         assert len(array.isel(section=5).atlas.plan()) == 1
+
+
+def test_reads_are_told_of_while_the_rest_is_being_planned(server):
+    array = atldld.open_dataarray(21, resolution=200, chunks={"section": 1}, source=server.url)
+    told = []
+    planned = planned_reads(array, told.append)
+    assert [each.read for each in told] == [each.read for each in planned]
+    with pytest.raises(StopIteration):
+        planned_reads(array, lambda each: next(iter(())))

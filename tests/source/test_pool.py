@@ -11,7 +11,7 @@ from atldld.errors import ImageError
 from atldld.options import Carried, current, set_options, using
 from atldld.source import pool as pool_module
 from atldld.source.allen import AllenSource
-from atldld.source.pool import fetch_ahead, fetch_each
+from atldld.source.pool import Begun, fetch_ahead, fetch_each
 
 from .conftest import a_read, answer, jpeg
 
@@ -303,3 +303,29 @@ def test_the_interpreter_does_not_wait_for_downloads(serve):
     )
     stopped.set()
     assert (done.stdout.strip(), done.returncode) == ("True", 0), done.stderr
+
+
+def test_what_has_begun_is_not_fetched_again():
+    slow = Slow()
+    slow.allow(10)
+    with Begun() as begun:
+        for read in reads(3, 4, 3):
+            begun.begin(slow, read)
+        slow.wait_for_started(2)
+        found = dict(fetch_each(slow, reads(3, 4, 5), begun=begun))
+    assert {read.image_id: content for read, content in found.items()} == {
+        3: b"3",
+        4: b"4",
+        5: b"5",
+    }
+    assert sorted(slow.started) == [3, 4, 5]
+
+
+def test_what_has_begun_and_is_not_wanted_is_given_up():
+    slow = Slow()
+    with set_options(max_connections=1), Begun() as begun:
+        for read in reads(1, 2, 3):
+            begun.begin(slow, read)
+        slow.wait_for_started(1)
+    slow.allow(10)
+    assert slow.started == [1]

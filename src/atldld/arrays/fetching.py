@@ -12,7 +12,7 @@ import xarray as xr
 from .. import options
 from ..errors import AtldldWarning, ImageError
 from ..source.allen import AllenSource
-from ..source.pool import fetch_each
+from ..source.pool import Begun, fetch_each
 from ..source.protocol import Source, keeps
 from .conventions import known, settle
 from .index import GuardIndex
@@ -33,17 +33,24 @@ def plan_table(planned: Iterable[PlannedRead]) -> pd.DataFrame:
 
 def prefetch(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
     """Fetch what computing an object would read; see `AtlasAccessor.prefetch`."""
-    planned = planned_reads(obj)
+    with Begun() as begun:
+        return _prefetch(obj, begun)
+
+
+def _prefetch(obj: xr.DataArray | xr.Dataset, begun: Begun) -> pd.DataFrame:
+    planned = planned_reads(obj, lambda each: _begin(each, begun))
     if _settle(planned):
         planned = planned_reads(obj)
     rows = [_row(each) | {"bytes": 0, "error": ""} for each in planned]
+    for each, row in zip(planned, rows, strict=True):
+        row["cached"] &= (each.reader.source.name, each.read) not in begun
     with progress(len(planned), "Fetching images") as shown:
         for places in _by_reader(planned).values():
             reader = planned[places[0]].reader
             reads = {planned[place].read: place for place in places}
             with options.using(reader.carried):
                 room = _Room(options.current().cache_limit, reader.source)
-                for read, content in fetch_each(reader.source, list(reads)):
+                for read, content in fetch_each(reader.source, list(reads), begun=begun):
                     row = rows[reads[read]]
                     if isinstance(content, ImageError):
                         row["error"] = str(content)
@@ -52,6 +59,16 @@ def prefetch(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
                         room.take(len(content))
                     shown.update(1)
     return _table(rows, (*COLUMNS, "bytes", "error"))
+
+
+def _begin(planned: PlannedRead, begun: Begun) -> None:
+    """Begin to fetch a whole image that is sure to be needed, until every connection is busy."""
+    read, source = planned.read, planned.reader.source
+    with options.using(planned.reader.carried):
+        if read.window is not None or len(begun) >= options.current().max_connections:
+            return
+        if keeps(source) and None not in source.held(read) and not known(source).lack([read]):
+            begun.begin(source, read)
 
 
 class _Room:

@@ -8,7 +8,7 @@ asked for. Attributes are not asked: they outlive arithmetic that makes them unt
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,10 +39,31 @@ class PlannedRead:
     read: ImageRead
 
 
+class Notes:
+    """What recorders note.
+
+    Parameters
+    ----------
+    told
+        Called with each read as soon as it is noted, if anything; the same may come again.
+    """
+
+    def __init__(self, told: Callable[[PlannedRead], None] | None = None) -> None:
+        self.reads: list[PlannedRead] = []
+        self._told = told
+
+    def add(self, reads: list[PlannedRead]) -> None:
+        """Note some reads."""
+        self.reads += reads
+        if self._told is not None:
+            for read in reads:
+                self._told(read)
+
+
 class _Recorder(BackendArray):
     """Stands in for a reader: notes what is asked for, answers with zeros that cost nothing."""
 
-    def __init__(self, reader: Reader[Any] | FromMatrices, notes: list[PlannedRead]) -> None:
+    def __init__(self, reader: Reader[Any] | FromMatrices, notes: Notes) -> None:
         self.reader = reader
         self.notes = notes
         self.shape = reader.shape
@@ -53,26 +74,31 @@ class _Recorder(BackendArray):
 
     def _outer(self, key: tuple[Any, ...]) -> Any:
         if isinstance(self.reader, Reader):
-            self.notes += [PlannedRead(self.reader, read) for read in self.reader.reads(key)]
+            self.notes.add([PlannedRead(self.reader, read) for read in self.reader.reads(key)])
         lengths = [np.arange(length)[part] for part, length in zip(key, self.shape, strict=True)]
         shape = tuple(len(places) for places in lengths if np.ndim(places))
         return np.broadcast_to(np.zeros((), self.dtype), shape)
 
 
-def planned_reads(obj: xr.DataArray | xr.Dataset) -> list[PlannedRead]:
+def planned_reads(
+    obj: xr.DataArray | xr.Dataset, told: Callable[[PlannedRead], None] | None = None
+) -> list[PlannedRead]:
     """Return the reads that computing an object would cause, each once, in no request.
 
     Parameters
     ----------
     obj
         What would be computed: any selection, arithmetic or reduction of opened arrays.
+    told
+        Called with each read as soon as it is found. Whole images among these are in what is
+        returned; a window may be left out of it for a larger one.
 
     Raises
     ------
     ValueError
         If the object holds no reader: its values are in memory, or come from elsewhere.
     """
-    notes: list[PlannedRead] = []
+    notes = Notes(told)
     if not _record(obj, notes):
         raise ValueError(
             "this object reads no section images: its values are in memory, or they do not come "
@@ -80,7 +106,7 @@ def planned_reads(obj: xr.DataArray | xr.Dataset) -> list[PlannedRead]:
             "open_dataset gave"
         )
     unique: dict[tuple[str, ImageRead], PlannedRead] = {}
-    for note in notes:
+    for note in notes.reads:
         unique.setdefault((note.reader.source.name, note.read), note)
     planned = _without_nested(list(unique.values()))
     return [*_first_of_all(planned), *planned]
@@ -102,12 +128,12 @@ def _first_of_all(planned: list[PlannedRead]) -> list[PlannedRead]:
 
 def readers(obj: xr.DataArray | xr.Dataset) -> list[Reader[Any]]:
     """Return the readers that computing an object would use; none where it holds none."""
-    notes: list[PlannedRead] = []
+    notes = Notes()
     _record(obj, notes)
-    return list({id(note.reader): note.reader for note in notes}.values())
+    return list({id(note.reader): note.reader for note in notes.reads}.values())
 
 
-def _record(obj: xr.DataArray | xr.Dataset, notes: list[PlannedRead]) -> int:
+def _record(obj: xr.DataArray | xr.Dataset, notes: Notes) -> int:
     """Note the reads of an object; return how many readers it holds."""
     count = 0
     for data in _lazy_data(obj):
@@ -148,7 +174,7 @@ def _lazy_data(obj: xr.DataArray | xr.Dataset) -> Iterator[Any]:
             yield variable._data
 
 
-def _recording(data: Any, notes: list[PlannedRead]) -> Any | None:
+def _recording(data: Any, notes: Notes) -> Any | None:
     """Return lazily indexed data with a recorder in place of its reader, or None without one."""
     if isinstance(data, Reader | FromMatrices):
         return _Recorder(data, notes)
@@ -164,7 +190,7 @@ def _recording(data: Any, notes: list[PlannedRead]) -> Any | None:
     return outer
 
 
-def _walk_graph(obj: xr.DataArray | xr.Dataset, notes: list[PlannedRead]) -> int:
+def _walk_graph(obj: xr.DataArray | xr.Dataset, notes: Notes) -> int:
     """Note the reads of a dask graph as it would run; return how many readers it holds."""
     from dask.base import is_dask_collection, optimize
 
@@ -179,7 +205,7 @@ def _walk_graph(obj: xr.DataArray | xr.Dataset, notes: list[PlannedRead]) -> int
 class _Walk:
     """Finds, in the tasks of a graph, where a reader is indexed, and indexes a recorder so."""
 
-    def __init__(self, graph: Mapping[Any, Any], notes: list[PlannedRead]) -> None:
+    def __init__(self, graph: Mapping[Any, Any], notes: Notes) -> None:
         self.graph = graph
         self.notes = notes
         self.readers: dict[int, Any] = {}

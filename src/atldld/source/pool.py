@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import chain, islice
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from ..errors import ImageError
 from ..model.read import ImageRead
@@ -78,8 +78,47 @@ def fetch_ahead(
             future.cancel()
 
 
+class Begun:
+    """Fetches that are begun while it is still being found out what else is needed.
+
+    As a context manager it gives up, at its end, what was begun and not waited for.
+    """
+
+    def __init__(self) -> None:
+        self._left = threading.Event()
+        self._futures: dict[tuple[str, ImageRead], Future[bytes | ImageError]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        for future in self._futures.values():
+            future.cancel()
+
+    def __len__(self) -> int:
+        return len(self._futures)
+
+    def __contains__(self, read: tuple[str, ImageRead]) -> bool:
+        return read in self._futures
+
+    def begin(self, source: Source, read: ImageRead) -> None:
+        """Fetch a read, if that has not begun already."""
+        if (source.name, read) not in self._futures:
+            future = _pool.submit(_image_or_error, source, read, self._left)
+            self._futures[source.name, read] = future
+
+    def get(self, source: Source, read: ImageRead) -> Future[bytes | ImageError] | None:
+        """Return a fetch that has begun, or None."""
+        return self._futures.get((source.name, read))
+
+
 def fetch_each(
-    source: Source, reads: Iterable[ImageRead], *, ahead: int = 64
+    source: Source,
+    reads: Iterable[ImageRead],
+    *,
+    ahead: int = 64,
+    begun: Begun | None = None,
 ) -> Iterator[tuple[ImageRead, bytes | ImageError]]:
     """Yield reads with their bytes or their error, in the order in which they come.
 
@@ -89,6 +128,8 @@ def fetch_each(
         As in `fetch_ahead`.
     ahead
         How many reads may be under way or waiting to be yielded.
+    begun
+        Fetches that have begun already; they are not repeated.
     """
     coming = iter(reads)
     if _in_pool.get():
@@ -101,7 +142,9 @@ def fetch_each(
     try:
         while True:
             for read in islice(coming, max(ahead, 1) - len(waiting)):
-                future = _pool.submit(_image_or_error, source, read, left)
+                future = None if begun is None else begun.get(source, read)
+                if future is None:
+                    future = _pool.submit(_image_or_error, source, read, left)
                 waiting[future] = read
                 future.add_done_callback(done.put)
             if not waiting:
