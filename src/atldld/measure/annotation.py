@@ -17,6 +17,7 @@ import xarray as xr
 
 from .. import __version__
 from ..model.space import AXES, space_name
+from .guard import guarded
 from .metaimage import MetaImage, metaimages_of, read_metaimage
 from .symmetry import Origin, settle_origin
 
@@ -158,7 +159,7 @@ def open_annotation(
         "source": str(path),
         "atldld_version": __version__,
     }
-    return xr.DataArray(values, coords, AXES, name="structure_id", attrs=attrs)
+    return guarded(xr.DataArray(values, coords, AXES, name="structure_id", attrs=attrs), space)
 
 
 def space_of_annotation(annotation: xr.DataArray) -> Space:

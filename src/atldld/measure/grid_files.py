@@ -15,6 +15,7 @@ import xarray as xr
 from .. import __version__
 from ..model.dataset import SectionDataset
 from ..model.space import AXES, space_name
+from .guard import guarded
 from .metaimage import MetaImage, metaimages_of
 
 SHAPE = (67, 41, 58)
@@ -138,7 +139,7 @@ def labelled_grid(
         "citation": _CITATION.format(id=facts.get("dataset_id", "")),
         **({"dataset_id": facts["dataset_id"]} if "dataset_id" in facts else {}),
     }
-    grid = xr.Dataset(variables, coords=coords, attrs=attrs)
+    grid = guarded(xr.Dataset(variables, coords=coords, attrs=attrs), space)
     for name_of, variable in grid.data_vars.items():
         variable.attrs.update({"long_name": _LONG_NAMES.get(str(name_of), str(name_of)), **attrs})
     return grid

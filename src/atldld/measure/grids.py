@@ -22,6 +22,7 @@ from ..source.allen import AllenSource
 from ..source.grid import VOLUMES, grid_archive, grid_url
 from ..source.protocol import Source
 from .grid_files import STEP, labelled_grid, space_of_grid, zip_grid
+from .guard import guarded
 from .metaimage import read_metaimage
 
 
@@ -220,7 +221,7 @@ def _flipped(grid: xr.Dataset, space: int) -> xr.Dataset:
     for name, variable in grid.data_vars.items():
         values = flip_nodes(variable.values, STEP)
         moved[name] = (AXES, values, {**variable.attrs, **attrs})
-    return grid.assign(moved).assign_attrs(attrs)
+    return guarded(grid.assign(moved).assign_attrs(attrs), space)
 
 
 def flip_nodes(values: npt.NDArray[np.float32], step: float) -> npt.NDArray[np.float32]:
