@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "structures.md"
 def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.S | re.M)
-    assert len(blocks) == 10
+    assert len(blocks) == 16
     with zipfile.ZipFile("P56_Mouse_gridAnnotation.zip", "w") as archive:
         archive.writestr("a.mhd", HEADER.format(kind="MET_UINT", name="a"))
         archive.writestr("a.raw", labels(200, "node", (67, 41, 58)).tobytes(order="F"))
@@ -35,3 +35,5 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     assert names["published"]["expression_energy"].tolist() == [2.0]
     assert names["cells"]["structure_id"].all()
     assert names["places"]["covered"].all()
+    assert names["tile"].shape == (50, 50, 3)
+    assert names["measured"].energy.max() > names["measured"].energy.min() == 0
