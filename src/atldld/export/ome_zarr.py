@@ -171,7 +171,7 @@ def _gap(where: Placed, values: Array) -> float:
         return thickness(where.array)
     gaps = np.diff(values)
     median = float(np.median(gaps))
-    if not median > 0:
+    if not gaps.min() > 0:
         raise ValueError("the sections are in no ascending order; sort them first")
     if np.abs(gaps - median).max() > _UNEVEN * median:
         warnings.warn(
