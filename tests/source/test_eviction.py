@@ -247,6 +247,17 @@ def test_files_that_are_not_ours_stay(cache_dir, tmp_path):
     assert (cache.folder / "images" / "8" / "image-t2.jpg").is_symlink()
 
 
+def test_a_record_without_its_file_counts_and_goes(cache_dir):
+    cache = Cache.of(cache_dir, "http://127.0.0.1:9")
+    name = image_name(a_read(0))
+    cache.store(name, BODIES[0], "http://x")
+    (cache.folder / name).unlink()
+    keep_within(cache_dir, bytes_on_disk(cache_dir))
+    assert cache.record(name)
+    keep_within(cache_dir, bytes_on_disk(cache_dir) - 1, added=1)
+    assert bytes_on_disk(cache_dir) == 0
+
+
 def test_grids_go_too_and_are_shown_and_cleared(cache_dir):
     cache = Cache.of(cache_dir, "http://127.0.0.1:9")
     for number in range(2):

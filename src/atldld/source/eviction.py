@@ -34,6 +34,9 @@ _PATIENCE: Final = 60.0
 _BETWEEN_USES: Final = 60.0
 """Seconds within which several uses of a file count as one."""
 
+_LOST: Final = -1.0
+"""When a record was used whose file is gone."""
+
 _LEFT_FREE: Final = 10
 """One part in so many of the limit is freed too, so that there is room for a while."""
 
@@ -192,10 +195,11 @@ def _removed(download: Download) -> bool:
     if number is None:
         return False
     try:
-        if path.stat().st_mtime != download.used:
+        if download.used != _LOST and path.stat().st_mtime != download.used:
             return False
         record_path(path).unlink(missing_ok=True)
-        path.unlink()
+        if download.used != _LOST:
+            path.unlink()
     except OSError:
         return False
     finally:
@@ -227,11 +231,12 @@ def _looked_through(cache_dir: Path) -> tuple[list[Download], int]:
 
 def _downloads(service: Path, folder: Path, names: re.Pattern[str]) -> Iterator[Download]:
     files = dict(_files(folder))
-    for path, status in files.items():
+    for path in {each.with_name(each.name.removesuffix(".json")) for each in files}:
         if names.fullmatch(path.name):
-            record = files.get(record_path(path))
-            size = status.st_size + (0 if record is None else record.st_size)
-            yield Download(service, path.relative_to(service).as_posix(), size, status.st_mtime)
+            found, record = files.get(path), files.get(record_path(path))
+            size = sum(each.st_size for each in (found, record) if each is not None)
+            used = _LOST if found is None else found.st_mtime
+            yield Download(service, path.relative_to(service).as_posix(), size, used)
 
 
 def _folders(folder: Path) -> list[Path]:
