@@ -13,7 +13,14 @@ from atldld.arrays.index import MixError
 from atldld.errors import ImageError, RegistrationError
 from atldld.measure.quantify import aggregate, structure_measures
 from atldld.measure.quantify_cells import Block, dense_sums, sums_of_pixels
-from atldld.testing import AllenServer, Fault, PhantomBrain, oracle, phantom_dataset
+from atldld.testing import (
+    AllenServer,
+    Fault,
+    PhantomBrain,
+    load_recorded,
+    oracle,
+    phantom_dataset,
+)
 
 SHAPE_AT_200 = (67, 41, 58)
 EXTENT = (13200, 8000, 11400)
@@ -112,7 +119,7 @@ def test_counts_equal_a_slow_loop(server, name, space):
 @pytest.fixture(scope="module")
 def known():
     """Return the true measures of the fine phantom on 400 micron cells, without any JPEG."""
-    shape = tuple(math.floor(each / 400) + 1 for each in EXTENT)
+    shape = tuple(math.floor(each / 400 + 0.5) + 1 for each in EXTENT)
     sums = np.zeros((3, *shape))
     for image_id in FINE.image_ids:
         image = FINE.image(image_id)
@@ -415,3 +422,41 @@ def test_bad_options(server, options, error, match):
     with pytest.raises(error, match=match):
         atldld.quantify(CORONAL.id, source=server.url, **options)
     assert server.requests == []
+
+
+def test_a_space_whose_extent_is_not_known():
+    told = CORONAL.altered(lambda row: row.update(reference_space_id=3))
+    with AllenServer([told]) as server:
+        found = atldld.quantify(71, resolution=300, source=server.url).compute()
+        native = atldld.quantify(71, resolution=300, source=server.url)
+    assert int(found.n_pixels.sum()) == sum(
+        image["width"] * image["height"] for image in CORONAL.row["section_images"]
+    )
+    assert native.reference_space.attrs["frame"] == "volumes in reference space 3"
+
+
+def test_the_recorded_section_agrees_with_allens_own_energy(real):
+    # Where the one recorded section lies, the share of dark pixels follows Allen's energy; in
+    # the slices beside it, and mirrored along p, less or not at all.
+    with AllenServer([load_recorded(real / "69289763")]) as server:
+        found = atldld.quantify(
+            69289763, function=dark, tier=2, sections=[70], source=server.url
+        ).compute()
+        allens = atldld.open_grid(real / "69289763" / "energy.mhd", native_space=10)
+        nearest = atldld.open_volume(69289763, resolution=200, like=allens, source=server.url)
+        shown = (nearest.section_number == 70).compute()
+    assert found.attrs["reference_space"] == 10
+    cells = found.energy.where(found.n_pixels > 200)
+    here = shown & cells.notnull() & allens.energy.notnull()
+    assert 2000 < int(here.sum()) < 2100
+
+    def agreement(energy):
+        both = here & energy.notnull()
+        return float(np.corrcoef(cells.values[both.values], energy.values[both.values])[0, 1])
+
+    inside = agreement(allens.energy)
+    assert 0.72 < inside < 0.75
+    assert agreement(allens.energy.shift(r=1)) < inside - 0.05
+    assert agreement(allens.energy.shift(r=-1)) < inside - 0.02
+    mirrored = allens.energy.copy(data=allens.energy.values[::-1])
+    assert agreement(mirrored) < 0.15

@@ -56,9 +56,9 @@ def quantify(
         Id of the section dataset.
     resolution
         Microns along a side of a cell. Cells are centred on the nodes of Allen's own volumes:
-        cell k holds what lies within ``[(k - 0.5) * resolution, (k + 0.5) * resolution)``, and
-        there are ``floor(extent / resolution) + 1`` of them on an axis, so that 200 gives the
-        67 x 41 x 58 nodes of `open_grid`.
+        cell k holds what lies within ``[(k - 0.5) * resolution, (k + 0.5) * resolution)``, from
+        k = 0 to the cell that the far end of the space lies in, so that 200 gives the 67 x 41 x
+        58 nodes of `open_grid`.
     threshold
         Least grey level of a pixel that expresses, in Allen's expression mask (0 to 255). What
         does not express is 0 in the mask; JPEG noise makes a few levels of it.
@@ -134,7 +134,7 @@ def quantify(
     >>> with AllenServer([brain]) as server:
     ...     found = atldld.quantify(1001, resolution=400, source=server.url).compute()
     >>> dict(found.sizes)
-    {'p': 34, 'i': 21, 'r': 29}
+    {'p': 34, 'i': 21, 'r': 30}
     >>> whole = aggregate(found, dim=["p", "i", "r"])
     >>> bool(whole.energy == found.sum_intensity.sum() / found.n_pixels.sum())
     True

@@ -192,7 +192,8 @@ def _cells(record: SectionDataset, asked: Asked) -> Cells:
     low, high = (np.zeros(3), np.array(bounds)) if bounds is not None else footprint(record)
     axes = []
     for name, least, most in zip(AXES, low, high, strict=True):
-        whole = Axis.spanning(float(least), float(most) + step, step)
+        # Up to the cell that the far end lies in, by the rule that pixels go by.
+        whole = Axis.spanning(float(least), float(most) + 1.5 * step, step)
         axis = whole.cut(*asked.region[name]) if name in asked.region else whole
         if axis.count == 0:
             ends = asked.region[name]
