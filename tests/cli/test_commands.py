@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import atldld
+from atldld.arrays.accessor import AtlasAccessor
 from atldld.cli import main
 from atldld.cli.shell import table_text
 from atldld.errors import APIError, AtldldWarning
@@ -299,6 +300,22 @@ class TestVolume:
         assert (tmp_path / "v.nii").exists()
 
 
+class TestPreview:
+    @pytest.mark.parametrize("name", ["p.tif1", "p", "p.exe"])
+    def test_a_picture_that_cannot_be_written_is_refused_first(self, run, server, name):
+        assert "must end in one of" in run("preview", 71, "-o", name, status=2).stderr
+        assert not server.requests
+
+    @pytest.mark.skipif(not hasattr(AtlasAccessor, "plot"), reason=".atlas has no plot")
+    def test_a_picture(self, run, server, tmp_path):
+        done = run("preview", 71, "-o", "new/p.png", "--resolution", 200)
+        assert "new/p.png: 4 sections of dataset 71" in done.stdout
+        picture = cv2.imread(str(tmp_path / "new" / "p.png"))
+        assert picture.std() > 10
+        assert {each.image_id for each in server.image_requests} == set(PROX1.image_ids)
+        assert [path.name for path in (tmp_path / "new").iterdir()] == ["p.png"]
+
+
 class TestEndings:
     def failing(self, error):
         @click.command()
@@ -391,6 +408,40 @@ def test_ctrl_c_leaves_what_is_done(tmp_path):
         assert "(3 were there before)" in done.stdout
         assert {each.image_id for each in server.image_requests} == {hanging}
         assert done.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_progress_is_shown_on_a_terminal(tmp_path):
+    import pty
+
+    with AllenServer([PROX1]) as server:
+        command = [
+            sys.executable, "-m", "atldld.cli", "download", "71", "-o", "out", "--tier", "3",
+            "--source", server.url,
+        ]  # fmt: skip
+        terminal, end = pty.openpty()
+        environment = {
+            **os.environ, "ATLDLD_CACHE_DIR": str(tmp_path / "cache"), "NO_COLOR": "1",
+            "TERM": "xterm",
+        }  # fmt: skip
+        process = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=end
+        )
+        os.close(end)
+        shown = os.read(terminal, 100_000).decode()
+        os.close(terminal)
+    assert process.returncode == 0
+    assert b"Downloading" not in process.stdout
+    assert "Downloading images" in shown
+    assert "4/4" in shown
+    assert "\x1b[3" not in shown
+
+
+def test_bundles_in_json(run):
+    told = json.loads(run("pack", 71, "b.zip", "--resolution", 400, "--json").stdout)
+    assert (told["dataset_id"], told["fetched"], told["failed"]) == (71, 4, [])
+    report = json.loads(run("verify", "b.zip", "--json").stdout)
+    assert (report["ok"], report["missing"]) == (True, [])
 
 
 def test_tables_hold_what_they_can():

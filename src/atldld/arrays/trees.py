@@ -121,7 +121,8 @@ def open_datatree(
             if dataset is not None:
                 opened[_node_name(dataset.attrs["gene"], number)] = dataset
     attributes = {"source": origin.name, "atldld_version": __version__}
-    root = xr.Dataset(attrs={"title": f"{len(opened)} section datasets", **attributes})
+    title = f"{len(opened)} section dataset{'' if len(opened) == 1 else 's'}"
+    root = xr.Dataset(attrs={"title": title, **attributes})
     return xr.DataTree.from_dict({"/": root, **opened})
 
 

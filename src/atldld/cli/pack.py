@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from .shell import Region, region_option, source_option
+from .shell import Region, json_option, print_json, region_option, source_option
 
 # A line of its own with a backspace keeps click from joining the lines below it.
 _PACK_EXAMPLES = """\b
@@ -41,6 +41,7 @@ Example:
 @region_option("Only what lies there, in microns; may be given for p, i and r.")
 @source_option
 @click.option("--skip-failed", is_flag=True, help="Finish without the images that cannot be had.")
+@json_option
 def pack(
     dataset: int,
     target: str,
@@ -50,6 +51,7 @@ def pack(
     region: Region | None,
     source: str | None,
     skip_failed: bool,
+    as_json: bool,
 ) -> None:
     """Pack DATASET into a bundle at TARGET, to be opened without a network.
 
@@ -68,6 +70,19 @@ def pack(
         on_error="skip" if skip_failed else "raise",
         source=source,
     )
+    if as_json:
+        print_json(
+            {
+                "bundle": packed.source.name,
+                "dataset_id": packed.dataset_id,
+                "files": packed.files,
+                "bytes": packed.bytes,
+                "fetched": packed.fetched,
+                "kept": packed.kept,
+                "failed": list(packed.failed),
+            }
+        )
+        return
     click.echo(
         f"{packed.source.name} holds dataset {packed.dataset_id}: {packed.files} files, "
         f"{packed.bytes:,} bytes ({packed.fetched} images fetched now, {packed.kept} there before)"
@@ -78,7 +93,8 @@ def pack(
 
 @click.command(epilog=_VERIFY_EXAMPLE)
 @click.argument("bundle")
-def verify(bundle: str) -> None:
+@json_option
+def verify(bundle: str, as_json: bool) -> None:
     """Check that everything in BUNDLE is there and sound.
 
     Ends with status 1 if something is missing or damaged.
@@ -86,5 +102,20 @@ def verify(bundle: str) -> None:
     import atldld
 
     report = atldld.verify_bundle(bundle)
-    click.echo(str(report))
+    if as_json:
+        print_json(
+            {
+                "bundle": report.name,
+                "dataset_id": report.dataset_id,
+                "ok": report.ok,
+                "files": report.files,
+                "bytes": report.bytes,
+                "missing": list(report.missing),
+                "damaged": list(report.damaged),
+                "extra": list(report.extra),
+                "failed": list(report.failed),
+            }
+        )
+    else:
+        click.echo(str(report))
     sys.exit(0 if report.ok else 1)

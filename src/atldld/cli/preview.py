@@ -44,7 +44,7 @@ def preview(
 
     from .files import replaced
 
-    drawing_needs("matplotlib", "plot")
+    kind = _kind(output)
     sections = atldld.open_dataarray(
         dataset,
         resolution=resolution,
@@ -55,24 +55,30 @@ def preview(
     )
     sections.atlas.prefetch()
     figure = sections.atlas.plot()
-    known = figure.canvas.get_supported_filetypes()
-    kind = output.suffix.removeprefix(".").lower()
-    if kind not in known:
-        raise ValueError(f"{output} must end in one of .{', .'.join(sorted(known))}")
     with replaced(output) as unfinished:
         figure.savefig(unfinished, format=kind)
     click.echo(f"{output}: {len(sections.section)} sections of dataset {dataset}")
 
 
-def drawing_needs(module: str, extra: str) -> None:
-    """Say what to install if a library is missing, before anything is fetched.
+def _kind(output: Path) -> str:
+    """Return the format of a picture by its ending, before anything is fetched.
 
     Raises
     ------
     ImportError
-        If it is.
+        If there is nothing to draw with.
+    ValueError
+        If it names no format.
     """
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        raise ImportError(f"this needs {module}: pip install 'atldld[{extra}]'")
+    try:
+        import matplotlib
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install 'atldld[plot]'") from error
+    # Whatever windows there might be, this goes into a file.
+    matplotlib.use("Agg")
+    known = FigureCanvasBase.get_supported_filetypes()
+    kind = output.suffix.removeprefix(".").lower()
+    if kind not in known:
+        raise ValueError(f"{output} must end in one of .{', .'.join(sorted(known))}")
+    return kind
