@@ -30,7 +30,7 @@ CONNECTIONS = 8
 def fetch_decode_warp(given: Mapping[str, Any], run: Run) -> None:
     """Fetch every section of a dataset at one tier, decode it, warp it."""
     _everything(given["url"], given["warming"], 0)
-    urls, affines, shape = _planned(given["url"], given["dataset"], given["tier"])
+    urls, affines, shape = planned(given["url"], given["dataset"], given["tier"])
     with run.lap("loop"):
         out = _loop(urls, affines, shape)
     run.counts["values"] = float(out.size)
@@ -38,10 +38,10 @@ def fetch_decode_warp(given: Mapping[str, Any], run: Run) -> None:
 
 
 def _everything(url: str, dataset: int, tier: int) -> None:
-    _loop(*_planned(url, dataset, tier))
+    _loop(*planned(url, dataset, tier))
 
 
-def _planned(
+def planned(
     url: str, dataset: int, tier: int
 ) -> tuple[list[str], list[npt.NDArray[np.float64]], tuple[int, int]]:
     """Return the URL and the affine of each section, and the shape of the grid."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from .bench import Bench, Side
 from .figures import Contest, Figure, Part, Value, given, times_as_long, times_faster
 from .measure import Run
+from .volume_contest import volume_contest
 
 CORNERS = (
     (3000, 5000),
@@ -403,5 +404,6 @@ CONTESTS = (
     _graph(),
     _pieces(),
     _cluster(),
+    volume_contest(),
 )
 """All of them, in the order of the table."""

@@ -45,7 +45,7 @@ class Figure:
     unit
         ``"x"`` for ratios, ``"%"`` for shares, ``"s"``, ``"ms"``, ``"GB"``, or a plain word.
     sense, target
-        What is to be reached.
+        What is to be reached; None where the figure is only told.
     value
         The figure of one round.
     ours, theirs
@@ -59,7 +59,7 @@ class Figure:
     how: str
     unit: str
     sense: Sense
-    target: float
+    target: float | None
     value: Value
     ours: Part
     theirs: Part | None = None
@@ -137,11 +137,11 @@ class Outcome:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target is reached; None where there is no value."""
-        value = self.value
-        if value is None:
+        """Whether the target is reached; None where there is no value or no target."""
+        value, target = self.value, self.figure.target
+        if value is None or target is None:
             return None
-        return reaches(value, self.figure.sense, self.figure.target)
+        return reaches(value, self.figure.sense, target)
 
 
 def reaches(value: float, sense: Sense, target: float) -> bool:

@@ -90,7 +90,9 @@ def _told(run: Run | Exception) -> dict[str, Any]:
 
 def _row(figure: Mapping[str, Any]) -> tuple[str, ...]:
     unit = figure["unit"]
-    target = f"{figure['sense']} {_number(figure['target'], unit)}"
+    target = "-"
+    if figure["target"] is not None:
+        target = f"{figure['sense']} {_number(figure['target'], unit)}"
     if figure["value"] is None:
         reason = figure["missing"].splitlines()[0]
         told = "failed" if figure["failed"] else "not available"
@@ -103,7 +105,7 @@ def _row(figure: Mapping[str, Any]) -> tuple[str, ...]:
     ours, theirs = (*seconds, "", "")[:2]
     # Where something is counted, seconds say nothing: they may be the server's.
     timed = len(seconds) == 2 or unit in ("s", "ms")
-    reached = "yes" if figure["reached"] else "no"
+    reached = {True: "yes", False: "no", None: "-"}[figure["reached"]]
     return figure["what"], measured, target, reached, ours if timed else "", theirs
 
 

@@ -7,7 +7,19 @@ import sys
 import pytest
 from benchmarks.process import ROOT, JobFailedError, run_job
 
-FIGURES = ("bare-loop", "bytes", "square-region", "open-1000", "graph-tasks", "mean-time", "warm")
+FIGURES = (
+    "bare-loop", "bytes", "square-region", "open-1000", "graph-tasks", "mean-time", "warm",
+    "volume-warm",
+)  # fmt: skip
+    "bare-loop",
+    "bytes",
+    "square-region",
+    "open-1000",
+    "graph-tasks",
+    "mean-time",
+    "warm",
+    "volume-warm",
+)
 
 
 def test_the_harness_measures_what_is_asked_for(tmp_path):

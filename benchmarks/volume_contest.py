@@ -1,0 +1,78 @@
+"""The contest of volumes, and the figures that are read off it."""
+
+from __future__ import annotations
+
+from .bench import Side
+from .figures import Contest, Figure, Part, given, times_as_long, times_faster
+
+_GB = 1e9
+
+
+def volume_contest() -> Contest:
+    """Return the contest of volumes."""
+    cold, warm, zarr = Part("volume, cold"), Part("volume, warm"), Part("volume to Zarr")
+    bare, bare_warm = Part("bare loop, cold"), Part("bare loop, warm")
+    scipy = Part("scipy")
+    tier = given(tier=lambda bench, _: bench.service.auto_tier)
+    return Contest(
+        "volume",
+        (
+            Side(cold.side, "volumes", "volume_cold"),
+            Side(bare.side, "bare", "fetch_decode_warp", tier),
+            Side(warm.side, "volumes", "volume_warm"),
+            Side(bare_warm.side, "volumes", "bare_warm", tier),
+            Side(scipy.side, "volumes", "map_coordinates", tier),
+            Side(zarr.side, "volumes", "volume_to_zarr"),
+        ),
+        (
+            Figure(
+                "volume-cold",
+                "whole brain as a volume of 25 um (528 x 320 x 456 x 3) from 64 sections, cold, "
+                "against the bare loop",
+                "`open_volume(id, resolution=25)`, `.image.atlas.prefetch()`, `.image.compute()` "
+                "on two threads. The bare loop is the one above: each of the 64 sections once "
+                "onto one plane of 320 x 456, an eighth of the voxels.",
+                "x",
+                "at most",
+                None,
+                times_as_long(cold, bare),
+                cold,
+                bare,
+            ),
+            Figure(
+                "volume-warm",
+                "the same from a warm cache, against decoding and warping each section once",
+                "The bare side has the bodies in memory, and decodes and warps each of the 64 "
+                "sections once, on two threads.",
+                "x",
+                "at most",
+                None,
+                times_as_long(warm, bare_warm),
+                warm,
+                bare_warm,
+            ),
+            Figure(
+                "volume-scipy",
+                "the same from a warm cache, against scipy's map_coordinates of the same voxels",
+                "`scipy.ndimage.map_coordinates`, order 1, plane by plane and section by section, "
+                "on two threads, with decoded images in memory.",
+                "x",
+                "at least",
+                None,
+                times_faster(warm, scipy),
+                warm,
+                scipy,
+            ),
+            Figure(
+                "volume-memory",
+                "the volume streamed to Zarr, 2 threads: peak memory",
+                "`volume[['image']].to_zarr(folder)` from a warm cache, in a fresh process.",
+                "GB",
+                "at most",
+                1,
+                lambda runs, _: runs[zarr.side].peak_bytes / _GB,
+                zarr,
+            ),
+        ),
+        most_runs=3,
+    )
