@@ -147,6 +147,23 @@ def test_any_object_as_include_expression(server, value):
     opened(server, atldld.open_dataset, include_expression=value)
 
 
+TERMS = ("gene", "plane", "product", "specimen", "dataset_id", "image_id", "failed", "source")
+
+
+@FUZZ
+@given(st.sampled_from(TERMS), anything)
+def test_any_object_as_a_search_term(server, name, value):
+    server.reset_log()
+    try:
+        found: Any = atldld.search(**{"source": server.url, name: value})
+    except (ValueError, TypeError, AtldldError) as error:
+        found = error
+    if isinstance(found, ValueError | TypeError):
+        assert name in str(found)
+        # A product is looked up before it can be wrong.
+        assert not server.requests or name == "product"
+
+
 @pytest.fixture(scope="module")
 def sections(server, tmp_path_factory):
     with set_options(cache_dir=tmp_path_factory.mktemp("sections")):

@@ -104,6 +104,15 @@ def test_what_is_found(server, terms, found):
     assert not server.errors
 
 
+def test_several_are_any_that_can_be_iterated_over(server):
+    import numpy as np
+
+    for some in (np.array([3, 1]), pd.Series([3, 1]), (3, 1), iter([3, 1]), {3, 1}):
+        assert ids(server, dataset_id=some) == [1, 3]
+    assert ids(server, dataset_id=np.array(3)) == [3]
+    assert ids(server, dataset_id=np.int64(3)) == [3]
+
+
 def test_columns_and_their_types_are_the_same_with_rows_and_without(server):
     some = atldld.search("Prox*", source=server.url)
     none = atldld.search("nothing", source=server.url)

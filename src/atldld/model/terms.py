@@ -176,7 +176,11 @@ def _several(name: str, value: Any) -> list[Any]:
         return []
     if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
         return [value]
-    values = list(value)
+    try:
+        values = list(value)
+    except TypeError:
+        # An array of no dimension says that it can be iterated over, and cannot.
+        return [value]
     if not values:
         raise ValueError(f"{name} is an empty {type(value).__name__}; leave it out for any")
     return values
