@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -67,6 +68,7 @@ def view(*objects: xr.DataArray | xr.Dataset, **options: Any) -> Any:
     -------
     napari.Viewer
         Its axes are p, i and r in microns. Outside of a notebook, ``napari.run()`` keeps it open.
+        In two dimensions napari shows tilted layers without their tilt, and says so.
 
     Raises
     ------
@@ -81,8 +83,11 @@ def view(*objects: xr.DataArray | xr.Dataset, **options: Any) -> Any:
     except ImportError as error:
         raise ImportError("viewing needs napari: pip install 'atldld[napari]'") from error
     viewer = napari.Viewer(**{"ndisplay": 3, **options})
-    for data, arguments, kind in layers:
-        viewer.add_layer(napari.layers.Layer.create(data, arguments, kind))
+    with warnings.catch_warnings():
+        # A layer is sliced in two dimensions before a viewer holds it, tilted or not.
+        warnings.filterwarnings("ignore", "Non-orthogonal slicing", UserWarning)
+        for data, arguments, kind in layers:
+            viewer.add_layer(napari.layers.Layer.create(data, arguments, kind))
     return viewer
 
 
