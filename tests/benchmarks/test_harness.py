@@ -11,15 +11,6 @@ FIGURES = (
     "bare-loop", "bytes", "square-region", "open-1000", "graph-tasks", "mean-time", "warm",
     "volume-warm",
 )  # fmt: skip
-    "bare-loop",
-    "bytes",
-    "square-region",
-    "open-1000",
-    "graph-tasks",
-    "mean-time",
-    "warm",
-    "volume-warm",
-)
 
 
 def test_the_harness_measures_what_is_asked_for(tmp_path):
