@@ -473,6 +473,14 @@ class TestSpaces:
             assert "reference space 17" in str(volume.reference_space.attrs["frame"])
 
 
+def test_the_places_of_voxels_are_the_coordinates(server):
+    volume = atldld.open_volume(TILTED["coronal", 3.0].id, resolution=400, source=server.url)
+    for obj in (volume, volume.image.isel(p=slice(3, 9)), volume.image.isel(p=3).compute()):
+        places = obj.atlas.pir()
+        for axis in "pir":
+            np.testing.assert_array_equal(places[axis], obj[axis])
+
+
 class TestFailures:
     @pytest.mark.parametrize("between", ["nearest", "linear"])
     def test_a_filled_section_is_not_shown(self, between):

@@ -161,7 +161,7 @@ class AtlasAccessor:
             ``p``, ``i``, ``r``, float64, microns, over those of ``section``, ``y``, ``x`` that the
             object has. With ``mapping="oblique"`` the two coordinates of the grid as they are,
             and the slice coordinate by the section's plane; with ``"parallel"`` all three
-            through the image.
+            through the image. Of a volume its coordinates, which are the places of its voxels.
 
         Raises
         ------

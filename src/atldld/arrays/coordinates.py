@@ -20,6 +20,8 @@ from xarray.core import indexing
 from ..model.affine import Array
 from ..model.space import AXES
 from ..model.table import SectionTable
+from .describe import VOLUMES
+from .index import GUARD, GuardIndex
 from .reader import index_outer
 
 DIMS = ("section", "y", "x")
@@ -70,7 +72,8 @@ def pir(obj: xr.DataArray | xr.Dataset) -> xr.Dataset:
     ----------
     obj
         What `atldld.open_dataarray`, `atldld.open_dataset` or `atldld.open_image` gave, after
-        any selection; not yet computed.
+        any selection; not yet computed. Or a volume: its one-dimensional coordinates p, i and r
+        are the places of its voxels, and are returned.
 
     Returns
     -------
@@ -89,6 +92,9 @@ def pir(obj: xr.DataArray | xr.Dataset) -> xr.Dataset:
         If the object holds no reader (its values are in memory, or come from elsewhere), or does
         not say which sections, rows and columns it shows.
     """
+    if is_volume(obj):
+        dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
+        return dataset.coords.to_dataset()[list(AXES)]
     points = section_points(obj)
     lengths = {"section": len(points.affines), "y": len(points.y), "x": len(points.x)}
     sizes = {name: _chunks(obj, name, lengths[name]) for name in points.dims}
@@ -102,6 +108,12 @@ def pir(obj: xr.DataArray | xr.Dataset) -> xr.Dataset:
     dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
     coords = dataset.coords.to_dataset()[[name for name in DIMS if name in dataset.coords]]
     return coords.assign(variables)
+
+
+def is_volume(obj: xr.DataArray | xr.Dataset) -> bool:
+    """Whether an object lies in reference space by its coordinates p, i and r alone."""
+    guard = obj.xindexes.get(GUARD)
+    return isinstance(guard, GuardIndex) and guard.frame.startswith(VOLUMES)
 
 
 class PointArray(BackendArray):

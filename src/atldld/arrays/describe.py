@@ -19,6 +19,9 @@ CITATION = (
 
 _AXIS_NAMES = {"p": "posterior", "i": "inferior", "r": "right"}
 
+VOLUMES = "volumes in"
+"""How the frame of a volume begins."""
+
 ACCURACY = "affine, to Allen's 2011 P56 space (not CCFv3): good to 200 to 400 microns of anatomy"
 
 
@@ -35,7 +38,7 @@ def volume_frame(dataset: SectionDataset, reference_space: int | None) -> str:
     where = space_name(reference_space)
     if reference_space is None:
         where = f"{where} of dataset {dataset.id}"
-    return f"volumes in {where}"
+    return f"{VOLUMES} {where}"
 
 
 def microns_of(axis: str) -> dict[str, str]:
