@@ -7,7 +7,7 @@ microns. Attributes are not asked: they outlive arithmetic that makes them untru
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ from ..model.affine import Array
 from ..model.space import AXES
 from ..model.table import SectionTable
 from .describe import VOLUMES
+from .graph import indexings, lazy_variables
 from .index import GUARD, GuardIndex
 from .reader import index_outer
 
@@ -212,16 +213,12 @@ def section_points(obj: xr.DataArray | xr.Dataset) -> SectionPoints:
 
 def readers(obj: xr.DataArray | xr.Dataset) -> list[Placed]:
     """Return the arrays of sections in an object's dask graph and lazy variables, each once."""
-    dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
     found: dict[int, Placed] = {}
-    for variable in dataset.variables.values():
-        data = variable._data
-        graph = getattr(data, "__dask_graph__", None)
-        held = [data] if graph is None else _values(dict(graph() or {}).values())
-        for each in held:
-            reader = _unwrapped(each)
-            if reader is not None:
-                found[id(reader)] = reader
+    held = (data for data, _ in indexings(obj, optimized=False))
+    for data in (*lazy_variables(obj), *held):
+        reader = _unwrapped(data)
+        if reader is not None:
+            found[id(reader)] = reader
     return list(found.values())
 
 
@@ -231,23 +228,6 @@ def _unwrapped(data: Any) -> Placed | None:
     while isinstance(data, layers) and not isinstance(data, BackendArray):
         data = getattr(data, "array", None)
     return data if isinstance(data, BackendArray) and isinstance(data, Placed) else None
-
-
-def _values(parts: Iterable[Any]) -> Iterator[Any]:
-    """Return every value in the tasks of a graph, those of fused tasks included."""
-    from dask._task_spec import DataNode, GraphNode, Task
-
-    for part in parts:
-        if isinstance(part, DataNode):
-            yield part.value
-        elif isinstance(part, Task):
-            yield from _values((*part.args, *part.kwargs.values()))
-        elif isinstance(part, Mapping):
-            yield from _values(part.values())
-        elif isinstance(part, list | tuple):
-            yield from _values(part)
-        elif not isinstance(part, GraphNode):
-            yield part
 
 
 def _chunks(obj: xr.DataArray | xr.Dataset, name: str, length: int) -> tuple[int, ...]:

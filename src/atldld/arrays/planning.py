@@ -8,7 +8,7 @@ asked for. Attributes are not asked: they outlive arithmetic that makes them unt
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from xarray.core import indexing
 from .. import options
 from ..model.read import ImageRead, Window
 from .conventions import probes_needed
+from .graph import indexings, lazy_variables
 from .reader import FromMatrices, Reader, index_outer
 
 
@@ -135,13 +136,23 @@ def readers(obj: xr.DataArray | xr.Dataset) -> list[Reader[Any]]:
 
 def _record(obj: xr.DataArray | xr.Dataset, notes: Notes) -> int:
     """Note the reads of an object; return how many readers it holds."""
-    count = 0
-    for data in _lazy_data(obj):
-        found = _recording(data, notes)
-        if found is not None:
-            count += 1
-            np.asarray(found)
-    return count + _walk_graph(obj, notes)
+    recorders: dict[int, Any] = {}
+
+    def indexed(data: Any, index: Any | None) -> None:
+        if id(data) not in recorders:
+            found = _recording(data, notes)
+            if found is None:
+                return
+            recorders[id(data)] = found
+        if index is not None:
+            np.asarray(recorders[id(data)][index])
+
+    for data in lazy_variables(obj):
+        # Of any number of axes: all of it.
+        indexed(data, indexing.BasicIndexer((slice(None),) * data.ndim))
+    for data, index in indexings(obj, optimized=True):
+        indexed(data, index)
+    return len(recorders)
 
 
 def _without_nested(planned: list[PlannedRead]) -> list[PlannedRead]:
@@ -167,13 +178,6 @@ def _window(read: ImageRead) -> Window:
     return read.window or Window(0, 0, read.width, read.height)
 
 
-def _lazy_data(obj: xr.DataArray | xr.Dataset) -> Iterator[Any]:
-    dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
-    for variable in dataset.variables.values():
-        if isinstance(variable._data, indexing.ExplicitlyIndexed):
-            yield variable._data
-
-
 def _recording(data: Any, notes: Notes) -> Any | None:
     """Return lazily indexed data with a recorder in place of its reader, or None without one."""
     if isinstance(data, Reader | FromMatrices):
@@ -188,82 +192,3 @@ def _recording(data: Any, notes: Notes) -> Any | None:
     outer: Any = copy.copy(data)
     outer.array = replaced
     return outer
-
-
-def _walk_graph(obj: xr.DataArray | xr.Dataset, notes: Notes) -> int:
-    """Note the reads of a dask graph as it would run; return how many readers it holds."""
-    from dask.base import is_dask_collection, optimize
-
-    if not is_dask_collection(obj):
-        return 0
-    (optimized,) = optimize(obj)
-    walk = _Walk(dict(optimized.__dask_graph__()), notes)
-    walk.all()
-    return len(walk.readers)
-
-
-class _Walk:
-    """Finds, in the tasks of a graph, where a reader is indexed, and indexes a recorder so."""
-
-    def __init__(self, graph: Mapping[Any, Any], notes: Notes) -> None:
-        self.graph = graph
-        self.notes = notes
-        self.readers: dict[int, Any] = {}
-
-    def all(self) -> None:
-        """Walk every task."""
-        for node in self.graph.values():
-            self._node(node, {})
-
-    def _node(self, node: Any, scope: Mapping[Any, Any]) -> None:
-        from dask._task_spec import DataNode, Task
-        from dask.array.core import getter, getter_inline, getter_nofancy
-
-        if isinstance(node, DataNode):
-            self._reader(node.value)
-            return
-        if not isinstance(node, Task):
-            return
-        if node.func in (getter, getter_inline, getter_nofancy):
-            reader = self._reader(self._value(node.args[0], scope))
-            if reader is not None:
-                np.asarray(reader[self._value(node.args[1], scope)])
-            return
-        for part in (*node.args, *node.kwargs.values()):
-            if isinstance(part, dict):
-                inner = {**scope, **self._bound(node, scope), **part}
-                for each in part.values():
-                    self._node(each, inner)
-            elif isinstance(part, Task):
-                self._node(part, scope)
-
-    def _bound(self, node: Any, scope: Mapping[Any, Any]) -> dict[Any, Any]:
-        """Return what the names of a fused task stand for: it carries the graph of its parts."""
-        from dask._task_spec import _execute_subgraph
-
-        if node.func is not _execute_subgraph:
-            return {}
-        _, _, names, *values = node.args
-        return {
-            name: self._value(value, scope)
-            for name, value in zip(self._value(names, scope), values, strict=True)
-        }
-
-    def _value(self, part: Any, scope: Mapping[Any, Any]) -> Any:
-        from dask._task_spec import Alias, DataNode, TaskRef
-
-        while isinstance(part, TaskRef | Alias | DataNode):
-            if isinstance(part, DataNode):
-                return part.value
-            key = part.key if isinstance(part, TaskRef) else part.target
-            part = scope.get(key, self.graph.get(key))
-        return part
-
-    def _reader(self, data: Any) -> Any | None:
-        """Return the recorder of lazily indexed data, made once."""
-        if id(data) not in self.readers:
-            found = _recording(data, self.notes)
-            if found is None:
-                return None
-            self.readers[id(data)] = found
-        return self.readers[id(data)]
