@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import atldld
 from atldld.errors import AtldldWarning, RegistrationError
@@ -299,10 +300,22 @@ def test_two_images_of_one_section_need_their_ids(tmp_path):
             atldld.open_dataarray(300, registration=content, source=server.url)
 
 
-def test_registered_arrays_survive_files(tmp_path, opened, phantoms):
+def test_registered_arrays_survive_files_and_tell_how_they_lie(tmp_path, opened, phantoms):
     phantom = phantoms["coronal"]
     whole = {
         image["id"]: anchoring(phantom, image) for image in map(phantom.image, phantom.image_ids)
     }
-    section = opened(registration=whole).isel(section=1).to_dataset(name="image")
+    stack = opened(registration=whole)
+    section = stack.isel(section=1).to_dataset(name="image")
     section.to_netcdf(tmp_path / "s.nc", engine="h5netcdf")
+    section.to_zarr(tmp_path / "s.zarr", consolidated=False)
+    with xr.open_dataset(tmp_path / "s.nc", engine="h5netcdf") as kept:
+        assert kept.reference_space.item() == "CCFv3"
+    assert xr.open_zarr(tmp_path / "s.zarr", consolidated=False).reference_space.item() == "CCFv3"
+    lies, true = stack.atlas.geometry(), opened().atlas.geometry()
+    np.testing.assert_allclose(lies.tilt, true.tilt, atol=1e-3)
+    np.testing.assert_allclose(lies.outside, true.outside, atol=1e-3)
+    engine = xr.open_dataset(
+        f"allen://{phantom.id}", engine="atldld", source=stack.source, registration=whole, chunks={}
+    )
+    np.testing.assert_array_equal(engine.p.values, stack.p.values)

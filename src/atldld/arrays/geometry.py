@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +81,9 @@ def _images(obj: xr.DataArray | xr.Dataset) -> list[int]:
     return [int(image) for image in np.atleast_1d(obj.coords["image_id"].values)]
 
 
-def _space(obj: xr.DataArray | xr.Dataset) -> int | None:
+def _space(obj: xr.DataArray | xr.Dataset) -> int | Literal["CCFv3"] | None:
     """Return the reference space by the coordinate that keeps spaces apart, or None."""
     if GUARD not in obj.coords or obj.coords[GUARD].ndim:
         return None
-    return int(obj.coords[GUARD].item())
+    space: int | Literal["CCFv3"] = obj.coords[GUARD].item()
+    return space

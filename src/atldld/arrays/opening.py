@@ -337,7 +337,10 @@ class _Opening:
         table, grid, plane = self.sampling.table, self.sampling.grid, self.dataset_record.plane
         along, rows, columns = plane.axes
         where = frame(self.dataset_record, self.reference_space)
-        space = -1 if self.reference_space is None else self.reference_space
+        # As an object, text is kept by Zarr as text of any length, which its format specifies.
+        space: Any = -1 if self.reference_space is None else self.reference_space
+        if isinstance(space, str):
+            space = np.array(space, dtype=object)
         of_tier = table.microns_per_pixel * 2.0**self.sampling.tiers
         variables = {
             DIM: xr.Variable(DIM, table.section_number, {"long_name": "section number"}),
