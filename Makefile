@@ -18,7 +18,11 @@ lint: $(VENV)/develop
 types: $(VENV)/develop
 	$(BIN)/mypy
 
-check: test lint types
+# The site, in build/docs.
+docs: $(VENV)/develop
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet --fresh-env docs build/docs
+
+check: test lint types docs
 
 # Takes about 20 minutes; the peer's environment and the images are kept in build/benchmarks.
 bench: $(VENV)/develop
