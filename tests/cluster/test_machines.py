@@ -29,7 +29,7 @@ def cluster(tmp_path):
 
     def start(hosts):
         scheduler = distributed.LocalCluster(
-            n_workers=0, processes=False, protocol="tcp://", dashboard_address=None
+            n_workers=0, processes=False, protocol="tcp://", dashboard_address=":0"
         )
         started.append(scheduler)
         for number, host in enumerate(hosts):

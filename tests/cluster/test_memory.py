@@ -85,7 +85,7 @@ def test_a_worker_of_one_gibibyte_survives_full_resolution(server):
             threads_per_worker=2,
             memory_limit="1GiB",
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -289,7 +290,7 @@ print(threading.active_count() > 1)
 """
 
 
-def test_the_interpreter_does_not_wait_for_downloads(serve):
+def test_the_interpreter_does_not_wait_for_downloads(serve, tmp_path):
     stopped = threading.Event()
 
     def handler(request):
@@ -299,7 +300,11 @@ def test_the_interpreter_does_not_wait_for_downloads(serve):
 
     server = serve(handler)
     done = subprocess.run(
-        [sys.executable, "-c", LEAVE, server.url], capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", LEAVE, server.url],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=os.environ | {"ATLDLD_CACHE_DIR": str(tmp_path)},
     )
     stopped.set()
     assert (done.stdout.strip(), done.returncode) == ("True", 0), done.stderr
