@@ -68,7 +68,7 @@ def test_against_the_phantom(server, key, space, mapping):
     stretch = np.linalg.norm(matrix(phantom.row["alignment3d"], "trv")[2, :3])
     gaps = np.abs(np.diff(numbers)) / stretch
     assert np.allclose(table["after"].to_numpy()[:-1], gaps, rtol=1e-4)
-    assert np.array_equal(table["before"].to_numpy()[1:], table["after"].to_numpy()[:-1])
+    assert np.allclose(table["before"].to_numpy()[1:], table["after"].to_numpy()[:-1], rtol=1e-9)
     assert math.isnan(table["before"].iloc[0])
     assert math.isnan(table["after"].iloc[-1])
     for row in table.itertuples():
@@ -168,3 +168,32 @@ def test_a_polygon_cut_away_is_empty():
     none = np.full(3, np.inf)
     assert len(clip_to_box(square, np.array([5.0, 0, 0]), none)) == 0
     assert clip_to_box(square, -none, none).tolist() == square.tolist()
+
+
+def test_planes_that_are_not_parallel():
+    tilted = np.array([[1.0, 0, -50], [0, 1, -50], [0.1, 0, 95.0]])
+    flat = np.array([[1.0, 0, -50], [0, 1, -50], [0, 0, 0.0]])
+    found = geometry(np.stack([flat, tilted]), np.array([101, 101]), np.array([101, 101]), None)
+    assert np.allclose(found.tilt, [0, np.degrees(np.arctan(0.1))])
+    # From the middle of the flat one straight up; from that of the tilted one, aslant.
+    assert np.allclose(found.after[0], 100.0)
+    assert np.allclose(found.before[1], 100.0 * np.hypot(1, 0.1))
+
+
+def test_sections_that_another_registration_places(server):
+    phantom = PHANTOMS["coronal", 1]
+    numbers = [image["section_number"] for image in phantom.row["section_images"]]
+    corner = {
+        number: [20.0, 40.0 + 100 * place, 320.0, 400.0, 8.0 * place, 0.0, 0.0, 5.0, -330.0]
+        for place, number in enumerate(numbers)
+    }
+    sections = atldld.open_dataarray(
+        phantom.id, resolution=200, registration=corner, source=server.url
+    )
+    table = sections.atlas.geometry()
+    assert len(table) == len(numbers)
+    assert table["outside"].notna().all()
+    expected = [np.hypot(8.0 * place / 400, 5 / 330) for place in range(len(numbers))]
+    by_number = table.sort_values("section_number")
+    assert np.allclose(np.tan(np.radians(by_number["tilt"])), expected, rtol=1e-6)
+    assert np.nanmin(by_number["after"]) > 1500

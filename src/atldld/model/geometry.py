@@ -32,8 +32,8 @@ class Geometry:
     low, high
         Shape (n,): least and greatest slice coordinate of the image, microns.
     before, after
-        Shape (n,): microns along the normal to the planes of the sections before and after;
-        NaN where there is none.
+        Shape (n,): microns from the middle of the image, along its normal, to the planes of the
+        sections before and after; NaN where there is none.
     outside
         Shape (n,): share of the image's area that lies outside the space; NaN where the extent
         of the space is not known.
@@ -90,8 +90,10 @@ def geometry(
     Notes
     -----
     The normal is the cross product of the steps that one pixel along x and one along y make.
-    The slicing axis is that of its largest component, over all sections. All planes of a dataset
-    are parallel, so that the gap between two is the difference of their places along the normal.
+    The slicing axis is that of its largest component, over all sections. The gap to another
+    section is measured from the middle of the image along its normal. By Allen's matrices all
+    planes of a dataset are parallel, and the gap is the same from wherever it is measured; by
+    another registration they need not be.
 
     Examples
     --------
@@ -107,19 +109,28 @@ def geometry(
     across = np.linalg.norm(np.delete(normal, axis, axis=1), axis=1)
     corners = affines @ _corners(width, height)
     along = corners[:, axis]
-    depth = np.einsum("ni,ni->n", normal, affines[:, :, 2])
-    gaps = np.abs(np.diff(depth))
+    middle = corners.mean(axis=2)
     return Geometry(
         normal=normal + 0.0,
         # The arctangent keeps small angles, which an arccosine rounds away.
         tilt=np.degrees(np.arctan2(across, normal[:, axis])),
         low=along.min(axis=1),
         high=along.max(axis=1),
-        before=np.concatenate([[np.nan], gaps])[: len(depth)],
-        after=np.concatenate([gaps, [np.nan]])[: len(depth)],
+        before=np.concatenate([[np.nan], _gaps(middle[1:], normal[1:], middle[:-1], normal[:-1])])[
+            : len(normal)
+        ],
+        after=np.concatenate([_gaps(middle[:-1], normal[:-1], middle[1:], normal[1:]), [np.nan]])[
+            : len(normal)
+        ],
         outside=_shares_outside(corners, bounds),
         axis=axis,
     )
+
+
+def _gaps(middle: Array, normal: Array, other: Array, other_normal: Array) -> Array:
+    """Return how far it is from points, along normals, to planes through other points."""
+    towards = np.einsum("ni,ni->n", other_normal, other - middle)
+    return np.asarray(np.abs(towards / np.einsum("ni,ni->n", other_normal, normal)))
 
 
 def _corners(width: npt.NDArray[Any], height: npt.NDArray[Any]) -> Array:
