@@ -387,6 +387,7 @@ class TestLike:
         uneven = xr.Dataset(coords={"p": [0.0, 1.0, 17.123], "i": [0.0], "r": [0.0]})
         with pytest.raises(ValueError, match="evenly spaced"):
             atldld.open_volume(phantom.id, like=uneven, source=server.url)
+        assert server.requests == []
 
     def test_a_space_that_contradicts_like_is_refused(self, server):
         one = atldld.open_volume(TILTED["coronal", 3.0].id, resolution=400, source=server.url)

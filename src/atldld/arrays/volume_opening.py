@@ -16,9 +16,9 @@ from xarray.core import indexing
 from .. import options
 from ..errors import AtldldWarning, RegistrationError
 from ..model.dataset import SectionDataset
-from ..model.nodes import VolumeGrid, cut_volume_grid, finest_step, nodes_through, volume_grid
+from ..model.nodes import cut_volume_grid, finest_step, volume_grid
 from ..model.read import View
-from ..model.space import AXES, can_flip, extent, space_name
+from ..model.space import AXES, extent, space_name
 from ..model.stack import Stack, default_distance, stack_of
 from ..sampling.reads import choose_tiers
 from ..source import source_from
@@ -32,6 +32,7 @@ from .ledger import Ledger
 from .pieces import CHANNELS
 from .request import Request, target_space
 from .volume_pieces import MIDLINE, Between, VolumeSampling
+from .volume_request import Like, VolumeRequest, space_wanted
 from .volumes import ShownArray, VolumeArray, What
 
 _DIMS = (*AXES, "channel")
@@ -158,7 +159,7 @@ def open_volume(
         reference_space=reference_space,
         on_error=on_error,
     )
-    wanted = _Wanted.checked(max_distance, between, mirror, like)
+    wanted = VolumeRequest.checked(max_distance, between, mirror, like, request.resolution)
     origin = source_from(source)
     record = origin.dataset(request.dataset_id)
     if record.failed:
@@ -171,84 +172,6 @@ def open_volume(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Like:
-    """The nodes of another array.
-
-    Parameters
-    ----------
-    coords
-        Its p, i and r as they are.
-    space
-        The reference space that it says it lies in, or None.
-    """
-
-    coords: dict[str, xr.Variable]
-    space: int | None
-
-    @classmethod
-    def of(cls, like: Any) -> _Like:
-        if not isinstance(like, xr.DataArray | xr.Dataset):
-            raise TypeError(
-                f"like is {type(like).__name__}; it must be an xarray object with p, i and r"
-            )
-        coords = {}
-        for axis in AXES:
-            if axis not in like.coords or like.coords[axis].ndim > 1:
-                raise ValueError(
-                    f"like has no {axis} along one dimension; it must have coordinates p, i and r "
-                    "in microns, as volumes do"
-                )
-            variable = like.coords[axis].variable
-            if variable.dtype.kind not in "iuf":
-                raise TypeError(f"{axis} of like is {variable.dtype}; it must be microns")
-            if variable.ndim and variable.dims != (axis,):
-                raise ValueError(
-                    f"{axis} of like lies along {variable.dims[0]!r}: that is an array of "
-                    "sections; give an array with dimensions p, i and r"
-                )
-            coords[axis] = variable
-        space = like.coords[GUARD].item() if GUARD in like.coords else None
-        if space is None:
-            space = like.attrs.get("reference_space")
-        return cls(coords, space if isinstance(space, int) and space >= 0 else None)
-
-    def grid(self, lone_step: float) -> tuple[VolumeGrid, dict[str, npt.NDArray[np.int64] | int]]:
-        """Return the evenly spaced nodes that hold them, and which of these they are."""
-        nodes, picked = {}, {}
-        for axis, variable in self.coords.items():
-            values = np.atleast_1d(np.asarray(variable.values, dtype=np.float64))
-            nodes[axis], numbers = nodes_through(values, axis, lone_step)
-            picked[axis] = numbers if variable.ndim else int(numbers[0])
-        return VolumeGrid(**nodes), picked
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Wanted:
-    """The options that only a volume has."""
-
-    max_distance: float | None
-    between: Between
-    mirror: bool
-    like: _Like | None
-
-    @classmethod
-    def checked(cls, max_distance: Any, between: Any, mirror: Any, like: Any) -> _Wanted:
-        if between not in ("nearest", "linear"):
-            raise ValueError(f"between is {between!r}; it must be 'nearest' or 'linear'")
-        if not isinstance(mirror, bool):
-            raise TypeError(f"mirror is {mirror!r}; it must be True or False")
-        if max_distance is not None:
-            if isinstance(max_distance, bool | str):
-                raise TypeError(f"max_distance is {max_distance!r}; it must be a number")
-            max_distance = float(max_distance)
-            if not 0 <= max_distance < math.inf:
-                raise ValueError(
-                    f"max_distance is {max_distance:g}; it must be a number of microns, 0 or more"
-                )
-        return cls(max_distance, between, mirror, None if like is None else _Like.of(like))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Volume:
     """A dataset, where it comes from, and how it fills a volume."""
 
@@ -257,16 +180,16 @@ class _Volume:
     record: SectionDataset
     sampling: VolumeSampling
     space: int | None
-    like: _Like | None
+    like: Like | None
     picked: Mapping[str, npt.NDArray[np.int64] | int]
     carried: options.Carried
     failing: Failing
 
     @classmethod
     def of(
-        cls, request: Request, wanted: _Wanted, source: Source, record: SectionDataset
+        cls, request: Request, wanted: VolumeRequest, source: Source, record: SectionDataset
     ) -> _Volume:
-        request = replace(request, reference_space=_space(request, wanted.like, record))
+        request = replace(request, reference_space=space_wanted(request, wanted.like, record))
         space, flip = target_space(record, request.reference_space)
         if wanted.mirror and extent(space) is None:
             raise ValueError(
@@ -287,12 +210,11 @@ class _Volume:
         stack = _showing(stack, record, request.view)
         picked: Mapping[str, npt.NDArray[np.int64] | int] = {}
         if wanted.like is None:
-            grid, step = volume_grid(record, request.resolution), request.resolution
+            step = request.resolution
+            grid = cut_volume_grid(volume_grid(record, step), request.region)
         else:
-            grid, picked = wanted.like.grid(request.resolution)
+            grid, picked = wanted.like.grid, wanted.like.picked
             step = finest_step(grid)
-        if wanted.like is None:
-            grid = cut_volume_grid(grid, request.region)
         tiers = choose_tiers(request.tier, stack.microns_per_pixel, stack.tier_count, step)
         sampling = VolumeSampling(
             dataset_id=record.id,
@@ -414,25 +336,6 @@ class _Volume:
         return xr.Coordinates(
             {**default.variables, GUARD: guard}, indexes={**indexes, **default.xindexes}
         )
-
-
-def _space(request: Request, like: _Like | None, record: SectionDataset) -> Any:
-    """Return the reference space asked for: that of `like`, if nothing else is."""
-    if like is None or like.space is None:
-        return request.reference_space
-    native = record.reference_space
-    if request.reference_space not in ("native", like.space):
-        raise ValueError(
-            f"like lies in {space_name(like.space)} (reference space {like.space}), but "
-            f"reference_space={request.reference_space} is asked for: leave that out, or open "
-            "like in that space"
-        )
-    if like.space != native and not can_flip(native, like.space):
-        raise ValueError(
-            f"like lies in reference space {like.space} and dataset {record.id} in {native}: there "
-            "is no way from one to the other"
-        )
-    return "native" if like.space == native else like.space
 
 
 def _showing(stack: Stack, record: SectionDataset, view: View) -> Stack:
