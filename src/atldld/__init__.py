@@ -19,6 +19,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from . import plot as plot
     from .arrays.image_opening import open_image
     from .arrays.opening import open_dataarray, open_dataset
     from .arrays.packing import pack
@@ -86,8 +87,9 @@ __all__ = [
     "open_image",
     "open_volume",
     "pack",
-    "quantify",
+    "plot",
     "points_to_sections",
+    "quantify",
     "read_quicknii",
     "search",
     "sections_to_points",
@@ -102,6 +104,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plot":
+        return import_module(".plot", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name], __name__), name)

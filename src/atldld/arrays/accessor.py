@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,9 @@ from .fetching import failures_table, plan_table, prefetch
 from .geometry import geometry_table
 from .planning import planned_reads
 from .telling import in_html, in_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _AXES = ("p", "i", "r")
 
@@ -217,6 +220,18 @@ class AtlasAccessor:
         1              45          r   3.0  485.69      0.0
         """
         return geometry_table(self._obj)
+
+    def plot(self, **options: Any) -> Figure:
+        """Draw sections, one section, native pixels or a volume; see `atldld.plot.plot`."""
+        from ..plot.plotting import plot
+
+        return plot(self._obj, **options)
+
+    def browse(self, **options: Any) -> Any:
+        """Return a browser with a slider over the sections; see `atldld.plot.browse`."""
+        from ..plot.browsing import browse
+
+        return browse(self._obj, **options)
 
     def to_ome_zarr(
         self, path: str | os.PathLike[str], *, labels: bool | None = None, overwrite: bool = False

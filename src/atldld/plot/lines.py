@@ -1,0 +1,158 @@
+"""Lines over pictures: the outline of a section image, and borders of structures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from ..arrays.coordinates import readers
+from ..model.affine import Array
+from ..model.geometry import pixel_points
+from ..model.space import AXES
+from ..model.table import SectionTable
+from .subject import Subject, edges
+
+
+def corners(width: npt.NDArray[Any], height: npt.NDArray[Any]) -> Array:
+    """Return the middles of the corner pixels of images, round about, shape (n, 4, 3): x, y, 1."""
+    right, bottom = np.asarray(width) - 1.0, np.asarray(height) - 1.0
+    none, one = np.zeros(len(right)), np.ones(len(right))
+    ring = [(none, none), (right, none), (right, bottom), (none, bottom)]
+    return np.stack([np.stack([x, y, one], axis=-1) for x, y in ring], axis=1)
+
+
+def tables(obj: xr.DataArray | xr.Dataset) -> dict[int, tuple[SectionTable, int]]:
+    """Return the table and row of every image that the readers of an object know."""
+    found = {}
+    for reader in readers(obj):
+        for row, image in enumerate(reader.table.image_id.tolist()):
+            found[image] = (reader.table, row)
+    return found
+
+
+def outline(known: dict[int, tuple[SectionTable, int]], image_id: int) -> Array | None:
+    """Return the border of what a section image covers on its grid, shape (4, 2): x, y in microns.
+
+    It follows from the matrices alone. None where the image is not among the `tables` known.
+    """
+    if image_id not in known:
+        return None
+    table, row = known[image_id]
+    ring = corners(table.width[row : row + 1], table.height[row : row + 1])[0]
+    onto = np.vstack([table.affine[row], [0.0, 0.0, 1.0]])
+    return np.asarray((ring @ np.linalg.inv(onto).T)[:, :2])
+
+
+def footprints(obj: xr.DataArray | xr.Dataset, images: list[int]) -> Array:
+    """Return the corners of section images in reference space, shape (n, 4, 3): p, i, r.
+
+    Raises
+    ------
+    ValueError
+        If the object does not know where one of them lies.
+    """
+    known = tables(obj)
+    if not known:
+        raise ValueError(
+            "this object holds no sections whose place is known: its values are in memory, or "
+            "they do not come from atldld. Ask before compute() or load(), on what was opened, "
+            "or give the id of the dataset"
+        )
+    found = []
+    for image in images:
+        if image not in known:
+            raise ValueError(f"this object shows image {image}, which its readers do not know")
+        table, row = known[image]
+        one = table.take(np.array([row]))
+        ring = corners(one.width, one.height)[0]
+        found.append(ring @ pixel_points(one)[0].T)
+    return np.array(found).reshape(-1, 4, 3)
+
+
+def borders(picture: Subject, annotation: xr.DataArray) -> Array:
+    """Return lines between pixels that lie in different structures, shape (n, 2, 2): x, y.
+
+    Parameters
+    ----------
+    picture
+        One section or native pixels, still lazy (so that their exact p, i, r are known), or a
+        plane of a volume; thinned to what is drawn.
+    annotation
+        From `atldld.open_annotation`.
+    """
+    ids = structures(picture, annotation)
+    x, y = picture.array[picture.right].values, picture.array[picture.down].values
+    return border_lines(ids, x.astype(np.float64), y.astype(np.float64))
+
+
+def structures(picture: Subject, annotation: xr.DataArray) -> npt.NDArray[np.int64]:
+    """Return the structure that each pixel of a picture lies in, shape (rows, columns)."""
+    from .. import structures_at
+
+    shape = (picture.array.sizes[picture.down], picture.array.sizes[picture.right])
+    order = (picture.down, picture.right)
+    if picture.kind == "plane":
+        lost = [axis for axis in AXES if axis not in picture.array.coords]
+        if lost:
+            raise ValueError(f"the plane has lost its coordinate {lost[0]}: it cannot be looked up")
+        bare = (picture.array.coords[axis].variable.to_base_variable() for axis in AXES)
+        spread = xr.broadcast(*map(xr.DataArray, bare))
+        places = dict(zip(AXES, spread, strict=True))
+    else:
+        places = picture.array.atlas.pir().compute()
+    points = [places[axis].transpose(*order).values.ravel() for axis in AXES]
+    if "reference_space" not in picture.array.coords:
+        raise ValueError("the array has lost its coordinate reference_space")
+    found = structures_at(
+        np.stack(points, axis=-1),
+        annotation,
+        reference_space=picture.array.coords["reference_space"].item(),
+    )
+    return found.reshape(shape)
+
+
+def border_lines(ids: npt.NDArray[np.int64], x: Array, y: Array) -> Array:
+    """Return the sides of pixels between different ids, runs of them joined to one line.
+
+    Parameters
+    ----------
+    ids
+        Shape (rows, columns).
+    x, y
+        Shape (columns,) and (rows,): where the middles of the pixels are, evenly spaced.
+
+    Returns
+    -------
+    lines
+        Shape (n, 2, 2): both ends of each, as x, y.
+
+    Examples
+    --------
+    >>> ids = np.array([[1, 1, 2], [1, 1, 2]])
+    >>> border_lines(ids, np.array([0.0, 10, 20]), np.array([0.0, 10])).tolist()
+    [[[15.0, -5.0], [15.0, 15.0]]]
+    """
+    across = _runs(ids[:, 1:] != ids[:, :-1], _sides(x), _sides(y))
+    level = _runs((ids[1:] != ids[:-1]).T, _sides(y), _sides(x))[..., ::-1]
+    return np.concatenate([across, level])
+
+
+def _runs(differs: npt.NDArray[np.bool_], over: Array, along: Array) -> Array:
+    """Return the lines where columns of flags are true, between pixels `over`, running `along`."""
+    padded = np.pad(differs, ((1, 1), (0, 0))).astype(np.int8)
+    turns = np.diff(padded, axis=0)
+    column, start = np.nonzero(turns.T == 1)
+    _, end = np.nonzero(turns.T == -1)
+    place = over[column + 1]
+    ends = [np.stack([place, along[turn]], axis=-1) for turn in (start, end)]
+    return np.stack(ends, axis=1).reshape(-1, 2, 2)
+
+
+def _sides(values: Array) -> Array:
+    """Return the sides of pixels, in the order of their middles: one more than there are."""
+    low, high = edges(values, 1.0)
+    sides = np.linspace(low, high, len(values) + 1)
+    return sides[::-1] if len(values) > 1 and values[0] > values[-1] else sides

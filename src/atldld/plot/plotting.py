@@ -1,0 +1,292 @@
+"""Pictures of sections and volumes: a contact sheet, one section, native pixels, three planes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from ..arrays.index import DIM
+from ..model.space import AXES
+from .figures import axes_given, figure_of, grid_shape, new_figure, single_size
+from .needed import library
+from .panel import Panel, draw, hide_ticks, label_axes, scale_bar
+from .planes import nodes_at
+from .reading import MOST_BYTES
+from .subject import Subject, subject
+from .wanted import Over, Wanted, name_of, over_of, panels_of, place_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LONGEST = 1600
+_LONGEST_ON_SHEET = 500
+_CROSS = "#e7298a"
+_VALUE_SIZE = 0.7
+
+
+def plot(
+    obj: xr.DataArray | xr.Dataset,
+    *,
+    p: float | None = None,
+    i: float | None = None,
+    r: float | None = None,
+    overlay: xr.DataArray | str | None = None,
+    alpha: float = 0.6,
+    outline: bool = True,
+    panels: int = 24,
+    max_bytes: float = MOST_BYTES,
+    ax: Any = None,
+) -> Figure:
+    """Draw sections, one section, the pixels of an image, or a volume.
+
+    Sections become a contact sheet; of more than `panels` of them, evenly chosen ones. One
+    section is drawn on its reference axes, a volume as three planes through a point.
+
+    Sections stand upright: dorsal is up, as i grows downwards. Sagittal ones look to the left
+    (anterior is left, p grows to the right); in coronal ones r grows to the right; in transverse
+    ones anterior is up and r grows to the right. Native pixels are drawn as they are stored.
+
+    Parameters
+    ----------
+    obj
+        What `atldld.open_dataarray`, `atldld.open_dataset`, `atldld.open_image` or
+        `atldld.open_volume` gave, after any selection or arithmetic that keeps its coordinates;
+        of a Dataset its ``image``. Only what is drawn is read: of the sections or planes that
+        are shown, every so manieth pixel.
+    p, i, r
+        Of a volume: the point, in microns, that the three planes go through (the nearest nodes
+        to it). By default the middle of what the sections cover.
+    overlay
+        What to draw over it: an array on the same grid, such as ``expression`` (or its name in
+        the Dataset), transparent where it is black; or an annotation from
+        `atldld.open_annotation`, whose borders are drawn where the exact p, i, r of the pixels
+        lie.
+    alpha
+        How opaque an array laid over is, 0 to 1.
+    outline
+        Whether to draw the border of what the image of a section covers. It follows from the
+        matrices, and is left out where the array is in memory already.
+    panels
+        Most panels of a contact sheet.
+    max_bytes
+        Most bytes of decoded image pixels that may be read.
+    ax
+        matplotlib Axes to draw into: one, for a volume three, for a contact sheet as many as
+        there are panels (of fewer, that many sections are chosen). By default a new figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If something cannot be drawn, or too much would be read; nothing is read then.
+    ImportError
+        If matplotlib is missing.
+    ImageError
+        If an image cannot be had, unless the array was opened with ``on_error="fill"``: then its
+        panel stays empty and says so.
+
+    Examples
+    --------
+    >>> import atldld
+    >>> from atldld.testing import AllenServer, phantom_dataset
+    >>> with AllenServer([phantom_dataset(dataset_id=1001, plane="sagittal")]) as server:
+    ...     sections = atldld.open_dataarray(1001, resolution=200, source=server.url)
+    ...     figure = sections.isel(section=[2, 5, 8]).atlas.plot()
+    >>> [axes.get_title() for axes in figure.axes]
+    ['18: r = 2556 µm', '45: r = 3285 µm', '81: r = 4258 µm']
+    """
+    library("matplotlib", "plot")
+    chosen = subject(obj)
+    point = {axis: value for axis, value in (("p", p), ("i", i), ("r", r)) if value is not None}
+    if point and chosen.kind != "volume":
+        raise ValueError(
+            f"{', '.join(point)} chooses the planes of a volume, which this is not: use "
+            ".atlas.at() to select sections"
+        )
+    over = over_of(obj, chosen, overlay, alpha)
+    reading = {"outlined": outline, "max_bytes": max_bytes}
+    if chosen.kind == "sections":
+        return _sheet(obj, chosen, over, panels, ax, reading)
+    if chosen.kind == "volume":
+        return _volume(obj, chosen, over, point, ax, reading)
+    return _single(obj, chosen, over, ax, reading)
+
+
+def _single(obj: Any, chosen: Subject, over: Over, ax: Any, reading: dict[str, Any]) -> Figure:
+    given = None if ax is None else axes_given(ax, 1, "it takes")[0]
+    array = chosen.array
+    microns = 1.0
+    if chosen.kind == "pixels":
+        microns = _microns_of_pixels(array)
+    want = Wanted(chosen, over, _title(chosen), microns)
+    (panel,), look = panels_of(obj, [want], longest=_LONGEST, **reading)
+    left, right, top, bottom = panel.extent
+    if given is None:
+        size = single_size((bottom - top) / (right - left))
+        given = new_figure(*size).add_subplot()
+    shown = draw(given, panel, look)
+    label_axes(given, panel)
+    given.set_title(panel.title)
+    if microns:
+        scale_bar(given, panel, look)
+    figure = figure_of(given)
+    _value_bar(figure, shown, [given], array)
+    return figure
+
+
+def _sheet(
+    obj: Any, chosen: Subject, over: Over, panels: int, ax: Any, reading: dict[str, Any]
+) -> Figure:
+    if panels < 1:
+        raise ValueError(f"panels is {panels}; it must be 1 or more")
+    given = None if ax is None else axes_given(ax, 1, "it takes at least")
+    count = chosen.array.sizes[DIM]
+    most = panels if given is None else len(given)
+    places = evenly_chosen(count, most)
+    wanted = []
+    for place in places:
+        picture = chosen.at(**{DIM: place})
+        title = place_of(picture.array, picture.axes)
+        wanted.append(Wanted(picture, over.at(**{DIM: place}), title))
+    drawn, look = panels_of(obj, wanted, longest=_LONGEST_ON_SHEET, **reading)
+    left, right, top, bottom = drawn[0].extent
+    if given is None:
+        rows, columns, width, height = grid_shape(len(drawn), (bottom - top) / (right - left))
+        figure = new_figure(width, height)
+        made = figure.subplots(rows, columns, squeeze=False).ravel()
+        for unused in made[len(drawn) :]:
+            unused.remove()
+        given = list(made[: len(drawn)])
+        several = (
+            f"{count} sections"
+            if count == len(drawn)
+            else (f"{len(drawn)} of {count} sections, evenly chosen")
+        )
+        figure.suptitle(": ".join(each for each in (name_of(chosen.array), several) if each))
+    shown = None
+    for axes, panel in zip(given, drawn, strict=False):
+        shown = draw(axes, panel, look) or shown
+        axes.set_title(panel.title, fontsize="small", pad=3)
+        hide_ticks(axes)
+    scale_bar(given[0], drawn[0], look)
+    figure = figure_of(given[0])
+    _value_bar(figure, shown, given[: len(drawn)], chosen.array)
+    return figure
+
+
+def evenly_chosen(count: int, most: int) -> list[int]:
+    """Return places, evenly chosen, both ends among them where there are two or more.
+
+    Examples
+    --------
+    >>> evenly_chosen(3, 5), evenly_chosen(10, 4)
+    ([0, 1, 2], [0, 3, 6, 9])
+    """
+    if count <= most:
+        return list(range(count))
+    if most == 1:
+        return [count // 2]
+    places = np.rint(np.linspace(0, count - 1, most)).astype(int)
+    return [int(place) for place in np.unique(places)]
+
+
+def _volume(
+    obj: Any,
+    chosen: Subject,
+    over: Over,
+    point: dict[str, float],
+    ax: Any,
+    reading: dict[str, Any],
+) -> Figure:
+    given = None if ax is None else axes_given(ax, 3, "a volume takes")
+    array = chosen.array
+    nodes = nodes_at(array, point)
+    wanted = []
+    for axis in ("p", "r", "i"):
+        place = {axis: nodes[axis]}
+        picture = chosen.at(**place)
+        title = f"{axis} = {float(array[axis][nodes[axis]]):.0f} µm"
+        wanted.append(Wanted(picture, over.at(**place), title))
+    drawn, look = panels_of(obj, wanted, longest=_LONGEST, **reading)
+    where = {axis: float(array[axis][nodes[axis]]) for axis in AXES}
+    if given is None:
+        figure, given = three_axes(*spans_of(drawn))
+        at = ", ".join(f"{axis} = {where[axis]:.0f}" for axis in AXES)
+        figure.suptitle(" at ".join(each for each in (name_of(array), f"{at} µm") if each))
+    shown = None
+    for axes, panel in zip(given, drawn, strict=False):
+        shown = draw(axes, panel, look) or shown
+        label_axes(axes, panel)
+        axes.set_title(panel.title, fontsize="medium")
+        axes.axvline(where[panel.picture.right], color=_CROSS, linewidth=0.7, gid="cross")
+        axes.axhline(where[panel.picture.down], color=_CROSS, linewidth=0.7, gid="cross")
+        scale_bar(axes, panel, look)
+    figure = figure_of(given[0])
+    _value_bar(figure, shown, given[:3], array)
+    return figure
+
+
+def spans_of(drawn: list[Panel]) -> tuple[float, float, float]:
+    """Return how far the planes of p, r and i (in this order) reach along p, i, r."""
+    left, right, top, bottom = drawn[0].extent
+    along_p = drawn[1].extent[1] - drawn[1].extent[0]
+    return along_p, bottom - top, right - left
+
+
+def three_axes(p: float, i: float, r: float) -> tuple[Figure, list[Axes]]:
+    """Return a new figure with axes for three planes, all of one scale.
+
+    Parameters
+    ----------
+    p, i, r
+        Microns that they span.
+
+    Returns
+    -------
+    figure, axes
+        Seen along p (r to the right, i down) at the upper left; along r (p to the right, i down)
+        beside it; along i (r to the right, p down) below the first.
+    """
+    height = 9.0 * (i + p) / (r + p)
+    scale = min(1.0, 9.5 / height)
+    figure = new_figure(9.0 * scale + 1.5, height * scale + 1.8)
+    grid = figure.add_gridspec(2, 2, width_ratios=(r, p), height_ratios=(i, p))
+    places = (grid[0, 0], grid[0, 1], grid[1, 0])
+    return figure, [figure.add_subplot(place) for place in places]
+
+
+def _title(chosen: Subject) -> str:
+    array = chosen.array
+    name, place = name_of(array), place_of(array, chosen.axes)
+    if chosen.kind == "pixels":
+        tier = array.coords["tier"].item() if "tier" in array.coords else None
+        place = f"section {place}" if place else ""
+        place += "" if tier is None else f", tier {tier}"
+    elif chosen.kind == "section" and DIM in array.coords:
+        place = f"section {place}"
+    return ", ".join(each for each in (name, place) if each)
+
+
+def _microns_of_pixels(array: xr.DataArray) -> float:
+    """Return the microns of one full-resolution pixel, or 0 where the array has lost it."""
+    if "microns_per_pixel" not in array.coords or "tier" not in array.coords:
+        return 0.0
+    return float(array.coords["microns_per_pixel"] / 2.0 ** array.coords["tier"])
+
+
+def _value_bar(figure: Figure, shown: Any, axes: list[Axes], array: xr.DataArray) -> None:
+    """Draw the bar that tells what the grey levels mean, where a pixel has one value."""
+    if shown is None:
+        return
+    name = str(array.attrs.get("long_name") or array.name or "value")
+    units = array.attrs.get("units")
+    figure.colorbar(
+        shown, ax=axes, label=f"{name} [{units}]" if units else name, shrink=_VALUE_SIZE
+    )

@@ -1,0 +1,222 @@
+"""What an array to be drawn is: sections, one section, native pixels, a volume or a plane of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from ..arrays.index import DIM
+from ..model.affine import Array
+from ..model.space import AXES, PLANES
+
+Kind = Literal["sections", "section", "pixels", "volume", "plane"]
+
+_EVEN = 1e-6
+_ENDS = {"p": ("anterior", "posterior"), "i": ("dorsal", "ventral")}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """An array, and which of its dimensions run down and to the right.
+
+    Parameters
+    ----------
+    kind
+        ``"sections"`` over section, y, x; ``"section"`` over y, x in microns; ``"pixels"`` over
+        y, x in full-resolution pixels; ``"volume"`` over p, i, r; ``"plane"`` over two of these.
+    array
+        The array; ``channel``, if there is one, comes last.
+    down, right
+        Names of the dimensions of a picture; of a volume, those of no picture yet.
+    axes
+        Which of p, i, r the two run along, or None for native pixels.
+    """
+
+    kind: Kind
+    array: xr.DataArray
+    down: str
+    right: str
+    axes: tuple[str, str] | None
+
+    @property
+    def coloured(self) -> bool:
+        """Whether a pixel has three values."""
+        return "channel" in self.array.dims
+
+    def at(self, **places: int) -> Subject:
+        """Return the picture at some places along other dimensions."""
+        array = self.array.isel(places)
+        if self.kind == "volume":
+            (axis,) = places
+            plane = next(each for each in PLANES.values() if AXES[each.section] == axis)
+            return _picture("plane", array, plane.axes[1], plane.axes[2], plane.axes[1:])
+        return replace(self, kind="section", array=array)
+
+    def label(self, dim: str) -> str:
+        """Return the label of the axis that a dimension runs along."""
+        if self.axes is None:
+            return f"{dim} [full-resolution pixels]"
+        axis = self.axes[0] if dim == self.down else self.axes[1]
+        return axis_label(axis, upright=dim == self.down)
+
+
+def axis_label(axis: str, *, upright: bool) -> str:
+    """Return the label of an axis of reference space, as it is read along it.
+
+    The label of an upright axis is read from below, and what stands on it grows downwards.
+
+    Examples
+    --------
+    >>> axis_label("i", upright=True)
+    'ventral ← i [µm] → dorsal'
+    """
+    if axis not in _ENDS:
+        return f"{axis} [µm]"
+    low, high = reversed(_ENDS[axis]) if upright else _ENDS[axis]
+    return f"{low} \N{LEFTWARDS ARROW} {axis} [µm] \N{RIGHTWARDS ARROW} {high}"
+
+
+def subject(obj: Any) -> Subject:
+    """Return what an array is.
+
+    Parameters
+    ----------
+    obj
+        What `atldld.open_dataarray`, `atldld.open_dataset`, `atldld.open_image` or
+        `atldld.open_volume` gave, or what was made of it. A Dataset stands for its ``image``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it cannot be drawn; the message says why.
+    """
+    array = _one_array(obj)
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"values are {array.dtype}; they must be numbers")
+    if 0 in array.shape:
+        raise ValueError(f"there is nothing to draw: the array has the shape {array.shape}")
+    if "channel" in array.dims and array.sizes["channel"] == 1:
+        array = array.isel(channel=0)
+    if "channel" in array.dims and array.sizes["channel"] != 3:
+        raise ValueError(
+            f"the array has {array.sizes['channel']} channels; select one, or keep all three"
+        )
+    dims = set(map(str, array.dims)) - {"channel"}
+    if dims in ({"y", "x"}, {DIM, "y", "x"}):
+        return _of_sections(array)
+    if dims == set(AXES):
+        return _picture("volume", array, "i", "r", ("i", "r"), first=("p",))
+    for plane in PLANES.values():
+        if dims == set(plane.axes[1:]):
+            return _picture("plane", array, plane.axes[1], plane.axes[2], plane.axes[1:])
+    raise ValueError(
+        f"the array has the dimensions {array.dims}; it must have y and x, section, y and x, or "
+        "two or three of p, i and r, and may have channel. For anything else there is .plot() of "
+        "xarray"
+    )
+
+
+def _one_array(obj: Any) -> xr.DataArray:
+    if isinstance(obj, xr.Dataset):
+        names = list(obj.data_vars)
+        if "image" in names:
+            return obj["image"]
+        if len(names) == 1:
+            return obj[names[0]]
+        raise ValueError(
+            f"the dataset has no variable 'image': choose one of {', '.join(map(str, names))}"
+        )
+    if isinstance(obj, xr.DataArray):
+        return obj
+    raise TypeError(f"{type(obj).__name__} cannot be drawn; it must be a DataArray or a Dataset")
+
+
+def _of_sections(array: xr.DataArray) -> Subject:
+    axes = _section_axes(array)
+    if axes is None:
+        if DIM in array.dims:
+            raise ValueError("the array has lost the coordinates p, i or r of its sections")
+        return _picture("pixels", array, "y", "x", None)
+    if DIM in array.dims:
+        if array.sizes[DIM] > 1:
+            return _picture("sections", array, "y", "x", axes, first=(DIM,))
+        array = array.isel({DIM: 0})
+    return _picture("section", array, "y", "x", axes)
+
+
+def _section_axes(array: xr.DataArray) -> tuple[str, str] | None:
+    """Return which of p, i, r the rows and columns run along, by the coordinates on them."""
+    along = {
+        dim: [axis for axis in AXES if axis in array.coords and array.coords[axis].dims == (dim,)]
+        for dim in ("y", "x")
+    }
+    if len(along["y"]) == 1 and len(along["x"]) == 1:
+        return along["y"][0], along["x"][0]
+    return None
+
+
+def _picture(
+    kind: Kind,
+    array: xr.DataArray,
+    down: str,
+    right: str,
+    axes: tuple[str, ...] | None,
+    *,
+    first: tuple[str, ...] = (),
+) -> Subject:
+    order = (*first, down, right)
+    for dim in order[-2:] if kind != "volume" else AXES:
+        if dim not in array.coords or array.coords[dim].dims != (dim,):
+            raise ValueError(f"the array has lost its coordinate {dim}")
+        _check_even(array.coords[dim].values, dim)
+    array = array.transpose(*order, *(["channel"] if "channel" in array.dims else []))
+    return Subject(kind, array, down, right, None if axes is None else (axes[0], axes[1]))
+
+
+def _check_even(values: npt.NDArray[Any], dim: str) -> None:
+    steps = np.diff(values.astype(np.float64))
+    if len(steps) and (not steps[0] or np.ptp(steps) > _EVEN * abs(steps[0]) * len(values)):
+        raise ValueError(
+            f"the coordinates of {dim} are not even, a picture of them would be distorted: "
+            "select a slice, or interpolate onto even ones"
+        )
+
+
+def thinned(chosen: Subject, most: int) -> Subject:
+    """Return every so manieth row and column, so that no side has more than `most`.
+
+    Of each block of pixels that is left out the middle one stays, so that nothing is shifted.
+    """
+    longest = max(chosen.array.sizes[chosen.down], chosen.array.sizes[chosen.right])
+    step = -(-longest // most)
+    if step == 1:
+        return chosen
+    kept = {}
+    for dim in (chosen.down, chosen.right):
+        count = chosen.array.sizes[dim]
+        kept[dim] = slice(min((step - 1) // 2, count - 1), None, step)
+    return replace(chosen, array=chosen.array.isel(kept))
+
+
+def edges(values: Array, fallback: float) -> tuple[float, float]:
+    """Return the outer edges of pixels along one side of a picture, ascending.
+
+    Parameters
+    ----------
+    values
+        Shape (n,): where the middles of the pixels are, evenly spaced.
+    fallback
+        The step, where there is one pixel only.
+
+    Examples
+    --------
+    >>> edges(np.array([100.0, 200.0, 300.0]), 1.0)
+    (50.0, 350.0)
+    """
+    half = abs(float(values[-1] - values[0])) / (len(values) - 1) / 2 if len(values) > 1 else 0.0
+    half = half or fallback / 2
+    return float(values.min()) - half, float(values.max()) + half
