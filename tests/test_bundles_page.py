@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 from click.testing import CliRunner
 
@@ -12,29 +11,23 @@ import atldld
 from atldld.cli import main
 from atldld.source import bundle_files, manifest, places, zipped
 from atldld.testing import AllenServer, phantom_dataset
+from pages import page
 
-PAGE = Path(__file__).parents[1] / "docs" / "bundles.md"
-TEXT = PAGE.read_text(encoding="utf-8")
+PAGE = page("docs/bundles.md")
+TEXT = PAGE.text
 PROX1 = phantom_dataset(
     dataset_id=69289763, plane="sagittal", tilt=1, sections=3, resolution=1.05, tier_count=7
 )
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.S | re.M)
-
-
 def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    python = blocks("python")
-    assert len(python) == 7
-    names: dict[str, object] = {}
+    assert len(PAGE.blocks("python")) == 7
     with (
         AllenServer([PROX1]) as server,
         atldld.set_options(api_url=server.url, cache_dir=tmp_path / "cache"),
     ):
-        for block in python:
-            exec(compile(block, str(PAGE), "exec"), names)
+        names = PAGE.run_python()
     # The service is gone; what was opened from bundles and cache is still to be read.
     with atldld.set_options(api_url="http://127.0.0.1:9", retries=0):
         for name in ("sections", "part", "coarse", "cached"):
@@ -46,7 +39,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
 
 def test_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    commands = [line for block in blocks("console") for line in block.splitlines()]
+    commands = PAGE.commands()
     commands += re.findall(r"`(atldld verify [^`]+)`", TEXT)
     assert len(commands) == 3
     with AllenServer([PROX1]) as server, atldld.set_options(api_url=server.url):

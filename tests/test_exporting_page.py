@@ -1,8 +1,5 @@
 """The code blocks of docs/exporting.md run as they stand, and its files can be opened."""
 
-import re
-from pathlib import Path
-
 import nibabel
 import nrrd
 import pytest
@@ -11,9 +8,9 @@ import zarr
 import atldld
 from atldld.errors import AtldldWarning
 from atldld.testing import AllenServer, phantom_dataset
+from pages import page
 
-PAGE = Path(__file__).parents[1] / "docs" / "exporting.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.S | re.M)
+BLOCKS = page("docs/exporting.md").blocks("python")
 PROX1 = phantom_dataset(
     dataset_id=69289763, plane="sagittal", tilt=1, sections=10, resolution=8, tier_count=7
 )
@@ -28,12 +25,11 @@ def test_python_blocks_run(tmp_path, monkeypatch):
         atldld.set_options(api_url=server.url, cache_dir=tmp_path / "cache"),
     ):
         for block in BLOCKS:
-            code = compile(block, str(PAGE), "exec")
-            if "near.ome.zarr" in block:
+            if "near.ome.zarr" in block.text:
                 with pytest.warns(AtldldWarning, match="not evenly spaced"):
-                    exec(code, names)
+                    block.run(names)
             else:
-                exec(code, names)
+                block.run(names)
         assert names["better"].attrs["registration"].endswith("to P56 Brain, L/R Flipped")
     assert len(names["layers"]) == names["near"].sizes["section"] + 1
     assert nibabel.load("prox1.nii.gz").shape == (114, 80, 132)

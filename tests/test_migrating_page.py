@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +12,10 @@ from click.testing import CliRunner
 import atldld
 from atldld.cli import main
 from atldld.testing import AllenServer, phantom_dataset
+from pages import page
 
-PAGE = Path(__file__).parents[1] / "docs" / "migrating.md"
-TEXT = PAGE.read_text(encoding="utf-8")
+PAGE = page("docs/migrating.md")
+TEXT = PAGE.text
 PROX1 = phantom_dataset(
     69289763,
     "sagittal",
@@ -38,16 +38,9 @@ def served(tmp_path, monkeypatch):
         yield server
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.S | re.M)
-
-
 def test_python_blocks_run(served):
-    python = blocks("python")
-    assert len(python) == 4
-    names: dict[str, object] = {}
-    for block in python:
-        exec(compile(block, str(PAGE), "exec"), names)
+    assert len(PAGE.blocks("python")) == 4
+    names = PAGE.run_python()
     assert names["found"]["dataset_id"].tolist() == [69289763]
     assert names["section"].sizes["y"] == 80
     assert abs(names["alike"].r.values - names["slice_coordinate"]).min() == pytest.approx(0, abs=1)
@@ -56,8 +49,8 @@ def test_python_blocks_run(served):
 
 def test_what_is_alike_is_alike(served):
     names: dict[str, object] = {}
-    for block in blocks("python")[:3]:
-        exec(compile(block, str(PAGE), "exec"), names)
+    for block in PAGE.blocks("python")[:3]:
+        block.run(names)
     last = names["alike"].sel(r=names["slice_coordinate"], method="nearest")
     lying = names["registered"].transpose(1, 0, 2)
     difference = abs(last.values.astype(int) - lying.astype(int))
@@ -69,7 +62,7 @@ def test_what_is_alike_is_alike(served):
 
 
 def test_commands_run(served, tmp_path):
-    commands = [line for block in blocks("console") for line in block.splitlines()]
+    commands = PAGE.commands()
     assert len(commands) == 9
     for command in commands:
         done = CliRunner().invoke(main, shlex.split(command)[1:])

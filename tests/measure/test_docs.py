@@ -1,21 +1,19 @@
 """The code blocks of the page on structures run as they stand."""
 
-import re
 import zipfile
-from pathlib import Path
 
 import atldld
 from atlases import labels
 from atldld.testing import AllenServer, phantom_dataset
 from measure_files import HEADER, zipped_grid
+from pages import page
 
-PAGE = Path(__file__).parents[2] / "docs" / "structures.md"
+PAGE = page("docs/structures.md")
 
 
 def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.S | re.M)
-    assert len(blocks) == 16
+    assert len(PAGE.blocks("python")) == 16
     with zipfile.ZipFile("P56_Mouse_gridAnnotation.zip", "w") as archive:
         archive.writestr("a.mhd", HEADER.format(kind="MET_UINT", name="a"))
         archive.writestr("a.raw", labels(200, "node", (67, 41, 58)).tobytes(order="F"))
@@ -25,11 +23,9 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     )
     value = {"id": 1, "section_data_set_id": 69289763, "structure_id": 632, "expression_energy": 2}
     phantom.row["structure_unionizes"] = [value]
-    names: dict[str, object] = {}
     zips = {69289763: zipped_grid({"energy": energy}, 69289763, space=10)}
     with AllenServer([phantom], grids=zips) as server, atldld.set_options(api_url=server.url):
-        for block in blocks:
-            exec(compile(block, str(PAGE), "exec"), names)
+        names = PAGE.run_python()
     assert "node" in capsys.readouterr().out
     assert names["table"].attrs["atlas"] == "P56_Mouse_gridAnnotation"
     assert names["published"]["expression_energy"].tolist() == [2.0]
