@@ -97,7 +97,8 @@ def test_workers_killed_again_and_again(cluster, expected):
         running = cluster.compute(array, retries=10)
         for count in (5, 11, 17):
             wait_for(lambda count=count: len(server.image_requests) >= count or running.done())
-            workers = list(requests_of_workers(cluster))
+            # Both may be on their way back.
+            workers = wait_for(lambda: list(requests_of_workers(cluster)))
             os.kill(workers[killed % len(workers)], signal.SIGKILL)
             killed += 1
         np.testing.assert_array_equal(running.result().values, expected)
