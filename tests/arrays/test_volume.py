@@ -101,6 +101,48 @@ class TestEveryVoxel:
         assert np.percentile(error, 99) <= 8
 
 
+@pytest.mark.parametrize("plane", ["coronal", "sagittal", "transverse"])
+def test_places_are_right_to_a_part_of_a_pixel(plane):
+    """On a fine texture, of sections that start between two pixels of the tier on their slide."""
+    phantom = phantom_dataset(
+        4030,
+        plane,
+        tilt=4.0,
+        sections=4,
+        brain=PhantomBrain("fine"),
+        slides=True,
+        resolution=8.0,
+        seed=3,
+    )
+    with AllenServer([phantom]) as server:
+        volume = atldld.open_volume(
+            phantom.id, resolution=100, tier=2, interpolation="linear", source=server.url
+        )
+        places, (p, i, r) = drawn(volume, 20000)
+        found = volumes.voxels(phantom.row, images(phantom), p, i, r, gap(phantom))
+        colour = volumes.colours(phantom, found)
+        there = np.isfinite(colour[:, 0])
+        error = np.abs(picked(volume.image, places) - colour)[there]
+        # A tier pixel is 32 of 400 microns: half of one off would be 14 levels.
+        assert there.sum() > 300
+        assert np.median(error) <= 2
+        assert np.percentile(error, 95) <= 8
+
+
+def test_of_two_images_with_one_number_the_lower_id_shows():
+    def double(row):
+        row["section_images"][3]["section_number"] = row["section_images"][2]["section_number"]
+
+    phantom = phantom_dataset(4031, sections=6, brain=SMOOTH, resolution=30).altered(double)
+    first, second = (phantom.row["section_images"][k]["id"] for k in (2, 3))
+    with AllenServer([phantom]) as server:
+        with pytest.warns(atldld.AtldldWarning, match=str(max(first, second))):
+            volume = atldld.open_volume(phantom.id, resolution=400, source=server.url)
+        plan = volume.image.atlas.plan()
+        assert min(first, second) in set(plan.image_id)
+        assert max(first, second) not in set(plan.image_id)
+
+
 @pytest.fixture(autouse=True)
 def fresh_log(server):
     """Forget what earlier tests asked for."""
@@ -388,6 +430,18 @@ class TestLike:
         with pytest.raises(ValueError, match="evenly spaced"):
             atldld.open_volume(phantom.id, like=uneven, source=server.url)
         assert server.requests == []
+
+    def test_another_atlas_is_refused(self, server):
+        nodes = xr.Dataset(coords={axis: [0.0, 200.0] for axis in "pir"})
+        for like in (
+            nodes.assign_attrs(reference_space="CCFv3"),
+            nodes.assign_coords(reference_space="CCFv3"),
+        ):
+            with pytest.raises(ValueError, match="CCFv3"):
+                atldld.open_volume(TILTED["coronal", 3.0].id, like=like, source=server.url)
+        said = nodes.assign_attrs(reference_space=np.int64(9))
+        volume = atldld.open_volume(TILTED["sagittal", 3.0].id, like=said, source=server.url)
+        assert volume.attrs["reference_space"] == 9
 
     def test_a_space_that_contradicts_like_is_refused(self, server):
         one = atldld.open_volume(TILTED["coronal", 3.0].id, resolution=400, source=server.url)

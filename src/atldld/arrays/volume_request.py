@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,15 +63,12 @@ class Like:
                     "sections; give an array with dimensions p, i and r"
                 )
             coords[axis] = variable
-        space = like.coords[GUARD].item() if GUARD in like.coords else None
-        if space is None:
-            space = like.attrs.get("reference_space")
+        space = _space_of(like)
         nodes, picked = {}, {}
         for axis, variable in coords.items():
             values = np.atleast_1d(np.asarray(variable.values, dtype=np.float64))
             nodes[axis], numbers = nodes_through(values, axis, lone_step)
             picked[axis] = numbers if variable.ndim else int(numbers[0])
-        space = space if isinstance(space, int) and space >= 0 else None
         return cls(coords, space, VolumeGrid(**nodes), picked)
 
 
@@ -103,6 +101,23 @@ class VolumeRequest:
         return cls(
             max_distance, between, mirror, None if like is None else Like.of(like, resolution)
         )
+
+
+def _space_of(like: xr.DataArray | xr.Dataset) -> int | None:
+    """Return the reference space that an array says it lies in, or None where it does not say."""
+    said: Any = like.coords[GUARD].item() if GUARD in like.coords else None
+    if said is None:
+        said = like.attrs.get("reference_space")
+    if isinstance(said, str) and said:
+        raise ValueError(
+            f"like lies in {said}, and there is no way there from the spaces of section datasets: "
+            "give an array in reference space 9 or 10"
+        )
+    try:
+        number = operator.index(said)
+    except TypeError:
+        return None
+    return number if number >= 0 else None
 
 
 def space_wanted(request: Request, like: Like | None, record: SectionDataset) -> Any:
