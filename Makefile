@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types docs check bench release clean
+.PHONY: demo test lint types docs check package bench release clean
 
 demo: $(VENV)/demo
 	$(BIN)/atldld demo --output demo-output/atldld-demo.png
@@ -23,6 +23,10 @@ docs: $(VENV)/develop
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet --fresh-env docs build/docs
 
 check: test lint types docs
+
+# Wheel and source distribution, installed on every Python that is found here.
+package: $(VENV)/develop
+	$(BIN)/python tests/package/everywhere.py
 
 # Takes about 20 minutes; the peer's environment and the images are kept in build/benchmarks.
 bench: $(VENV)/develop

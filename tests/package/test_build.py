@@ -126,3 +126,10 @@ def test_the_changelog_begins_with_this_version():
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     first = re.search(r"^## (\S+?),? ", text, re.M)
     assert first[1].rstrip(",") == PROJECT["version"]
+
+
+def test_ci_runs_on_every_python_that_is_named():
+    named = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["classifiers"]))
+    ci = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert ci["jobs"]["ci"]["strategy"]["matrix"]["python"] == named
+    assert {"run": ".ci/run"} in ci["jobs"]["ci"]["steps"]
