@@ -7,7 +7,8 @@ import xarray as xr
 import atldld
 import volumes
 from atldld.arrays.index import MixError
-from atldld.testing import AllenServer, Fault, PhantomBrain, phantom_dataset
+from atldld.arrays.planning import readers
+from atldld.testing import AllenServer, Doubts, Fault, PhantomBrain, phantom_dataset
 
 SMOOTH = PhantomBrain("smooth")
 TILTED = {
@@ -101,8 +102,9 @@ class TestEveryVoxel:
         assert np.percentile(error, 99) <= 8
 
 
+@pytest.mark.parametrize("origin", ["floor", "exact"])
 @pytest.mark.parametrize("plane", ["coronal", "sagittal", "transverse"])
-def test_places_are_right_to_a_part_of_a_pixel(plane):
+def test_places_are_right_to_a_part_of_a_pixel(plane, origin):
     """On a fine texture, of sections that start between two pixels of the tier on their slide."""
     phantom = phantom_dataset(
         4030,
@@ -114,7 +116,7 @@ def test_places_are_right_to_a_part_of_a_pixel(plane):
         resolution=8.0,
         seed=3,
     )
-    with AllenServer([phantom]) as server:
+    with AllenServer([phantom], doubts=Doubts(tier_origin=origin)) as server:
         volume = atldld.open_volume(
             phantom.id, resolution=100, tier=2, interpolation="linear", source=server.url
         )
@@ -194,6 +196,13 @@ class TestBlending:
         xr.testing.assert_identical(both[0].section_number, both[1].section_number)
         xr.testing.assert_identical(both[0].distance, both[1].distance)
         np.testing.assert_array_equal(np.isnan(both[0].image), np.isnan(both[1].image))
+
+    def test_whole_levels_are_rounded(self, server):
+        options = {"resolution": 200, "between": "linear", "source": server.url}
+        number = LINEAR["sagittal"].id
+        exact = atldld.open_volume(number, masked=True, **options).image.compute()
+        whole = atldld.open_volume(number, **options).image.compute()
+        np.testing.assert_array_equal(whole, np.rint(exact.fillna(255)))
 
     def test_a_section_that_only_touches_costs_no_read(self):
         """A plane of voxels that lies on a section takes no share of its neighbours."""
@@ -343,6 +352,39 @@ class TestReads:
                     assert low[axis] - window[left] < 256 + 2
                     assert window[left] + window[size] - 1 - high[axis] < 256 + 2
 
+    @pytest.mark.parametrize("plane", ["coronal", "sagittal", "transverse"])
+    def test_the_needed_pixels_are_those_of_the_voxels(self, server, plane):
+        """Of every plane of the box, with one pixel around for the kernel."""
+        phantom = TILTED[plane, 20.0]
+        volume = atldld.open_volume(
+            phantom.id,
+            resolution=100,
+            tier=0,
+            interpolation="linear",
+            chunks=None,
+            region={"p": (5600, 7000), "i": (3000, 4400), "r": (3600, 5000)},
+            source=server.url,
+        )
+        (reader,) = readers(volume.image)
+        p, i, r = (
+            axis.ravel()
+            for axis in np.meshgrid(*(volume[axis].values for axis in "pir"), indexing="ij")
+        )
+        found = volumes.voxels(phantom.row, images(phantom), p, i, r, gap(phantom))
+        places = {}
+        for image, _, x, y in found:
+            if image is not None:
+                places.setdefault(image["id"], []).append((x, y))
+        pieces = {piece.whole.image_id: piece for piece in reader.pieces((slice(None),) * 4)}
+        assert set(pieces) == set(places)
+        for image_id, piece in pieces.items():
+            whole, needed = piece.whole, piece.needed
+            (left, top), (right, bottom) = np.min(places[image_id], 0), np.max(places[image_id], 0)
+            assert needed.left == max(np.floor(left) - 1, 0)
+            assert needed.top == max(np.floor(top) - 1, 0)
+            assert needed.right == min(np.floor(right) + 2, whole.width)
+            assert needed.bottom == min(np.floor(bottom) + 2, whole.height)
+
     def test_one_answer_however_it_is_cut(self, server):
         phantom = TILTED["sagittal", 10.0]
         for between in ("nearest", "linear"):
@@ -409,6 +451,16 @@ class TestLike:
         # One brain, cut twice: the same tissue, up to the distance of the sections.
         assert np.abs(difference.values[both]).mean() < 8
         assert np.isnan(difference.values[~both]).all()
+
+    def test_the_tier_goes_by_the_steps_of_the_other(self, server):
+        phantom = TILTED["coronal", 3.0]
+        for step, tier in ((200.0, 3), (40.0, 1), (17.0, 0)):
+            like = xr.Dataset(
+                coords={"p": [6000.0], "i": [4000.0], "r": 5000 + step * np.arange(9)}
+            )
+            volume = atldld.open_volume(phantom.id, like=like, source=server.url)
+            (reader,) = readers(volume.image)
+            assert set(reader.sampling.tiers) == {tier}
 
     def test_picked_and_single_nodes(self, server):
         phantom = TILTED["coronal", 3.0]
@@ -504,6 +556,30 @@ class TestSpaces:
         nothing = ~own & ~mirrored
         assert (both.section_number.values[nothing] == -1).all()
         assert (both.image.values[nothing] == 255).all()
+
+    def test_what_sections_show_is_not_mirrored(self, server):
+        phantom = TILTED["coronal", 10.0]
+        for between in ("nearest", "linear"):
+            options = {"resolution": 200, "between": between, "source": server.url}
+            plain = atldld.open_volume(phantom.id, **options).compute()
+            both = atldld.open_volume(phantom.id, mirror=True, **options).compute()
+            own = (plain.section_number >= 0).values
+            for name in ("image", "section_number", "distance"):
+                np.testing.assert_array_equal(both[name].values[own], plain[name].values[own])
+            assert both.mirrored.values.any()
+            assert not (both.mirrored.values & own).any()
+
+    def test_a_mirror_image_that_is_not_shown_is_not_read(self):
+        phantom = phantom_dataset(4022, tilt=15.0, sections=20, brain=SMOOTH, resolution=30)
+        with AllenServer([phantom]) as server:
+            volume = atldld.open_volume(
+                phantom.id, resolution=100, mirror=True, chunks=None, source=server.url
+            )
+            inside = volume.sel(p=slice(6000, 6200), i=slice(3900, 4100), r=slice(3600, 3800))
+            number = inside.section_number.values
+            assert (number >= 0).all()
+            assert not inside.mirrored.values.any()
+            assert set(inside.image.atlas.plan().section_number) == set(np.unique(number))
 
     def test_the_mirror_reads_what_it_shows(self, server):
         phantom = TILTED["sagittal", 3.0]
