@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import runpy
+from importlib import import_module
 
 import matplotlib as mpl
 import pytest
@@ -90,3 +92,18 @@ def test_links_lead_somewhere(each):
             where = each.path.parent / target
             where = ROOT / "notebooks" / where.name if generated else where
             assert where.exists(), f"{each.name} leads to {target}, which is not there"
+
+
+@pytest.mark.parametrize("module", ["atldld", "atldld.plot", "atldld.sync", "atldld.testing"])
+def test_the_reference_has_every_public_name(module):
+    text = page("docs/reference/index.md").text
+    listed = re.findall(r"^   ([\w.]+)$", text, re.M)
+    assert set(import_module(module).__all__) <= {name.split(".")[-1] for name in listed}
+
+
+def test_the_drawings_can_be_made(tmp_path):
+    runpy.run_path(str(ROOT / "docs" / "drawings.py"))["draw"](tmp_path)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {path.name for path in (ROOT / "docs" / "images").glob("concept-*")}
+    concepts = page("docs/concepts.md").text
+    assert all(f"(images/{name})" in concepts for name in made)
