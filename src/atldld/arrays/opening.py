@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,7 +13,6 @@ import xarray as xr
 from xarray.core import indexing
 
 from .. import options
-from ..errors import AtldldWarning, RegistrationError
 from ..model.dataset import SectionDataset
 from ..model.grid import Grid, cut_grid, section_grid
 from ..model.read import View
@@ -33,6 +31,7 @@ from .ledger import Ledger
 from .pieces import CHANNELS, Sampling
 from .request import Request, target_space
 from .sections import CoverageArray, SectionArray
+from .showing import showing, warn_if_failed
 
 _DIMS = (DIM, "y", "x", "channel")
 
@@ -384,14 +383,9 @@ def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Openi
     request = Request.checked(dataset_id, **wanted)
     origin = source_from(source)
     record = origin.dataset(request.dataset_id)
-    if record.failed:
-        warnings.warn(
-            f"dataset {record.id} failed quality control at the Allen Institute",
-            AtldldWarning,
-            stacklevel=3,
-        )
+    warn_if_failed(record, 3)
     space, table, grid = _placed(record, request)
-    table = _cut_sections(_showing(table, record, request.view), record, request)
+    table = _cut_sections(showing(table, record, request.view, 3), record, request)
     grid = cut_grid(grid, record.plane, request.region)
     sampling = Sampling(
         dataset_id=record.id,
@@ -431,24 +425,6 @@ def _placed(
     # The spaces that registrations lead to have the extent of space 9, whatever the native one.
     grid = section_grid(replace(record, reference_space=9), request.resolution)
     return registration.reference_space, table, grid
-
-
-def _showing(table: SectionTable, record: SectionDataset, view: View) -> SectionTable:
-    """Leave out the sections that have nothing to show in an expression view."""
-    if not view.startswith("expression") or table.has_expression.all():
-        return table
-    if not table.has_expression.any():
-        raise RegistrationError(
-            f"dataset {record.id}: no section image has an expression mask (expression_path is "
-            "null); use view='image'"
-        )
-    missing = ", ".join(map(str, table.image_id[~table.has_expression]))
-    warnings.warn(
-        f"dataset {record.id}: sections without an expression mask left out, images {missing}",
-        AtldldWarning,
-        stacklevel=4,
-    )
-    return table.take(table.has_expression)
 
 
 def _cut_sections(table: SectionTable, record: SectionDataset, request: Request) -> SectionTable:

@@ -13,6 +13,7 @@ from dask.tokenize import tokenize
 from ..model.affine import Array, grid_affine, tier_size
 from ..model.grid import Grid
 from ..model.read import ImageRead, View, Window
+from ..model.stack import Stack
 from ..model.table import SectionTable
 from ..sampling.coverage import Coverage, Indices, coverage
 from ..sampling.reads import Interpolation, choose_interpolation, choose_window, needed_window
@@ -109,9 +110,9 @@ class Sampling:
 
 
 def whole_read(
-    dataset_id: int, table: SectionTable, section: int, tier: int, view: View
+    dataset_id: int, table: SectionTable | Stack, section: int, tier: int, view: View
 ) -> ImageRead:
-    """Return the read of the whole image of a section: a row of the table."""
+    """Return the read of the whole image of a section: a row of the table, or of the stack."""
     return ImageRead(
         image_id=int(table.image_id[section]),
         view=view,
@@ -125,7 +126,7 @@ def whole_read(
     )
 
 
-def sample_reads(dataset_id: int, table: SectionTable) -> list[ImageRead]:
+def sample_reads(dataset_id: int, table: SectionTable | Stack) -> list[ImageRead]:
     """Return a few images from amid a dataset, to find out about its service."""
     count = len(table)
     places = dict.fromkeys((count // 2, count // 4, 3 * count // 4))

@@ -14,12 +14,12 @@ import xarray as xr
 from xarray.core import indexing
 
 from .. import options
-from ..errors import AtldldWarning, RegistrationError
+from ..errors import AtldldWarning
 from ..model.dataset import SectionDataset
 from ..model.nodes import cut_volume_grid, finest_step, volume_grid
 from ..model.read import View
 from ..model.space import AXES, extent, space_name
-from ..model.stack import Stack, default_distance, stack_of
+from ..model.stack import default_distance, stack_of
 from ..sampling.reads import choose_tiers
 from ..source import source_from
 from ..source.protocol import Source
@@ -31,6 +31,7 @@ from .index import GUARD, GuardIndex
 from .ledger import Ledger
 from .pieces import CHANNELS
 from .request import Request, target_space
+from .showing import showing, warn_if_failed
 from .volume_pieces import MIDLINE, Between, VolumeSampling
 from .volume_request import Like, VolumeRequest, space_wanted
 from .volumes import ShownArray, VolumeArray, What
@@ -162,12 +163,7 @@ def open_volume(
     wanted = VolumeRequest.checked(max_distance, between, mirror, like, request.resolution)
     origin = source_from(source)
     record = origin.dataset(request.dataset_id)
-    if record.failed:
-        warnings.warn(
-            f"dataset {record.id} failed quality control at the Allen Institute",
-            AtldldWarning,
-            stacklevel=2,
-        )
+    warn_if_failed(record, 2)
     return _Volume.of(request, wanted, origin, record).dataset()
 
 
@@ -202,12 +198,12 @@ class _Volume:
                 f"dataset {record.id}: several images have one section number; the volume shows "
                 f"the one of the lowest id and leaves out {', '.join(map(str, left_out))}",
                 AtldldWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         reach = wanted.max_distance
         if reach is None:
             reach = default_distance(stack.z)
-        stack = _showing(stack, record, request.view)
+        stack = showing(stack, record, request.view, 3)
         picked: Mapping[str, npt.NDArray[np.int64] | int] = {}
         if wanted.like is None:
             step = request.resolution
@@ -336,24 +332,6 @@ class _Volume:
         return xr.Coordinates(
             {**default.variables, GUARD: guard}, indexes={**indexes, **default.xindexes}
         )
-
-
-def _showing(stack: Stack, record: SectionDataset, view: View) -> Stack:
-    """Leave out the sections that have nothing to show in an expression view."""
-    if not view.startswith("expression") or stack.has_expression.all():
-        return stack
-    if not stack.has_expression.any():
-        raise RegistrationError(
-            f"dataset {record.id}: no section image has an expression mask (expression_path is "
-            "null); use view='image'"
-        )
-    missing = ", ".join(map(str, stack.image_id[~stack.has_expression]))
-    warnings.warn(
-        f"dataset {record.id}: sections without an expression mask left out, images {missing}",
-        AtldldWarning,
-        stacklevel=5,
-    )
-    return stack.take(stack.has_expression)
 
 
 def _cut(dataset: xr.Dataset, region: dict[str, tuple[float, float]]) -> xr.Dataset:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from dask.tokenize import tokenize
 
-from ..model.affine import Array, tier_origin, tier_size
+from ..model.affine import Array, tier_origin
 from ..model.nodes import VolumeGrid
 from ..model.read import ImageRead, View, Window
 from ..model.space import FLIP_R, Plane, flip_matrix
@@ -19,7 +19,7 @@ from ..model.stack import Stack
 from ..sampling.bands import Band, NodePlane, SectionPlanes, bands
 from ..sampling.coverage import Coverage, Indices
 from ..sampling.reads import Interpolation, choose_interpolation, choose_window, needed_window
-from .pieces import CHANNELS
+from .pieces import CHANNELS, sample_reads, whole_read
 
 Between = Literal["nearest", "linear"]
 
@@ -121,26 +121,9 @@ class VolumeSampling:
         )
         return Box(self, columns, layers)
 
-    def whole(self, section: int, tier: int, view: View) -> ImageRead:
-        """Return the read of the whole image of a section."""
-        stack = self.stack
-        return ImageRead(
-            image_id=int(stack.image_id[section]),
-            view=view,
-            tier=tier,
-            width=tier_size(int(stack.width[section]), tier),
-            height=tier_size(int(stack.height[section]), tier),
-            x=int(stack.x[section]),
-            y=int(stack.y[section]),
-            dataset_id=self.dataset_id,
-            section_number=int(stack.section_number[section]),
-        )
-
     def samples(self) -> list[ImageRead]:
         """Return a few images from amid the dataset, to find out about its service."""
-        count = len(self.stack)
-        places = dict.fromkeys((count // 2, count // 4, 3 * count // 4))
-        return [self.whole(place, 0, "image") for place in places]
+        return sample_reads(self.dataset_id, self.stack)
 
     def to_tier(self, section: int, tier: int, affine: Array) -> Array:
         """Turn an affine to full-resolution pixels of a section into one to pixels of a tier."""
@@ -153,7 +136,7 @@ class VolumeSampling:
 
     def piece(self, section: int, layers: Sequence[Layer], tier: int) -> VolumePiece:
         """Return what some planes need of a section at a tier."""
-        whole = self.whole(section, tier, self.view)
+        whole = whole_read(self.dataset_id, self.stack, section, tier, self.view)
         affines = [self.to_tier(section, tier, layer.affine) for layer in layers]
         interpolation = choose_interpolation(self.interpolation, affines[0])
         needed: Window | None = None

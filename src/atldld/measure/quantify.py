@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..errors import AtldldWarning
+from ..arrays.showing import warn_if_failed
 from ..model.read import View
 from ..source import source_from
 from ..source.protocol import Source
@@ -155,12 +154,7 @@ def quantify(
     )
     origin = source_from(source)
     record = origin.dataset(asked.dataset_id)
-    if record.failed:
-        warnings.warn(
-            f"dataset {record.id} failed quality control at the Allen Institute",
-            AtldldWarning,
-            stacklevel=2,
-        )
+    warn_if_failed(record, 2)
     return _measured(Quantifying(asked, origin, record).dataset(), asked.measures)
 
 
