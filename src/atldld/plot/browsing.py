@@ -15,7 +15,7 @@ from .looks import Look, Rgba, grey, is_empty, look_of, rgba
 from .needed import library
 from .panel import OUTLINE, Panel
 from .reading import MOST_BYTES, check_cost, lost_images, read
-from .subject import Subject, subject, thinned
+from .subject import Subject, subject
 from .wanted import image_of, name_of, place_of
 
 if TYPE_CHECKING:
@@ -81,14 +81,10 @@ def browse(
         if first not in numbers:
             raise ValueError(f"first is {first}; the sections are {', '.join(map(str, numbers))}")
         start = numbers.index(first)
-    check_cost([_section(chosen, start).array], max_bytes)
+    check_cost([chosen.at(_LONGEST, **{DIM: start}).array], max_bytes)
     pn.extension()
     shown: Viewable = _Browser(obj, chosen, start, max_bytes).layout()
     return shown
-
-
-def _section(chosen: Subject, place: int) -> Subject:
-    return thinned(chosen.at(**{DIM: place}), _LONGEST)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +105,7 @@ class Frame:
 
 def frame_at(obj: Any, chosen: Subject, place: int, max_bytes: float) -> Frame:
     """Read one section of an array."""
-    picture = _section(chosen, place)
+    picture = chosen.at(_LONGEST, **{DIM: place})
     (values,) = read([picture.array], max_bytes)
     image = image_of(values)
     ring = None if image is None else outline(tables(obj), image)
@@ -152,7 +148,7 @@ class _Browser:
         self._chosen = chosen
         self._max_bytes = max_bytes
         options = {
-            place_of(chosen.at(**{DIM: place}).array, chosen.axes): place
+            place_of(chosen.array.isel({DIM: place}), chosen.axes): place
             for place in range(chosen.array.sizes[DIM])
         }
         self.slider = pn.widgets.DiscreteSlider(

@@ -77,6 +77,8 @@ def _is_dark(arrays: Sequence[xr.DataArray]) -> bool:
         return bool(attrs["value_where_not_covered"] < 128)
     if str(attrs.get("view", "")).startswith("expression"):
         return True
+    if "Connectivity" in str(attrs.get("products", "")):
+        return True
     # What is covered where nothing else is known: tissue is darker than glass, and a dark
     # ground is darker than tissue.
     levels = [array.values[np.isfinite(array.values)] for array in arrays]

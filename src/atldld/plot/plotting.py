@@ -125,8 +125,8 @@ def _single(obj: Any, chosen: Subject, over: Over, ax: Any, reading: dict[str, A
     microns = 1.0
     if chosen.kind == "pixels":
         microns = _microns_of_pixels(array)
-    want = Wanted(chosen, over, _title(chosen), microns)
-    (panel,), look = panels_of(obj, [want], longest=_LONGEST, **reading)
+    want = Wanted(_title(chosen), microns=microns)
+    (panel,), look = panels_of(obj, chosen, over, [want], longest=_LONGEST, **reading)
     left, right, top, bottom = panel.extent
     if given is None:
         size = single_size((bottom - top) / (right - left))
@@ -150,12 +150,9 @@ def _sheet(
     count = chosen.array.sizes[DIM]
     most = panels if given is None else len(given)
     places = evenly_chosen(count, most)
-    wanted = []
-    for place in places:
-        picture = chosen.at(**{DIM: place})
-        title = place_of(picture.array, picture.axes)
-        wanted.append(Wanted(picture, over.at(**{DIM: place}), title))
-    drawn, look = panels_of(obj, wanted, longest=_LONGEST_ON_SHEET, **reading)
+    titles = [place_of(chosen.array.isel({DIM: place}), chosen.axes) for place in places]
+    wanted = [Wanted(title, {DIM: place}) for title, place in zip(titles, places, strict=True)]
+    drawn, look = panels_of(obj, chosen, over, wanted, longest=_LONGEST_ON_SHEET, **reading)
     left, right, top, bottom = drawn[0].extent
     if given is None:
         rows, columns, width, height = grid_shape(len(drawn), (bottom - top) / (right - left))
@@ -208,14 +205,11 @@ def _volume(
     given = None if ax is None else axes_given(ax, 3, "a volume takes")
     array = chosen.array
     nodes = nodes_at(array, point)
-    wanted = []
-    for axis in ("p", "r", "i"):
-        place = {axis: nodes[axis]}
-        picture = chosen.at(**place)
-        title = f"{axis} = {float(array[axis][nodes[axis]]):.0f} µm"
-        wanted.append(Wanted(picture, over.at(**place), title))
-    drawn, look = panels_of(obj, wanted, longest=_LONGEST, **reading)
     where = {axis: float(array[axis][nodes[axis]]) for axis in AXES}
+    wanted = [
+        Wanted(f"{axis} = {where[axis]:.0f} µm", {axis: nodes[axis]}) for axis in ("p", "r", "i")
+    ]
+    drawn, look = panels_of(obj, chosen, over, wanted, longest=_LONGEST, **reading)
     if given is None:
         figure, given = three_axes(*spans_of(drawn))
         at = ", ".join(f"{axis} = {where[axis]:.0f}" for axis in AXES)

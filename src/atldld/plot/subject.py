@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -47,14 +47,35 @@ class Subject:
         """Whether a pixel has three values."""
         return "channel" in self.array.dims
 
-    def at(self, **places: int) -> Subject:
-        """Return the picture at some places along other dimensions."""
-        array = self.array.isel(places)
-        if self.kind == "volume":
+    def at(self, most: int, **places: int) -> Subject:
+        """Return one picture, thinned so that no side has more than `most` pixels.
+
+        Of each block of pixels that is left out one about the middle stays, so that nothing is
+        shifted. All is selected at once: dask folds one selection into the read, not a second.
+
+        Parameters
+        ----------
+        most
+            Pixels.
+        **places
+            Where along the dimension that is no side of the picture.
+        """
+        kind, down, right, axes = self.kind, self.down, self.right, self.axes
+        if kind == "volume":
             (axis,) = places
             plane = next(each for each in PLANES.values() if AXES[each.section] == axis)
-            return _picture("plane", array, plane.axes[1], plane.axes[2], plane.axes[1:])
-        return replace(self, kind="section", array=array)
+            kind, down, right, axes = "plane", plane.axes[1], plane.axes[2], plane.axes[1:]
+        elif kind == "sections":
+            kind = "section"
+        step = -(-max(self.array.sizes[down], self.array.sizes[right]) // most)
+        chosen: dict[str, Any] = dict(places)
+        if step > 1:
+            for dim in (down, right):
+                chosen[dim] = slice(min((step - 1) // 2, self.array.sizes[dim] - 1), None, step)
+        array = self.array.isel(chosen) if chosen else self.array
+        if kind == "plane":
+            array = array.transpose(down, right, ...)
+        return Subject(kind, array, down, right, axes)
 
     def label(self, dim: str) -> str:
         """Return the label of the axis that a dimension runs along."""
@@ -184,22 +205,6 @@ def _check_even(values: npt.NDArray[Any], dim: str) -> None:
             f"the coordinates of {dim} are not even, a picture of them would be distorted: "
             "select a slice, or interpolate onto even ones"
         )
-
-
-def thinned(chosen: Subject, most: int) -> Subject:
-    """Return every so manieth row and column, so that no side has more than `most`.
-
-    Of each block of pixels that is left out the middle one stays, so that nothing is shifted.
-    """
-    longest = max(chosen.array.sizes[chosen.down], chosen.array.sizes[chosen.right])
-    step = -(-longest // most)
-    if step == 1:
-        return chosen
-    kept = {}
-    for dim in (chosen.down, chosen.right):
-        count = chosen.array.sizes[dim]
-        kept[dim] = slice(min((step - 1) // 2, count - 1), None, step)
-    return replace(chosen, array=chosen.array.isel(kept))
 
 
 def edges(values: Array, fallback: float) -> tuple[float, float]:

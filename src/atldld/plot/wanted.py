@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ import xarray as xr
 from ..arrays.index import DIM
 from ..model.space import AXES
 from .lines import borders, outline, tables
-from .looks import Look, heat, look_of
+from .looks import Look, Rgba, heat, look_of
 from .panel import Panel
 from .reading import lost_images, read
-from .subject import Subject, subject, thinned
+from .subject import Subject, subject
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,10 +36,6 @@ class Over:
     annotation: xr.DataArray | None
     alpha: float
 
-    def at(self, **places: int) -> Over:
-        """Return what is laid over one picture of several."""
-        return self if self.array is None else replace(self, array=self.array.at(**places))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
@@ -47,19 +43,16 @@ class Wanted:
 
     Parameters
     ----------
-    picture
-        The pixels.
-    over
-        What is laid over them.
     title
         Above the panel.
+    places
+        Which of the sections or planes of the array, by dimension; empty where it is one.
     microns
         Microns of one unit of its axes.
     """
 
-    picture: Subject
-    over: Over
     title: str
+    places: Mapping[str, int] = field(default_factory=dict)
     microns: float = 1.0
 
 
@@ -112,14 +105,23 @@ def _check_same_grid(chosen: Subject, over: Subject) -> None:
 
 
 def panels_of(
-    obj: Any, wanted: Sequence[Wanted], *, longest: int, outlined: bool, max_bytes: float
+    obj: Any,
+    chosen: Subject,
+    over: Over,
+    wanted: Sequence[Wanted],
+    *,
+    longest: int,
+    outlined: bool,
+    max_bytes: float,
 ) -> tuple[list[Panel], Look]:
     """Read what panels show, together, and return them with the look that they share.
 
     Parameters
     ----------
     obj
-        What the pictures were taken from.
+        What the user gave.
+    chosen, over
+        What it is, and what is laid over it.
     wanted
         The panels.
     longest
@@ -129,20 +131,17 @@ def panels_of(
     max_bytes
         As for `read`.
     """
-    pictures = [thinned(each.picture, longest) for each in wanted]
-    laid = [
-        None if each.over.array is None else thinned(each.over.array, longest) for each in wanted
-    ]
-    over = [each for each in laid if each is not None]
-    found = read([each.array for each in (*pictures, *over)], max_bytes)
-    own, others = found[: len(pictures)], iter(found[len(pictures) :])
+    pictures = [chosen.at(longest, **each.places) for each in wanted]
+    laid = [] if over.array is None else [over.array.at(longest, **e.places) for e in wanted]
+    found = read([each.array for each in (*pictures, *laid)], max_bytes)
+    own, others = found[: len(pictures)], found[len(pictures) :]
+    colours: list[Rgba | None] = [heat(each.values, over.alpha) for each in others]
+    colours = colours or [None] * len(own)
     known = tables(obj) if outlined else {}
     lost = lost_images(obj)
     panels = []
-    for want, picture, values, above in zip(wanted, pictures, own, laid, strict=True):
+    for want, picture, values, above in zip(wanted, pictures, own, colours, strict=True):
         image = image_of(values)
-        colours = None if above is None else heat(next(others).values, want.over.alpha)
-        atlas = want.over.annotation
         panels.append(
             Panel(
                 replace(picture, array=values),
@@ -150,8 +149,8 @@ def panels_of(
                 outline=None
                 if image is None or picture.kind != "section"
                 else outline(known, image),
-                borders=None if atlas is None else borders(picture, atlas),
-                overlay=colours,
+                borders=None if over.annotation is None else borders(picture, over.annotation),
+                overlay=above,
                 microns=want.microns,
                 empty="image could not be had" if image in lost else "",
             )
