@@ -120,7 +120,7 @@ def flip() -> Any:
         axes.set_title(f"space {space}", loc="left", fontsize=10.5, fontweight="bold")
         for side in ("left", "right", "top"):
             axes.spines[side].set_visible(False)
-    rows[0].text(5.75, -1.08, "r = 5675, the middle of both", ha="left", va="bottom", fontsize=9)
+    rows[0].text(5.75, -1.08, "r = 5675, the same in both", ha="left", va="bottom", fontsize=9)
     rows[0].text(0.1, -1.1, "left", ha="left", va="bottom", color=QUIET)
     rows[0].text(11.3, -1.1, "right", ha="right", va="bottom", color=QUIET)
     rows[1].set_xlabel("r [mm]          r of space 9 = 11.350 - r of space 10")
