@@ -1,0 +1,157 @@
+"""What the notebooks and the page of tasks find on this machine: a made-up brain, and its atlas.
+
+Datasets under the ids that the pages name, served as the Allen API serves them, and an annotation
+under the name of Allen's own file.
+"""
+
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from atldld.testing import AllenServer, phantom_dataset
+from atldld.testing.tissue import MIDDLE_R, depth, tissue
+from measure_files import HEADER, zipped_grid
+
+PROX1 = 69289763
+CORONAL = 1002
+ANNOTATION = "P56_Mouse_gridAnnotation.zip"
+STRUCTURES = {
+    315: ("Isocortex", "Isocortex"),
+    343: ("BS", "Brain stem"),
+    477: ("STR", "Striatum"),
+    507: ("MOB", "Main olfactory bulb"),
+    512: ("CB", "Cerebellum"),
+    549: ("TH", "Thalamus"),
+    632: ("DG-sg", "Dentate gyrus, granule cell layer"),
+    1080: ("HIP", "Hippocampal region"),
+}
+GENES = {"Calb1": (512, 477), "Cux2": (315,), "Gad1": (507, 477, 549), "Pvalb": (512, 315)}
+"""Other genes, and where they are strong."""
+
+_SHAPE = (67, 41, 58)
+_STEP = 200.0
+
+
+@cache
+def labels():
+    """Return made-up structures on Allen's nodes, mirror symmetric about r = 5700."""
+    p, i, r = np.meshgrid(*(np.arange(count) * _STEP for count in _SHAPE), indexing="ij")
+    r = MIDDLE_R + np.abs(r - 5700.0)
+    deep = depth(p, i, r)
+    out = np.full(_SHAPE, 343)
+    out[(p < 9000) & (i < 5200)] = 549
+    out[p < 6200] = 477
+    hippocampus = (np.abs(p - 7900) < 1900) & (i < 3900 + 0.42 * np.clip(p - 7600, 0, None))
+    out[hippocampus] = 1080
+    out[hippocampus & (_granules(p, i, r) > 0.3)] = 632
+    out[(deep < 1450) & (i < 5300)] = 315
+    out[(p > 9500) & (i < 4300)] = 512
+    out[p < 2300] = 507
+    out[deep <= 0] = 0
+    return out.astype(np.uint32)
+
+
+def _granules(p, i, r):
+    """Return the most granule cells within 100 microns: their bands are thinner than a voxel."""
+    shifts = (-100.0, -50.0, 0.0, 50.0, 100.0)
+    levels = [
+        tissue(*(np.asarray(each, np.float32) for each in (p + dp, i + di, r))).granules
+        for dp in shifts
+        for di in shifts
+    ]
+    return np.max(levels, axis=0)
+
+
+def write_annotation(folder):
+    """Write the made-up atlas into a folder, as Allen publishes the real one."""
+    with zipfile.ZipFile(Path(folder) / ANNOTATION, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(
+            "gridAnnotation.mhd", HEADER.format(kind="MET_UINT", name="gridAnnotation")
+        )
+        archive.writestr("gridAnnotation.raw", labels().tobytes(order="F"))
+
+
+@cache
+def energies():
+    """Return volumes of expression energy by gene, shape (67, 41, 58) in space 9; -1 for none."""
+    found = {"Prox1": (632, 549)} | GENES
+    r = (np.arange(_SHAPE[2]) * _STEP)[None, None, :]
+    inside = (labels() > 0) & (r > MIDDLE_R) & (r < 9400)
+    out = {}
+    for seed, (gene, strong) in enumerate(found.items()):
+        random = np.random.default_rng(seed)
+        level = random.gamma(2.0, 0.6, _SHAPE)
+        for rank, structure in enumerate(strong):
+            level += (labels() == structure) * random.gamma(12.0, 1.6 / (1 + 3 * rank), _SHAPE)
+        out[gene] = np.where(inside, level, -1).astype(np.float32)
+    return out
+
+
+def _native(volume):
+    """Return a volume as the grid service sends it for sagittal datasets: in space 10.
+
+    The nodes are not mirrored onto each other by the flip (11350 - r); the nearest is taken.
+    """
+    nodes = np.rint((11350.0 - np.arange(_SHAPE[2]) * _STEP) / _STEP).astype(int)
+    return np.where((nodes >= 0) & (nodes < _SHAPE[2]), volume[..., np.clip(nodes, 0, 57)], -1)
+
+
+def _published(dataset_id, gene):
+    """Return rows of the values per structure that the service publishes."""
+    values, where = energies()[gene], labels()
+    rows = []
+    for number, (acronym, name) in STRUCTURES.items():
+        inside = values[(where == number) & (values >= 0)]
+        rows.append(
+            {
+                "id": dataset_id * 100 + len(rows),
+                "section_data_set_id": dataset_id,
+                "structure_id": number,
+                "expression_energy": float(inside.mean()),
+                "structure": {"id": number, "acronym": acronym, "name": name},
+            }
+        )
+    return rows
+
+
+def datasets(resolution=8):
+    """Return what the stand-in serves: Prox1 in two planes, other genes, and a younger brain.
+
+    `resolution` is that of the sagittal dataset of Prox1, in microns per pixel.
+    """
+    prox1 = phantom_dataset(
+        PROX1,
+        "sagittal",
+        1,
+        18,
+        gene="Prox1",
+        first_number=6,
+        resolution=resolution,
+        tier_count=7,
+        first_image_id=69177647,
+    )
+    prox1.row["structure_unionizes"] = _published(PROX1, "Prox1")
+    coronal = phantom_dataset(CORONAL, "coronal", 2, 24, gene="Prox1", resolution=12, tier_count=6)
+    young = phantom_dataset(1003, "sagittal", 1, 4, gene="Prox1", resolution=32, products=(3,))
+    others = []
+    for number, gene in enumerate(GENES, 1011):
+        one = phantom_dataset(number, "sagittal", 1, 6, gene=gene, resolution=32)
+        one.row["structure_unionizes"] = _published(number, gene)
+        others.append(one)
+    return [prox1, coronal, young, *others]
+
+
+def grids():
+    """Return the zips of the grid service."""
+    numbers = {"Prox1": PROX1} | dict(zip(GENES, range(1011, 1011 + len(GENES)), strict=True))
+    return {
+        number: zipped_grid({"energy": _native(energies()[gene])}, number, space=10)
+        for gene, number in numbers.items()
+    }
+
+
+def stand_in(resolution=8):
+    """Return a server of all this."""
+    return AllenServer(datasets(resolution), grids=grids())
