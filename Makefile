@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types docs check package bench release clean
+.PHONY: demo test lint types docs check package bench load release clean
 
 demo: $(VENV)/demo
 	$(BIN)/atldld demo --output demo-output/atldld-demo.png
@@ -31,6 +31,13 @@ package: $(VENV)/develop
 # Takes about 20 minutes; the peer's environment and the images are kept in build/benchmarks.
 bench: $(VENV)/develop
 	$(BIN)/python -m benchmarks
+
+# 20,000 section reads from a failing service on a cluster that loses workers: 10 to 15 minutes.
+load: $(VENV)/develop
+	$(BIN)/python -m benchmarks.load
+
+# What a release must pass, and takes too long for every change.
+release: check package load bench
 
 clean:
 	rm -rf $(VENV) demo-output build dist
