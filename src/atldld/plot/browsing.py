@@ -179,6 +179,7 @@ class _Browser:
         self.outline = models.ColumnDataSource({"x": [], "y": []})
         down, right = chosen.axes or (chosen.down, chosen.right)
         made = library("bokeh.plotting", "notebook").figure(
+            name="sections",
             height=_HEIGHT,
             sizing_mode="stretch_width",
             match_aspect=True,
