@@ -50,7 +50,7 @@ plain = (
             np.array(5),
             np.array([1, 2]),
             np.array([]),
-            np.datetime64("NaT"),
+            np.datetime64("NaT", "s"),
             pd.NaT,
             pd.NA,
             pd.Timestamp(0),
