@@ -11,18 +11,19 @@ import atldld
 
 SOURCE = Path(atldld.__file__).parent
 
-FACES = {"sync", "cli", "plot", "export", "measure"}
+FACES = {"sync", "cli", "plot", "export", "measure", "packing"}
 ROOMS = {
     "errors": set(),
     "options": set(),
     "model": {"errors"},
     "sampling": {"model", "errors"},
     "source": {"model", "errors", "options"},
-    "arrays": {"sampling", "source", "model", "errors", "options"},
+    "reading": {"sampling", "source", "model", "errors", "options"},
+    "arrays": {"reading", "sampling", "source", "model", "errors", "options"},
     "testing": {"errors"},
     **{
-        face: {"arrays", "sampling", "source", "model", "errors", "options"}
-        | ({"testing"} if face == "cli" else set())
+        face: {"arrays", "reading", "sampling", "source", "model", "errors", "options"}
+        | ({"testing", "packing"} if face == "cli" else set())
         for face in FACES
     },
 }

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from . import plot as plot
     from .arrays.image_opening import open_image
     from .arrays.opening import open_dataarray, open_dataset
-    from .arrays.packing import pack
     from .arrays.trees import open_datatree
     from .arrays.volume_opening import open_volume
     from .export.napari import napari_layers, view
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from .measure.structures import structure_bounds, structure_table, structures_at
     from .measure.unionizes import unionizes
     from .options import set_options
+    from .packing.pack import pack
     from .sampling.displacement import DisplacementField
     from .source.search import dataset_info, search
     from .source.verifying import verify_bundle
@@ -51,7 +51,7 @@ _HOMES = {
     "open_grids": ".measure.grids",
     "open_image": ".arrays.image_opening",
     "open_volume": ".arrays.volume_opening",
-    "pack": ".arrays.packing",
+    "pack": ".packing.pack",
     "quantify": ".measure.quantify",
     "points_to_sections": ".measure.points",
     "sections_to_points": ".measure.points",

@@ -16,12 +16,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .arrays.pixels import pixels_ahead
 from .errors import AtldldWarning, DatasetNotFoundError, ImageError
 from .model.affine import pir_to_xy, tier_size, xy_to_pir
 from .model.dataset import SectionDataset, SectionImage
 from .model.read import ImageRead, View
 from .model.space import AXES, CORONAL, SAGITTAL, Plane
+from .reading.pixels import pixels_ahead
 from .sampling.displacement import DisplacementField
 from .sampling.parallel import get_parallel_transform
 from .source import source_from

@@ -20,10 +20,10 @@ from xarray.core import indexing
 from ..model.affine import Array
 from ..model.space import AXES
 from ..model.table import SectionTable
+from ..reading.reader import index_outer
 from .describe import VOLUMES
 from .graph import indexings, lazy_variables
 from .index import GUARD, GuardIndex
-from .reader import index_outer
 
 DIMS = ("section", "y", "x")
 

@@ -11,14 +11,14 @@ import xarray as xr
 
 from .. import options
 from ..errors import AtldldWarning, ImageError
+from ..reading.conventions import known, settle
+from ..reading.ledger import FIELDS, Ledger
+from ..reading.progress import progress
 from ..source.allen import AllenSource
 from ..source.pool import Begun, fetch_each
 from ..source.protocol import Source, keeps
-from .conventions import known, settle
 from .index import GuardIndex
-from .ledger import FIELDS, Ledger
 from .planning import PlannedRead, planned_reads, readers
-from .progress import progress
 
 COLUMNS = (
     "dataset_id", "section_number", "image_id", "view", "tier",

@@ -14,12 +14,12 @@ from .. import options
 from ..model.affine import Array
 from ..model.read import ImageRead, Window
 from ..model.table import SectionTable
+from ..reading.failing import Failing
+from ..reading.reader import Found, Reader, places, squeezed
 from ..sampling.coverage import Indices
 from ..sampling.reads import choose_window
 from ..source.protocol import Source
-from .failing import Failing
 from .pieces import CHANNELS, sample_reads, whole_read
-from .reader import Found, Reader, places, squeezed
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,15 +22,15 @@ from ..model.geometry import clip_to_box
 from ..model.read import VIEWS, View, Window
 from ..model.space import AXES, flip_matrix, space_name
 from ..model.table import SectionTable, tabulate
+from ..reading.failing import Failing
+from ..reading.ledger import Ledger
 from ..source import source_from
 from ..source.finding import dataset_of_image
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .describe import attributes
-from .failing import Failing
 from .image import ImageArray
 from .index import DIM, GUARD, GuardIndex
-from .ledger import Ledger
 from .pieces import CHANNELS, whole_read
 from .request import (
     Chunks,

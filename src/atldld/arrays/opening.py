@@ -19,15 +19,15 @@ from ..model.read import View
 from ..model.registration import Registration, register
 from ..model.space import AXES
 from ..model.table import SectionTable, tabulate
+from ..reading.failing import Failing
+from ..reading.ledger import Ledger
 from ..sampling.reads import choose_tiers
 from ..source import source_from
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .chunks import chunk_sizes
 from .describe import attributes, frame, microns_of
-from .failing import Failing
 from .index import DIM, GUARD, GuardIndex, SectionIndex
-from .ledger import Ledger
 from .pieces import CHANNELS, Sampling
 from .request import Request, target_space
 from .sections import CoverageArray, SectionArray

@@ -19,9 +19,9 @@ from xarray.core import indexing
 
 from .. import options
 from ..model.read import ImageRead, Window
-from .conventions import probes_needed
+from ..reading.conventions import probes_needed
+from ..reading.reader import FromMatrices, Reader, index_outer
 from .graph import indexings, lazy_variables
-from .reader import FromMatrices, Reader, index_outer
 
 
 @dataclass(frozen=True, slots=True, eq=False)

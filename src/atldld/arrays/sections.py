@@ -15,12 +15,12 @@ from .. import options
 from ..model.affine import Array
 from ..model.read import ImageRead
 from ..model.table import SectionTable
+from ..reading.failing import Failing
+from ..reading.reader import FromMatrices, Reader, index_outer, places, squeezed
 from ..sampling.coverage import Indices
 from ..sampling.warp import warp
 from ..source.protocol import Source
-from .failing import Failing
 from .pieces import Piece, Sampling
-from .reader import FromMatrices, Reader, index_outer, places, squeezed
 
 
 class SectionArray(Reader[Piece]):

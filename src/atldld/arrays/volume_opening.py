@@ -20,15 +20,15 @@ from ..model.nodes import cut_volume_grid, finest_step, volume_grid
 from ..model.read import View
 from ..model.space import AXES, extent, space_name
 from ..model.stack import default_distance, stack_of
+from ..reading.failing import Failing
+from ..reading.ledger import Ledger
 from ..sampling.reads import choose_tiers
 from ..source import source_from
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .chunks import volume_chunk_sizes
 from .describe import attributes, microns_of, volume_frame
-from .failing import Failing
 from .index import GUARD, GuardIndex
-from .ledger import Ledger
 from .pieces import CHANNELS
 from .request import Request, target_space
 from .showing import showing, warn_if_failed

@@ -13,11 +13,11 @@ from xarray.core import indexing
 
 from .. import options
 from ..model.read import ImageRead
+from ..reading.failing import Failing
+from ..reading.reader import Found, FromMatrices, Reader, index_outer, places, squeezed
 from ..sampling.coverage import Indices
 from ..sampling.warp import warp
 from ..source.protocol import Source
-from .failing import Failing
-from .reader import Found, FromMatrices, Reader, index_outer, places, squeezed
 from .volume_pieces import Box, Layer, VolumePiece, VolumeSampling
 
 _TILE = 128

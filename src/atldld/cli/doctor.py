@@ -32,8 +32,8 @@ def doctor(url: str | None, dataset: int | None, as_json: bool, timeout: float) 
     it prints can be pasted into the issue template "Answers of the service".
     """
     from .. import __version__
-    from ..arrays.doctor import examine
     from ..options import current
+    from ..reading.doctor import examine
     from ..source.urls import base_url, without_credentials
 
     address = current().api_url if url is None else url

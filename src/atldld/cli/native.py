@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from ..arrays.progress import progress
 from ..errors import ImageError, RegistrationError
 from ..model.affine import tier_size
 from ..model.info import DatasetInfo, ImageSummary
 from ..model.read import ImageRead, View
+from ..reading.progress import progress
 from ..sampling.decode import decode
 from ..source import source_from
 from ..source.jpeg import jpeg_fault

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 
 from ..arrays.opening import open_dataarray
-from ..arrays.progress import progress
 from ..model.read import View
+from ..reading.progress import progress
 from ..source import source_from
 from ..source.protocol import Source
 from ..source.search import dataset_info

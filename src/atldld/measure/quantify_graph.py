@@ -12,16 +12,16 @@ import xarray as xr
 
 from .. import options
 from ..arrays.describe import attributes, microns_of, volume_frame
-from ..arrays.failing import Failing
 from ..arrays.image_opening import ImageOpening
 from ..arrays.index import GUARD, GuardIndex
-from ..arrays.ledger import Ledger
 from ..arrays.request import target_space
 from ..errors import AtldldWarning, RegistrationError
 from ..model.dataset import SectionDataset, SectionImage
 from ..model.grid import Axis, footprint
 from ..model.space import AXES, extent
 from ..model.table import SectionTable, tabulate
+from ..reading.failing import Failing
+from ..reading.ledger import Ledger
 from ..source.protocol import Source
 from .quantify_asked import Asked
 from .quantify_cells import Block, Cells, Ends, dense_sums, overlap, sums_of_pixels

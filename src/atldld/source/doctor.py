@@ -1,7 +1,7 @@
 """Questions to a service whose answers nobody has written down.
 
 Each question is a function that asks a request or two and returns a `Finding`. Those that must
-decode pixels are in `atldld.arrays.doctor`, which asks them all.
+decode pixels are in `atldld.reading.doctor`, which asks them all.
 """
 
 from __future__ import annotations

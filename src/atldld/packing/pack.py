@@ -15,8 +15,8 @@ from ..source.bundle import BundleSource
 from ..source.location import Location
 from ..source.protocol import Source
 from ..source.targets import target_at
-from .pack_plan import PackRequest, plan_packing
-from .pack_run import Packing
+from .plan import PackRequest, plan_packing
+from .run import Packing
 
 MOST_TIERS: Final = 31
 """Tiers 0 to 30 may be asked for, as in `open_dataarray`."""

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from .. import __version__
+from ..arrays.describe import CITATION
 from ..errors import BundleError, ImageError
 from ..model.read import ImageRead
+from ..reading import budget
+from ..reading.progress import Progress, progress
 from ..sampling.decode import decode
 from ..source.bundle_files import MOST_FILES, README, FileEntry, PackedImage
 from ..source.faults import plain
@@ -19,10 +22,7 @@ from ..source.places import FileFaultError
 from ..source.pool import fetch_each
 from ..source.protocol import Source
 from ..source.targets import Target
-from . import budget
-from .describe import CITATION
-from .pack_plan import PackPlan
-from .progress import Progress, progress
+from .plan import PackPlan
 
 _AHEAD_BYTES: Final = 2**27
 _MOST_AHEAD: Final = 32

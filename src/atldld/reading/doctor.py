@@ -59,7 +59,7 @@ def examine(
 
     Examples
     --------
-    >>> from atldld.arrays.doctor import examine
+    >>> from atldld.reading.doctor import examine
     >>> from atldld.testing import AllenServer, phantom_dataset
     >>> with AllenServer([phantom_dataset(dataset_id=7, sections=3, resolution=40)]) as server:
     ...     findings = {one.question: one.answer for one in examine(server.url, dataset_id=7)}

@@ -7,18 +7,18 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from ..arrays.opening import open_dataarray
+from ..arrays.planning import PlannedRead, planned_reads
 from ..errors import BundleError
 from ..model.dataset import SectionDataset
 from ..model.read import ImageRead, View, Window
+from ..reading.conventions import Conventions, known, settle
 from ..source.allen import AllenSource
 from ..source.bundle_files import DATASET_BYTES
 from ..source.describing import DatasetRows, dataset_rows
 from ..source.manifest import Manifest
 from ..source.names import image_name
 from ..source.protocol import KeepingSource, Source
-from .conventions import Conventions, known, settle
-from .opening import open_dataarray
-from .planning import PlannedRead, planned_reads
 
 KEY: Final = "conventions"
 

@@ -16,7 +16,6 @@ import pytest
 import xarray as xr
 
 import atldld
-from atldld.arrays.pack_run import _ahead
 from atldld.cli import main
 from atldld.errors import (
     AtldldWarning,
@@ -26,6 +25,7 @@ from atldld.errors import (
     RegistrationError,
 )
 from atldld.model.read import ImageRead
+from atldld.packing.run import _ahead
 from atldld.source import source_from
 from atldld.source.bundle import BundleSource
 from atldld.source.locks import locked

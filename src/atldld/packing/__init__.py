@@ -1,0 +1,1 @@
+"""Packing a dataset into a bundle: what it needs, and writing it."""
