@@ -1,19 +1,23 @@
-"""Makes the pictures of the README from recorded data: ``python docs/pictures.py DATA``.
+"""Makes the pictures of the README and of docs/plotting.md: ``python docs/pictures.py DATA``.
 
-DATA is the folder of recorded data (see CONTRIBUTING.md). Needs the extra ``plot``.
+DATA is the folder of recorded data (see CONTRIBUTING.md). Needs the extra ``notebook``, and for the
+picture of the browser playwright and a Chromium.
 """
 
+import shutil
+import socket
 import sys
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import xarray as xr
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
 
 import atldld
-from atldld.testing import AllenServer, load_recorded
+from atldld.testing import AllenServer, load_recorded, phantom_dataset
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -49,5 +53,47 @@ def prox1(data: Path) -> None:
     figure.savefig(IMAGES / "prox1.png", dpi=110)
 
 
+def plotting(data: Path) -> None:
+    """Draw what is drawn in docs/plotting.md: of recorded data where there are pixels."""
+    phantom = phantom_dataset(dataset_id=1001, plane="sagittal", tilt=2)
+    annotation = atldld.open_annotation(data / "P56_Mouse_gridAnnotation.zip", reference_space=9)
+    with AllenServer([load_recorded(data / "69289763"), phantom]) as server:
+        source = {"source": server.url}
+        prox1 = atldld.open_dataarray(69289763, resolution=25, tier=2, **source)
+        sections = atldld.open_dataarray(1001, resolution=50, **source)
+        volume = atldld.open_volume(1001, resolution=50, **source)
+        figures = {
+            "borders": prox1.atlas.at(r=3365).atlas.plot(overlay=annotation),
+            "placement": atldld.plot.placement(69289763, **source),
+            "sheet": sections.atlas.plot(),
+            "planes": volume.atlas.plot(p=7400, i=2800),
+        }
+        for name, figure in figures.items():
+            figure.savefig(IMAGES / f"{name}.png", dpi=80)
+        browser(sections)
+
+
+def browser(sections: xr.DataArray) -> None:
+    """Take a picture of the browser in a real one."""
+    import panel as pn
+    from playwright.sync_api import sync_playwright
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = pn.serve(lambda: sections.atlas.browse(), port=port, show=False, threaded=True)
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = chromium.new_page(viewport={"width": 1000, "height": 600})
+        page.goto(f"http://localhost:{port}", wait_until="networkidle")
+        page.wait_for_selector("canvas")
+        page.screenshot(path=IMAGES / "browse.png")
+        chromium.close()
+    server.stop()
+
+
 if __name__ == "__main__":
     prox1(Path(sys.argv[1]))
+    plotting(Path(sys.argv[1]))
