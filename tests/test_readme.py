@@ -13,7 +13,7 @@ README = page("README.md")
 
 def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(README.blocks("python")) == 4
+    assert len(README.blocks("python")) == 5
     prox1 = phantom_dataset(
         dataset_id=69289763, plane="sagittal", tilt=1, sections=18, tier_count=7
     )
@@ -21,11 +21,13 @@ def test_python_blocks_run(tmp_path, monkeypatch):
         names = README.run_python()
     assert names["part"].sizes["x"] == 121
     assert names["profile"].dims == ("section",)
+    assert names["plane"].dims == ("i", "r", "channel")
+    assert "energy" in names["measures"]
     assert names["registered"].shape == (528, 320, 3)
 
 
 def test_every_command_is_one_that_ci_runs():
-    assert set(README.commands()) == {"make demo", "make test", "pip install ."}
+    assert set(README.commands()) == {"make demo", "make test", "pip install '.[plot]'"}
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "make demo" in ci
