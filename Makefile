@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types docs check package bench load release clean
+.PHONY: demo test lint types docs check notebooks package bench load release clean
 
 demo: $(VENV)/demo
 	$(BIN)/atldld demo --output demo-output/atldld-demo.png
@@ -24,6 +24,10 @@ docs: $(VENV)/develop
 
 check: test lint types docs
 
+# Runs the notebooks against a stand-in for the service and stores them with their pictures.
+notebooks: $(VENV)/develop
+	PYTHONPATH=tests $(BIN)/python tests/run_notebooks.py
+
 # Wheel and source distribution, installed on every Python that is found here.
 package: $(VENV)/develop
 	$(BIN)/python tests/package/everywhere.py
@@ -38,6 +42,7 @@ load: $(VENV)/develop
 
 # What a release must pass, and takes too long for every change.
 release: check package load bench
+	RUN_ALL_NOTEBOOKS=1 $(BIN)/pytest -q tests/notebooks
 
 clean:
 	rm -rf $(VENV) demo-output build dist

@@ -137,7 +137,7 @@ def datasets(resolution=8):
     young = phantom_dataset(1003, "sagittal", 1, 4, gene="Prox1", resolution=32, products=(3,))
     others = []
     for number, gene in enumerate(GENES, 1011):
-        one = phantom_dataset(number, "sagittal", 1, 6, gene=gene, resolution=32)
+        one = phantom_dataset(number, "sagittal", 1, 14, gene=gene, resolution=32, gaps=0)
         one.row["structure_unionizes"] = _published(number, gene)
         others.append(one)
     return [prox1, coronal, young, *others]
