@@ -26,7 +26,11 @@ _HEIGHT = 520
 
 
 def browse(
-    obj: xr.DataArray | xr.Dataset, *, first: int | None = None, max_bytes: float = MOST_BYTES
+    obj: xr.DataArray | xr.Dataset,
+    *,
+    first: int | None = None,
+    max_bytes: float = MOST_BYTES,
+    inline: bool = True,
 ) -> Viewable:
     """Return a browser with a slider over the sections, for notebooks.
 
@@ -42,6 +46,9 @@ def browse(
         Number of the section to begin with; by default the middle one.
     max_bytes
         Most bytes of decoded image pixels that a move may read.
+    inline
+        Whether a notebook carries the scripts of the browser (7 MB, when it is saved with its
+        output). False leaves them to be loaded from the network, without which nothing shows.
 
     Returns
     -------
@@ -82,7 +89,7 @@ def browse(
             raise ValueError(f"first is {first}; the sections are {', '.join(map(str, numbers))}")
         start = numbers.index(first)
     check_cost([chosen.at(_LONGEST, **{DIM: start}).array], max_bytes)
-    pn.extension()
+    pn.extension(inline=inline)
     shown: Viewable = _Browser(obj, chosen, start, max_bytes).layout()
     return shown
 
@@ -156,6 +163,7 @@ class _Browser:
         )
         self.trouble = pn.pane.Alert("", alert_type="danger", visible=False)
         self.figure = self._figure()
+        self.picture = pn.pane.Bokeh(self.figure, sizing_mode="stretch_width")
         # Only where the slider is let go: what it passes over is not fetched.
         self.slider.param.watch(lambda event: self.show(event.new), "value_throttled")
         self.show(start)
@@ -167,7 +175,7 @@ class _Browser:
         return pn.Column(
             self.slider,
             self.trouble,
-            pn.pane.Bokeh(self.figure, sizing_mode="stretch_width"),
+            self.picture,
             sizing_mode="stretch_width",
             max_width=1000,
         )
@@ -226,3 +234,5 @@ class _Browser:
         }
         self.outline.data = {"x": closed[:, 0], "y": closed[:, 1]}
         self.figure.title.text = frame.panel.title
+        # A server tells the page what has changed, a notebook has to be told to.
+        library("panel", "notebook").io.push_notebook(self.picture)
