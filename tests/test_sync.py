@@ -10,7 +10,6 @@ import pytest
 import atldld
 import twins
 from atldld import sync
-from atldld.arrays import budget
 from atldld.errors import (
     APIError,
     AtldldError,
@@ -19,6 +18,7 @@ from atldld.errors import (
     RegistrationError,
 )
 from atldld.options import set_options
+from atldld.reading import budget
 from atldld.source import pool
 from atldld.sync import DatasetDownloader, DatasetNotFoundError
 from atldld.testing import AllenServer, Fault, PhantomBrain, phantom_dataset

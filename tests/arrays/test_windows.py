@@ -7,8 +7,8 @@ import pytest
 
 import atldld
 import twins
-from atldld.arrays import conventions
 from atldld.model.read import ImageRead, Window
+from atldld.reading import conventions
 from atldld.sampling.reads import LATTICE, choose_window
 from atldld.source import source_from
 from atldld.testing import AllenServer, Doubts, PhantomBrain, images, phantom_dataset
