@@ -461,3 +461,12 @@ def test_warnings_of_other_atlases_reach_the_user(opened):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         section.atlas.plot(overlay=annotation())
+
+
+def test_measures_are_shown_over_their_own_range(smooth):
+    """They come from a view with grey levels, and are none."""
+    measured = atldld.quantify(401, resolution=400, source=smooth.url).energy.compute()
+    figure = (measured / measured.max()).assign_attrs(measured.attrs).atlas.plot()
+    shown = [image.get_clim() for axes in figure.axes for image in axes.images]
+    assert shown
+    assert all(high <= 1 for _, high in shown)

@@ -259,8 +259,10 @@ def _measured(sums: xr.Dataset, measures: Iterable[str]) -> xr.Dataset:
     """Return sums with measures computed from them."""
     found = {name: _ratio(name, sums) for name in measures}
     measured = sums.assign(found)
+    # A measure is not a view: it has no grey levels.
+    attrs = {name: value for name, value in sums.attrs.items() if name != "view"}
     for name, variable in measured.data_vars.items():
-        variable.attrs = {**sums.attrs, "long_name": _LONG_NAMES[str(name)]}
+        variable.attrs = {**attrs, "long_name": _LONG_NAMES[str(name)]}
     return measured
 
 
