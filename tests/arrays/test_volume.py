@@ -1,5 +1,6 @@
 """Volumes: what every voxel shows, to the last bit against a twin that goes voxel by voxel."""
 
+import cloudpickle
 import numpy as np
 import pytest
 import xarray as xr
@@ -612,6 +613,18 @@ def test_the_places_of_voxels_are_the_coordinates(server):
             np.testing.assert_array_equal(places[axis], obj[axis])
 
 
+def test_volumes_travel_to_other_processes(server):
+    """As tasks of a cluster do, with what is derived made anew there."""
+    phantom = TILTED["transverse", 10.0]
+    for between in ("nearest", "linear"):
+        volume = atldld.open_volume(
+            phantom.id, resolution=300, between=between, mirror=True, source=server.url
+        )
+        here = volume.compute()
+        there = cloudpickle.loads(cloudpickle.dumps(volume))
+        xr.testing.assert_identical(here, there.compute(scheduler="processes", num_workers=2))
+
+
 class TestFailures:
     @pytest.mark.parametrize("between", ["nearest", "linear"])
     def test_a_filled_section_is_not_shown(self, between):
@@ -650,7 +663,10 @@ class TestFailures:
             ({"max_distance": -1}, ValueError),
             ({"max_distance": float("nan")}, ValueError),
             ({"max_distance": "far"}, TypeError),
+            ({"max_distance": 10**400}, ValueError),
             ({"mirror": 1}, TypeError),
+            ({"resolution": 0.5}, ValueError),
+            ({"resolution": 1e-300}, ValueError),
             ({"resolution": 0}, ValueError),
             ({"chunks": {"section": 1}}, ValueError),
             ({"region": {"p": (20000, 30000)}}, ValueError),

@@ -117,7 +117,8 @@ def whole_number(name: str, value: Any, least: int, most: int) -> int:
     return number
 
 
-def _finite(name: str, value: Any) -> float:
+def finite(name: str, value: Any) -> float:
+    """Return a number that is neither infinite nor NaN, or say what is wrong with it."""
     if isinstance(value, str | bytes | bool):
         raise TypeError(f"{name} is {value!r}; it must be a number")
     try:
@@ -133,7 +134,7 @@ def _finite(name: str, value: Any) -> float:
 
 def positive(name: str, value: Any) -> float:
     """Return a number of microns above 0."""
-    number = _finite(name, value)
+    number = finite(name, value)
     if number <= 0:
         raise ValueError(f"{name} is {value!r}; it must be a number of microns above 0")
     return number
@@ -143,7 +144,7 @@ def pair(name: str, value: Any) -> tuple[float, float]:
     """Return two finite numbers."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise TypeError(f"{name} is {value!r}; it must be two numbers")
-    return _finite(name, value[0]), _finite(name, value[1])
+    return finite(name, value[0]), finite(name, value[1])
 
 
 def _detection(value: Any) -> Detection:

@@ -16,7 +16,7 @@ from xarray.core import indexing
 from .. import options
 from ..errors import AtldldWarning
 from ..model.dataset import SectionDataset
-from ..model.nodes import cut_volume_grid, finest_step, volume_grid
+from ..model.nodes import check_size, cut_volume_grid, finest_step, volume_grid
 from ..model.read import View
 from ..model.space import AXES, extent, space_name
 from ..model.stack import default_distance, stack_of
@@ -208,6 +208,7 @@ class _Volume:
         if wanted.like is None:
             step = request.resolution
             grid = cut_volume_grid(volume_grid(record, step), request.region)
+            check_size(grid)
         else:
             grid, picked = wanted.like.grid, wanted.like.picked
             step = finest_step(grid)

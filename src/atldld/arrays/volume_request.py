@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from ..model.dataset import SectionDataset
 from ..model.nodes import VolumeGrid, nodes_through
 from ..model.space import AXES, can_flip, space_name
 from .index import GUARD
-from .request import Request
+from .request import Request, finite, one_of
 from .volume_pieces import Between
 
 
@@ -86,15 +85,12 @@ class VolumeRequest:
         cls, max_distance: Any, between: Any, mirror: Any, like: Any, resolution: float
     ) -> VolumeRequest:
         """Return the options in their own types, or say which of them is wrong."""
-        if between not in ("nearest", "linear"):
-            raise ValueError(f"between is {between!r}; it must be 'nearest' or 'linear'")
+        one_of("between", between, get_args(Between))
         if not isinstance(mirror, bool):
             raise TypeError(f"mirror is {mirror!r}; it must be True or False")
         if max_distance is not None:
-            if isinstance(max_distance, bool | str):
-                raise TypeError(f"max_distance is {max_distance!r}; it must be a number")
-            max_distance = float(max_distance)
-            if not 0 <= max_distance < math.inf:
+            max_distance = finite("max_distance", max_distance)
+            if max_distance < 0:
                 raise ValueError(
                     f"max_distance is {max_distance:g}; it must be a number of microns, 0 or more"
                 )

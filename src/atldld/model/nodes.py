@@ -14,6 +14,7 @@ from .space import AXES, extent
 
 _MOST_PARTS = 12
 _MOST_NODES = 10_000_000
+_MOST_OF_A_VOLUME = 2**41
 _CLOSE = 1e-6
 """Microns by which a node may lie off its lattice."""
 
@@ -124,6 +125,22 @@ def cut_volume_grid(grid: VolumeGrid, region: dict[str, tuple[float, float]]) ->
                 f"{last:g} microns, {nodes.step:g} apart"
             )
     return VolumeGrid(**axes)
+
+
+def check_size(grid: VolumeGrid) -> None:
+    """Refuse a grid of more nodes than could be cut into chunks.
+
+    Raises
+    ------
+    ValueError
+        If there are more than 2**41: at P56, all of the space at less than 0.9 microns.
+    """
+    count = math.prod(grid.shape)
+    if count > _MOST_OF_A_VOLUME:
+        raise ValueError(
+            f"a volume of {' x '.join(map(str, grid.shape))} voxels is too large: use a larger "
+            "resolution, or cut it with region="
+        )
 
 
 def nodes_through(
