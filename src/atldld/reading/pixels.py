@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable
+import contextvars
+import os
+import threading
+from collections import deque
+from collections.abc import Collection, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..errors import ImageError
 from ..model.read import ImageRead
@@ -13,6 +18,10 @@ from . import budget
 
 AHEAD = 16
 """Bodies that are under way or wait to be decoded, at most."""
+
+_SEVERAL = 4
+_SMALL_PIXELS = 2**20
+_MOST_THREADS = 8
 
 
 def pixels_ahead(
@@ -52,21 +61,72 @@ def pixels_each(
     As `pixels_ahead`, but an image that cannot be had does not stop the others, and none waits
     for one that is slower. What is said to be at hand is read here, without a thread in
     between.
+
+    Where nobody else computes (in the main thread: tasks of dask run in others), small images are
+    decoded ahead, on as many threads as there are processors.
     """
-    for read, body in _bodies(source, list(reads), at_hand):
+    reads = list(reads)
+    if _worth_threads(reads):
+        yield from _decoded_ahead(source, reads, at_hand)
+        return
+    for read, body in _bodies(source, reads, at_hand):
         if isinstance(body, ImageError):
             yield read, body
             continue
         # Held until the next one is asked for, which the tasks of arrays do at once: only they
         # wait for each other here.
         with budget.decoded.taking(3 * read.size[0] * read.size[1]):
-            try:
-                found: Pixels | ImageError = _decoded(source, read, body)
-            except ImageError as error:
-                found = error
+            found = _each_decoded(source, read, body)
             yield read, found
             # Given back with its bytes, and not only when the next one is there.
             del found, body
+
+
+def _worth_threads(reads: Sequence[ImageRead]) -> bool:
+    """Whether to decode ahead: some images, each a small part of the budget of decoded bytes."""
+    return (
+        len(reads) >= _SEVERAL
+        and threading.current_thread() is threading.main_thread()
+        and _processors() > 1
+        and max(read.size[0] * read.size[1] for read in reads) <= _SMALL_PIXELS
+    )
+
+
+def _decoded_ahead(
+    source: Source, reads: list[ImageRead], at_hand: Collection[ImageRead]
+) -> Generator[tuple[ImageRead, Pixels | ImageError], None, None]:
+    waiting: deque[tuple[ImageRead, Future[Pixels | ImageError]]] = deque()
+    pool = ThreadPoolExecutor(_processors(), thread_name_prefix="atldld-decode")
+    try:
+        for read, body in _bodies(source, reads, at_hand):
+            context = contextvars.copy_context()
+            waiting.append((read, pool.submit(context.run, _each_decoded, source, read, body)))
+            if len(waiting) > _processors() + 1:
+                read, future = waiting.popleft()
+                yield read, future.result()
+                del future
+        while waiting:
+            read, future = waiting.popleft()
+            yield read, future.result()
+            del future
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _each_decoded(source: Source, read: ImageRead, body: bytes | ImageError) -> Pixels | ImageError:
+    if isinstance(body, ImageError):
+        return body
+    try:
+        return _decoded(source, read, body)
+    except ImageError as error:
+        return error
+
+
+def _processors() -> int:
+    """Return how many processors to decode on: those of the process, but a few at most."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    return min(os.cpu_count() or 1, _MOST_THREADS)
 
 
 def _bodies(
