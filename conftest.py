@@ -1,7 +1,6 @@
 """Where the tests find the recorded data, and a cache of its own for each of them."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,10 +22,6 @@ def pytest_runtest_setup(item):
     """Give each test a cache folder of its own; a hook, so that hypothesis tests have it too."""
     factory = item.session.config._tmp_path_factory
     os.environ["ATLDLD_CACHE_DIR"] = str(factory.mktemp("cache"))
-    # A server may get the port of an earlier one, whose ways this process has found out.
-    allen = sys.modules.get("atldld.source.allen")
-    if allen is not None:
-        allen._remembered.clear()
 
 
 @pytest.fixture(scope="session")

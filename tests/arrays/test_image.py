@@ -29,6 +29,9 @@ PHANTOMS = {"coronal": SLIDES, "sagittal": SAGITTAL, "large": LARGE}
 @pytest.fixture(scope="module")
 def server():
     with AllenServer(list(PHANTOMS.values())) as running:
+        # What is found out about a service once is found out here, whichever test is the first.
+        corner = {"x": (0, 600), "y": (0, 600)}
+        atldld.open_image(second(LARGE)["id"], region=corner, source=running.url).compute()
         yield running
 
 

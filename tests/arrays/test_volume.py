@@ -46,6 +46,9 @@ LINEAR = {
 def server():
     """Serve all phantoms."""
     with AllenServer([*TILTED.values(), *LINEAR.values()]) as running:
+        # What is found out about a service once is found out here, whichever test is the first.
+        volume = atldld.open_volume(TILTED["coronal", 3.0].id, resolution=400, source=running.url)
+        volume.image.isel(p=slice(14, 16)).compute()
         yield running
 
 
