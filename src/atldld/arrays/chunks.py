@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import xarray as xr
+
 AUTO_BYTES = 16 * 2**20
 AUTO_SECTIONS = 8
 
@@ -110,6 +112,31 @@ def volume_chunk_sizes(
         rows, columns = _piece(rows, columns, max(points // least, 1), _TILE)
     planes = max(min(points // (rows * columns), sizes[slicing]), 1)
     return {**sizes, slicing: planes, across[0]: rows, across[1]: columns}
+
+
+def in_chunks(
+    variable: xr.Variable, sizes: Mapping[str, Any], *token: object, chunked: bool
+) -> xr.Variable:
+    """Return a lazy variable as a dask array of some chunks, or as it is with a hint of them.
+
+    Parameters
+    ----------
+    variable
+        Over a lazy array.
+    sizes
+        The chunk size of each of its dimensions, and perhaps of others.
+    *token
+        What tells its values apart from others: the name of the dask array follows from it.
+    chunked
+        Whether to make a dask array of it.
+    """
+    sizes = {str(dim): sizes[str(dim)] for dim in variable.dims}
+    if not chunked:
+        variable.encoding["preferred_chunks"] = sizes
+        return variable
+    from dask.tokenize import tokenize
+
+    return variable.chunk(sizes, name=f"atldld-{tokenize(*token)}", inline_array=False)
 
 
 def _given(chunks: Mapping[Any, Any], dims: tuple[str, ...]) -> dict[str, Any]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+import xarray as xr
+
 from .. import __version__
 from ..model.dataset import SectionDataset
+from ..model.read import View
 from ..model.registration import Registration
 from ..model.space import space_name
+from .pieces import CHANNELS
 
 CITATION = (
     "Allen Institute for Brain Science, Allen Mouse Brain Atlas, section dataset {id}, "
@@ -44,6 +49,16 @@ def volume_frame(dataset: SectionDataset, reference_space: int | None) -> str:
 def microns_of(axis: str) -> dict[str, str]:
     """Return the attributes of a coordinate p, i or r."""
     return {"long_name": f"{axis} ({_AXIS_NAMES[axis]})", "units": "µm"}
+
+
+def channel_coordinate() -> xr.Variable:
+    """Return the coordinate of the channels, of text that survives Zarr."""
+    return xr.Variable("channel", np.array(CHANNELS, dtype=object), {"long_name": "colour channel"})
+
+
+def ground(dataset: SectionDataset, view: View) -> int:
+    """Return what stands where nothing is covered: white for bright field, else black."""
+    return 255 if view == "image" and not dataset.fluorescent else 0
 
 
 def attributes(

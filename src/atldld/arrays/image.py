@@ -165,10 +165,9 @@ def _taken(
         return
     window = found.window
     rows, columns = rows - window.top, columns - window.left
-    if found.read.window is None and found.whole_origin == "section":
-        # This image begins later than the lattice, by less than a pixel: the nearest one.
-        along, down = (round(share) for share in found.read.fraction)
-        rows, columns = np.maximum(rows - down, 0), np.maximum(columns - along, 0)
+    # An image that begins later than the lattice does so by less than a pixel: the nearest one.
+    along, down = (round(share) for share in found.past_lattice)
+    rows, columns = np.maximum(rows - down, 0), np.maximum(columns - along, 0)
     out[...] = found.image[_run(rows)][:, _run(columns)]
 
 

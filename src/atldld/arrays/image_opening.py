@@ -28,10 +28,11 @@ from ..source import source_from
 from ..source.finding import dataset_of_image
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
-from .describe import attributes
+from .chunks import in_chunks
+from .describe import attributes, channel_coordinate, ground
 from .image import ImageArray
 from .index import DIM, GUARD, GuardIndex
-from .pieces import CHANNELS, whole_read
+from .pieces import whole_read
 from .request import (
     Chunks,
     Region,
@@ -218,7 +219,7 @@ class ImageOpening:
             name = tokenize(image.id, tier, view, source, target)
             failing = Failing(fill, False, Ledger(f"{name}-{carried.process}"))
         if fill_value is None:
-            fill_value = 255 if view == "image" and not record.fluorescent else 0
+            fill_value = ground(record, view)
         return cls(
             record,
             image,
@@ -318,10 +319,7 @@ class ImageOpening:
         dims = ("y", "x", "channel")[: len(array.shape)]
         variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), self._attributes())
         sizes = _chunk_sizes(chunks, window, dims)
-        if chunks is None:
-            variable.encoding["preferred_chunks"] = sizes
-            return variable
-        return variable.chunk(sizes, name=f"atldld-{tokenize(array)}", inline_array=False)
+        return in_chunks(variable, sizes, array, chunked=chunks is not None)
 
     def _attributes(self) -> dict[str, Any]:
         attrs = attributes(
@@ -371,9 +369,7 @@ class ImageOpening:
             "x": xr.Variable("x", x, {"long_name": "x (right)", **pixels}),
         }
         if self.view != "expression_mask":
-            plain["channel"] = xr.Variable(
-                "channel", np.array(CHANNELS, dtype=object), {"long_name": "colour channel"}
-            )
+            plain["channel"] = channel_coordinate()
         default = xr.Coordinates(plain)
         guard = GuardIndex(GUARD, where, (self.failing.ledger.name,))
         return xr.Coordinates(

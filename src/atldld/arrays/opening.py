@@ -25,10 +25,10 @@ from ..sampling.reads import choose_tiers
 from ..source import source_from
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
-from .chunks import chunk_sizes
-from .describe import attributes, frame, microns_of
+from .chunks import chunk_sizes, in_chunks
+from .describe import attributes, channel_coordinate, frame, ground, microns_of
 from .index import DIM, GUARD, GuardIndex, SectionIndex
-from .pieces import CHANNELS, Sampling
+from .pieces import Sampling
 from .request import Request, target_space
 from .sections import CoverageArray, SectionArray
 from .showing import showing, warn_if_failed
@@ -302,7 +302,7 @@ class _Opening:
             return math.nan
         if self.request.fill_value is not None:
             return self.request.fill_value
-        return 255 if view == "image" and not self.dataset_record.fluorescent else 0
+        return ground(self.dataset_record, view)
 
     def _attributes(self) -> dict[str, Any]:
         return attributes(
@@ -323,14 +323,8 @@ class _Opening:
             (*array.shape, *(1,) * (4 - len(array.shape))),
             array.dtype.itemsize,
         )
-        sizes = {dim: sizes[dim] for dim in dims}
         variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs)
-        if self.request.chunks is None:
-            variable.encoding["preferred_chunks"] = sizes
-            return variable
-        from dask.tokenize import tokenize
-
-        return variable.chunk(sizes, name=f"atldld-{tokenize(array)}", inline_array=False)
+        return in_chunks(variable, sizes, array, chunked=self.request.chunks is not None)
 
     def _coordinates(self) -> xr.Coordinates:
         table, grid, plane = self.sampling.table, self.sampling.grid, self.dataset_record.plane
@@ -370,9 +364,7 @@ class _Opening:
         }
         plain = {name: variables.pop(name) for name in ("y", "x")}
         if self.sampling.channels:
-            plain["channel"] = xr.Variable(
-                "channel", np.array(CHANNELS, dtype=object), {"long_name": "colour channel"}
-            )
+            plain["channel"] = channel_coordinate()
         default = xr.Coordinates(plain)
         return xr.Coordinates(
             {**variables, **default.variables}, indexes={**indexes, **default.xindexes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,8 +15,9 @@ from ..model.grid import Grid
 from ..model.read import ImageRead, View, Window
 from ..model.stack import Stack
 from ..model.table import SectionTable
+from ..reading.reader import part_read
 from ..sampling.coverage import Coverage, Indices, coverage
-from ..sampling.reads import Interpolation, choose_interpolation, choose_window, needed_window
+from ..sampling.reads import Interpolation, choose_interpolation, needed_window
 
 CHANNELS = ("red", "green", "blue")
 
@@ -163,18 +164,4 @@ class Piece:
 
     def read(self, held: Collection[Window | None] = ()) -> ImageRead:
         """Return what to ask a source for that has some windows of the image at hand."""
-        if self.needed is None:
-            raise ValueError(f"nothing is needed of image {self.whole.image_id}")
-        return replace(self.whole, window=choose_window(self.needed, self.whole.size, held))
-
-    def affine_of(self, read: ImageRead, whole_origin: str | None) -> Array:
-        """Return the affine onto the pixels of a read.
-
-        A window lies on the pixel lattice of the slide; the whole image does too, unless the
-        service lets it begin where the section does.
-        """
-        if read.window is not None or whole_origin != "section":
-            return self.affine
-        affine = self.affine.copy()
-        affine[:, 2] -= read.fraction
-        return affine
+        return part_read(self.whole, self.needed, held)

@@ -120,7 +120,7 @@ class SectionArray(Reader[Piece]):
                 found.image,
                 found.window,
                 found.part.whole.size,
-                found.part.affine_of(found.read, found.whole_origin),
+                found.part.affine - [[0, 0, shift] for shift in found.past_lattice],
                 found.part.covered,
                 columns,
                 self.sampling.bounds,

@@ -26,10 +26,9 @@ from ..sampling.reads import choose_tiers
 from ..source import source_from
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
-from .chunks import volume_chunk_sizes
-from .describe import attributes, microns_of, volume_frame
+from .chunks import in_chunks, volume_chunk_sizes
+from .describe import attributes, channel_coordinate, ground, microns_of, volume_frame
 from .index import GUARD, GuardIndex
-from .pieces import CHANNELS
 from .request import Request, target_space
 from .showing import showing, warn_if_failed
 from .volume_pieces import MIDLINE, Between, VolumeSampling
@@ -255,7 +254,7 @@ class _Volume:
     def _fill(self) -> float:
         if self.request.masked:
             return math.nan
-        return 255 if self.request.view == "image" and not self.record.fluorescent else 0
+        return ground(self.record, self.request.view)
 
     def _attributes(self) -> dict[str, Any]:
         attrs = attributes(
@@ -301,14 +300,7 @@ class _Volume:
             gap / (rate * along.step),
             blended=self.sampling.between == "linear",
         )
-        sizes = {str(dim): sizes[str(dim)] for dim in variable.dims}
-        if self.request.chunks is None:
-            variable.encoding["preferred_chunks"] = sizes
-            return variable
-        from dask.tokenize import tokenize
-
-        name = f"atldld-{tokenize(array, picks)}"
-        return variable.chunk(sizes, name=name, inline_array=False)
+        return in_chunks(variable, sizes, array, picks, chunked=self.request.chunks is not None)
 
     def _coordinates(self) -> xr.Coordinates:
         where = volume_frame(self.record, self.space)
@@ -324,9 +316,7 @@ class _Volume:
                 given = self.like.coords[axis]
                 plain[axis] = xr.Variable(given.dims, given.values, microns_of(axis))
         if self.sampling.channels:
-            plain["channel"] = xr.Variable(
-                "channel", np.array(CHANNELS, dtype=object), {"long_name": "colour channel"}
-            )
+            plain["channel"] = channel_coordinate()
         default = xr.Coordinates(plain)
         guard = xr.Variable((), space, {"long_name": "reference space", "frame": where})
         indexes = {GUARD: GuardIndex(GUARD, where, (self.failing.ledger.name,))}

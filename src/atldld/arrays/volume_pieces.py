@@ -16,9 +16,10 @@ from ..model.nodes import VolumeGrid
 from ..model.read import ImageRead, View, Window
 from ..model.space import FLIP_R, Plane, flip_matrix
 from ..model.stack import Stack
+from ..reading.reader import part_read
 from ..sampling.bands import Band, NodePlane, SectionPlanes, bands
 from ..sampling.coverage import Coverage, Indices
-from ..sampling.reads import Interpolation, choose_interpolation, choose_window, needed_window
+from ..sampling.reads import Interpolation, choose_interpolation, needed_window
 from .pieces import CHANNELS, sample_reads, whole_read
 
 Between = Literal["nearest", "linear"]
@@ -265,9 +266,7 @@ class VolumePiece:
 
     def read(self, held: Collection[Window | None] = ()) -> ImageRead:
         """Return what to ask a source for that has some windows of the image at hand."""
-        if self.needed is None:
-            raise ValueError(f"nothing is needed of image {self.whole.image_id}")
-        return replace(self.whole, window=choose_window(self.needed, self.whole.size, held))
+        return part_read(self.whole, self.needed, held)
 
 
 def _joined(one: Window, other: Window) -> Window:

@@ -150,9 +150,7 @@ class VolumeArray(Reader[VolumePiece]):
         out: npt.NDArray[Any],
     ) -> None:
         assert found.image is not None
-        if found.read.window is None and found.whole_origin == "section":
-            affine = affine.copy()
-            affine[:, 2] -= found.read.fraction
+        affine = affine - [[0, 0, shift] for shift in found.past_lattice]
         warp(
             found.image,
             found.window,

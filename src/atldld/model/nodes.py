@@ -198,4 +198,4 @@ def finest_step(grid: VolumeGrid) -> float:
     """Return the smallest step of a grid's axes, microns; lone nodes do not count if others do."""
     every = [grid.p, grid.i, grid.r]
     rows = [nodes for nodes in every if nodes.lattice[1] - nodes.lattice[0] > 1] or every
-    return math.fsum([min(nodes.step for nodes in rows)])
+    return min(nodes.step for nodes in rows)

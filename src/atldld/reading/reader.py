@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..errors import ImageError
 from ..model.read import ImageRead, Window
 from ..sampling.coverage import Indices
 from ..sampling.decode import Pixels
+from ..sampling.reads import choose_window
 from ..source.protocol import Source, keeps
 from .conventions import known, settle
 from .failing import Failing, is_bad_itself, neighbours
@@ -73,6 +74,17 @@ class Found(Generic[P]):
     def window(self) -> Window:
         """Where the pixels lie in the tier."""
         return self.read.window or Window(0, 0, *self.part.whole.size)
+
+    @property
+    def past_lattice(self) -> tuple[float, float]:
+        """How far past a tier pixel of the slide the image begins, in pixels along x and y.
+
+        A window lies on the pixel lattice of the slide; the whole image does too, unless the
+        service lets it begin where the section does.
+        """
+        if self.read.window is None and self.whole_origin == "section":
+            return self.read.fraction
+        return 0.0, 0.0
 
 
 class Reader(BackendArray, Generic[P]):
@@ -200,6 +212,25 @@ class FromMatrices(BackendArray):
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+
+def part_read(
+    whole: ImageRead, needed: Window | None, held: Collection[Window | None]
+) -> ImageRead:
+    """Return what to ask a source for that has some windows of an image at hand.
+
+    Parameters
+    ----------
+    whole
+        The read of the whole image.
+    needed
+        The pixels that are needed of it.
+    held
+        What is at hand; None among them is the whole.
+    """
+    if needed is None:
+        raise ValueError(f"nothing is needed of image {whole.image_id}")
+    return replace(whole, window=choose_window(needed, whole.size, held))
 
 
 def places(key: tuple[Any, ...], shape: tuple[int, ...]) -> list[Indices]:
