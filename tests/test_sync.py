@@ -410,6 +410,41 @@ class TestMetadataByHand:
             next(downloader.run())
         assert server.image_requests == []
 
+    def test_the_dataset_need_not_say_its_id_again(self, server):
+        downloader = DatasetDownloader(201, downsample_ref=200, downsample_img=2)
+        downloader.metadata = self.copied("coronal")
+        del downloader.metadata["dataset"]["id"]
+        assert next(downloader.run()).image_id == 201003
+
+    def test_a_plane_without_an_id_is_refused_all_the_same(self, server):
+        downloader = DatasetDownloader(201)
+        downloader.metadata = {"dataset": {"plane_of_section_id": 9}, "images": []}
+        with pytest.raises(ValueError, match="dataset 201: the plane of section is 9"):
+            next(downloader.run())
+
+    @pytest.mark.parametrize(
+        ("part", "key"),
+        [
+            *[("dataset", key) for key in ("affine_tvr", "affine_trv", "section_thickness")],
+            *[("images", key) for key in ("id", "affine_tsv", "affine_tvs", "section_number")],
+        ],
+    )
+    def test_what_is_lacking_is_named_before_any_download(self, server, part, key):
+        downloader = DatasetDownloader(201)
+        downloader.metadata = self.copied("coronal")
+        of = downloader.metadata[part]
+        del (of if part == "dataset" else of[2])[key]
+        where = part if part == "dataset" else r"images\[2\]"
+        with pytest.raises(ValueError, match=rf"dataset 201 lack {where}\.{key}; fetch_metadata"):
+            next(downloader.run())
+        assert server.image_requests == []
+
+    def test_metadata_without_images(self, server):
+        downloader = DatasetDownloader(201)
+        downloader.metadata = {"dataset": self.copied("coronal")["dataset"]}
+        with pytest.raises(ValueError, match="lack images"):
+            next(downloader.run())
+
 
 class TestTrouble:
     @pytest.mark.parametrize("kind", ["404", "html", "truncated", "damaged", "wrong-size", "empty"])

@@ -42,6 +42,8 @@ OnError = Literal["raise", "skip"]
 
 _PLANES = {1: CORONAL, 2: SAGITTAL}
 _ON_ERROR = ("raise", "skip")
+_DATASET_KEYS = ("affine_tvr", "affine_trv", "section_thickness")
+_IMAGE_KEYS = ("id", "affine_tsv", "affine_tvs", "section_number")
 
 
 class DownloadedSection(NamedTuple):
@@ -154,7 +156,7 @@ class DatasetDownloader:
             Before `fetch_metadata`.
         """
         self._check_fetched()
-        return len(self.metadata["images"])
+        return len(self.metadata.get("images", ()))
 
     def fetch_metadata(self, force_redownload: bool = False) -> None:
         """Fetch the metadata of the dataset and of its images into `metadata`.
@@ -208,7 +210,8 @@ class DatasetDownloader:
             Before `fetch_metadata`.
         ValueError
             If the dataset is neither coronal nor sagittal (plane of section 1 or 2), an image
-            has no tier `downsample_img`, or `metadata` lists one that the service does not.
+            has no tier `downsample_img`, `metadata` lists one that the service does not, or
+            lacks a key that is needed (all but the dataset's ``id`` are).
         ImageError
             If an image cannot be had, or is damaged even when fetched again.
 
@@ -220,7 +223,8 @@ class DatasetDownloader:
         """
         self._check_fetched()
         skips = _one_of_on_error(self.on_error if on_error is None else on_error) == "skip"
-        plane = _plane(self.metadata["dataset"])
+        plane = _plane(self.metadata, self.dataset_id)
+        _check_complete(self.metadata, self.dataset_id)
         source = source_from()
         images = sorted(self.metadata["images"], key=lambda image: -image["section_number"])
         self._find_sections(source, images)
@@ -238,7 +242,7 @@ class DatasetDownloader:
     def _find_sections(self, source: Source, images: list[Mapping[str, Any]]) -> None:
         """Look up the sizes of images; `metadata` does not hold them, and may be hand-made."""
         ids = {image["id"] for image in images}
-        dataset_id = int(self.metadata["dataset"]["id"])
+        dataset_id = int(self.metadata["dataset"].get("id", self.dataset_id))
         if not ids <= self._sections.keys():
             self._sections |= _sections(source.dataset(dataset_id))
         if unknown := ids - self._sections.keys():
@@ -350,18 +354,34 @@ def _metadata(dataset: SectionDataset) -> dict[str, Any]:
     }
 
 
-def _plane(dataset: Mapping[str, Any]) -> Plane:
-    plane_id = dataset["plane_of_section_id"]
+def _plane(metadata: Mapping[str, Any], dataset_id: int) -> Plane:
+    """Return the plane of section; it is checked first, whatever else is lacking."""
+    dataset = metadata.get("dataset", {})
+    plane_id = dataset.get("plane_of_section_id")
     if plane_id not in _PLANES:
         known = " or ".join(
             f"{plane.name} ({n}, slice coordinate {AXES[plane.section]})"
             for n, plane in _PLANES.items()
         )
         raise ValueError(
-            f"dataset {dataset['id']}: the plane of section is {plane_id!r}; it must be {known}. "
-            "atldld.open_dataarray opens datasets of every plane"
+            f"dataset {dataset.get('id', dataset_id)}: the plane of section is {plane_id!r}; it "
+            f"must be {known}. atldld.open_dataarray opens datasets of every plane"
         )
     return _PLANES[plane_id]
+
+
+def _check_complete(metadata: Mapping[str, Any], dataset_id: int) -> None:
+    """Refuse hand-made metadata that lack what a run needs."""
+    lacking = [f"dataset.{key}" for key in _DATASET_KEYS if key not in metadata["dataset"]]
+    if "images" not in metadata:
+        lacking.append("images")
+    for number, image in enumerate(metadata.get("images", ())):
+        lacking += [f"images[{number}].{key}" for key in _IMAGE_KEYS if key not in image]
+    if lacking:
+        raise ValueError(
+            f"the metadata of dataset {dataset_id} lack {', '.join(lacking[:8])}; fetch_metadata "
+            "fills them"
+        )
 
 
 def _one_of_on_error(on_error: Any) -> Any:
