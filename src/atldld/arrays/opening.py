@@ -13,11 +13,13 @@ import xarray as xr
 from xarray.core import indexing
 
 from .. import options
+from ..model.coordinates import points_of
 from ..model.dataset import SectionDataset
+from ..model.geometry import clip_to_box
 from ..model.grid import Grid, cut_grid, section_grid
 from ..model.read import View
 from ..model.registration import Registration, register
-from ..model.space import AXES
+from ..model.space import AXES, Plane
 from ..model.table import SectionTable, tabulate
 from ..reading.failing import Failing
 from ..reading.ledger import Ledger
@@ -29,7 +31,7 @@ from .chunks import chunk_sizes, in_chunks
 from .describe import attributes, channel_coordinate, frame, ground, microns_of
 from .index import DIM, GUARD, GuardIndex, SectionIndex
 from .pieces import Sampling
-from .request import Request, target_space
+from .request import Region, Request, target_space
 from .sections import CoverageArray, SectionArray
 from .showing import showing, warn_if_failed
 
@@ -82,8 +84,12 @@ def open_dataarray(
         of the space, which is even and strictly monotone. ``(x, y)``: the place of that
         full-resolution pixel. ``"center"``: the place of the middle of the image.
     region
-        ``{"p": (low, high), "i": ..., "r": ...}`` in microns, ends included: cuts the grid,
-        and the sections by their slice coordinate, before anything is chunked.
+        ``{"p": (low, high), "i": ..., "r": ...}`` in microns, ends included: cuts the grid in
+        the plane, before anything is chunked. Along the slicing axis it keeps every section
+        whose plane passes through the box anywhere on that part of the grid: a tilted section
+        belongs to a box that its slice coordinate lies outside of. (With
+        ``mapping="parallel"`` what counts is where the pixels lie that are shown, and the grid
+        is cut so that none of them is lost.)
     interpolation
         ``"nearest"``, ``"linear"``, ``"cubic"`` or ``"area"``; ``"auto"`` is linear, but area
         where a grid step spans more than 1.5 source pixels.
@@ -377,8 +383,8 @@ def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Openi
     record = origin.dataset(request.dataset_id)
     warn_if_failed(record, 3)
     space, table, grid = _placed(record, request)
-    table = _cut_sections(showing(table, record, request.view, 3), record, request)
-    grid = cut_grid(grid, record.plane, request.region)
+    table = showing(table, record, request.view, 3)
+    table, grid = _in_region(table, grid, record, request)
     sampling = Sampling(
         dataset_id=record.id,
         table=table,
@@ -419,15 +425,48 @@ def _placed(
     return registration.reference_space, table, grid
 
 
-def _cut_sections(table: SectionTable, record: SectionDataset, request: Request) -> SectionTable:
-    axis = AXES[record.plane.section]
-    if axis not in request.region:
-        return table
-    low, high = request.region[axis]
-    inside = (table.slice_coordinate >= low) & (table.slice_coordinate <= high)
+def _in_region(
+    table: SectionTable, grid: Grid, record: SectionDataset, request: Request
+) -> tuple[SectionTable, Grid]:
+    """Return the part of the grid within a region, and the sections that pass through it there."""
+    plane, region = record.plane, request.region
+    part = cut_grid(grid, plane, region)
+    if request.mapping == "parallel":
+        part = _widened(part, table, grid, plane, region)
+    axis = AXES[plane.section]
+    if axis not in region:
+        return table, part
+    low, high = region[axis]
+    # An affine takes its extremes at the corners.
+    columns, rows = np.meshgrid(part.x.microns[[0, -1]], part.y.microns[[0, -1]])
+    corners = points_of(table.points[:, None], columns.ravel(), rows.ravel())[plane.section]
+    inside = (corners.max(axis=1) >= low) & (corners.min(axis=1) <= high)
     if not inside.any():
         raise ValueError(
             f"region {axis}=({low:g}, {high:g}) holds no section of dataset {record.id}; they lie "
-            f"from {table.slice_coordinate[0]:.1f} to {table.slice_coordinate[-1]:.1f} microns"
+            f"from {corners.min():.1f} to {corners.max():.1f} microns there"
         )
-    return table.take(inside)
+    return table.take(inside), part
+
+
+def _widened(part: Grid, table: SectionTable, grid: Grid, plane: Plane, region: Region) -> Grid:
+    """Return a part of a grid, and around it all points that show a place within a region.
+
+    With ``"parallel"`` a point shows a pixel from elsewhere in the plane as well.
+    """
+    if not {AXES[plane.y], AXES[plane.x]} & set(region):
+        return part
+    low, high = (
+        np.array([region.get(axis, (-np.inf, np.inf))[side] for axis in AXES]) for side in (0, 1)
+    )
+    (left, right), (top, bottom) = grid.x.microns[[0, -1]], grid.y.microns[[0, -1]]
+    xy = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    own = np.column_stack([xy, np.ones(4)]) @ table.points.swapaxes(1, 2)
+    found = [clip_to_box(np.column_stack([xy, places]), low, high)[:, :2] for places in own]
+    x, y = np.concatenate(found).T
+    if len(x) == 0:
+        return part
+    return Grid(
+        y=grid.y.cut(min(y.min(), part.y.microns[0]), max(y.max(), part.y.microns[-1])),
+        x=grid.x.cut(min(x.min(), part.x.microns[0]), max(x.max(), part.x.microns[-1])),
+    )
