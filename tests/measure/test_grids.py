@@ -1,5 +1,9 @@
 """Allen's 200 micron volumes: files, zips, the grid service, and the flip of r."""
 
+import io
+import struct
+import tracemalloc
+import zipfile
 import zlib
 
 import numpy as np
@@ -193,3 +197,91 @@ def test_metaimage_orders_types_and_compression(tmp_path):
     (tmp_path / "x.mha").write_bytes(body[:-9])
     with pytest.raises(ValueError, match="bytes"):
         read_metaimage(tmp_path / "x.mha")
+
+
+def lying_zip(method, size, said):
+    """Return a zip whose one volume says that it is small and unpacks to `size` bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("energy.mhd", HEADER.format(kind="MET_FLOAT", name="energy"))
+        with archive.open("energy.raw", "w") as member:
+            for _ in range(size // 2**20):
+                member.write(bytes(2**20))
+    content = bytearray(buffer.getvalue())
+    if said is not None:
+        place = content.rindex(b"PK\x01\x02")
+        content[place + 24 : place + 28] = struct.pack("<I", said)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("method", ["ZIP_DEFLATED", "ZIP_BZIP2", "ZIP_LZMA"])
+@pytest.mark.parametrize("said", [None, 67 * 41 * 58 * 4])
+def test_a_small_zip_does_not_unpack_to_gigabytes(tmp_path, method, said):
+    path = tmp_path / "7.zip"
+    path.write_bytes(lying_zip(getattr(zipfile, method), 2**28, said))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"7\.zip is damaged, or not a zip"):
+            atldld.open_grid(path, reference_space=9)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_cannot_ask_for_gigabytes(tmp_path):
+    header = HEADER.replace("67 41 58", "4000 4000 4000") + "\n"
+    header = header.replace("Offset", "CompressedData = True\nOffset")
+    path = tmp_path / "7.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("energy.mhd", header.format(kind="MET_FLOAT", name="energy"))
+        archive.writestr("energy.raw", zlib.compress(bytes(2**20)))
+    with pytest.raises(ValueError, match="not supported"):
+        atldld.open_grid(path, reference_space=9)
+
+
+def encrypted(good):
+    content = bytearray(good)
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = content.find(mark)
+        while place >= 0:
+            content[place + offset] |= 1
+            place = content.find(mark, place + 1)
+    return bytes(content)
+
+
+def spoilt_lzma():
+    content = bytearray(lying_zip(zipfile.ZIP_LZMA, 2**20, None))
+    content[content.index(b"energy.raw") + 20] ^= 255
+    return bytes(content)
+
+
+def unknown_method(good):
+    content = bytearray(good)
+    for mark, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        place = content.find(mark)
+        content[place + offset : place + offset + 2] = struct.pack("<H", 97)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        encrypted(zipped_grid({"energy": volume()})),
+        unknown_method(zipped_grid({"energy": volume()})),
+        spoilt_lzma(),
+        zipped_grid({"energy": volume()})[:-200],
+        b"PK\x03\x04",
+    ],
+    ids=["encrypted", "method", "lzma", "cut", "stub"],
+)
+def test_a_zip_that_cannot_be_read_is_our_error(tmp_path, body):
+    path = tmp_path / "7.zip"
+    path.write_bytes(body)
+    with pytest.raises(ValueError, match=r"7\.zip is damaged, or not a zip"):
+        atldld.open_grid(path, reference_space=9)
+    with (
+        AllenServer(grids={7: body}) as server,
+        atldld.set_options(retries=0),
+        pytest.raises(APIError, match="the body is of no use"),
+    ):
+        atldld.open_grid(7, source=server.url)

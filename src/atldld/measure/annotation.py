@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -218,8 +220,10 @@ def _of_metaimage(image: MetaImage) -> Labels:
 def _from_zip(path: Path) -> Labels:
     try:
         with zipfile.ZipFile(path) as archive:
-            images = metaimages_of(archive)
-    except (zipfile.BadZipFile, KeyError) as error:
+            images = metaimages_of(archive.namelist(), archive.read)
+    except (
+        zipfile.BadZipFile, KeyError, RuntimeError, EOFError, zlib.error, lzma.LZMAError
+    ) as error:  # fmt: skip
         raise ValueError(f"{path} is damaged, or not a zip: {error}") from error
     if len(images) != 1:
         raise ValueError(f"{path} holds {len(images)} MetaImages; an annotation is one")

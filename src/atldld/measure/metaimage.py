@@ -11,9 +11,8 @@ References
 from __future__ import annotations
 
 import math
-import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -30,7 +29,8 @@ _TYPES = {
 """Types of one meaning on every machine; MET_LONG has 4 bytes on some and 8 on others."""
 
 _LONGEST_HEADER = 65_536
-_MOST_VOXELS = 2**32
+_MOST_BYTES = 2**34
+"""Of the samples: the largest annotation, of 10 micron voxels, has 4.8e9."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,29 +68,42 @@ def read_metaimage(path: Path) -> MetaImage:
     )
 
 
-def metaimages_of(archive: zipfile.ZipFile) -> dict[str, MetaImage]:
-    """Return the MetaImages of a zip by the names of their headers, without folder and suffix.
+def metaimages_of(
+    names: Iterable[str], read: Callable[[str], bytes], most_bytes: int = _MOST_BYTES
+) -> dict[str, MetaImage]:
+    """Return the MetaImages of an archive by the names of their headers, without folder, suffix.
+
+    Parameters
+    ----------
+    names
+        Of the files in the archive.
+    read
+        Returns the bytes of one of them.
+    most_bytes
+        Of the samples of one of them.
 
     Raises
     ------
-    ValueError, KeyError, zipfile.BadZipFile
-        If one of them is damaged, incomplete, or of a kind that is not supported.
+    ValueError, KeyError
+        If one of them is damaged, incomplete, or of a kind that is not supported; what `read`
+        raises.
     """
     found = {}
-    for name in archive.namelist():
+    for name in names:
         path = PurePosixPath(name)
         if path.suffix.lower() in (".mhd", ".mha"):
-            found[path.stem] = parse_metaimage(
-                archive.read(name), name, partial(_beside, archive, path.parent)
-            )
+            beside = partial(_beside, read, path.parent)
+            found[path.stem] = parse_metaimage(read(name), name, beside, most_bytes)
     return found
 
 
-def _beside(archive: zipfile.ZipFile, folder: PurePosixPath, name: str) -> bytes:
-    return archive.read(str(folder / name))
+def _beside(read: Callable[[str], bytes], folder: PurePosixPath, name: str) -> bytes:
+    return read(str(folder / name))
 
 
-def parse_metaimage(data: bytes, name: str, beside: Callable[[str], bytes]) -> MetaImage:
+def parse_metaimage(
+    data: bytes, name: str, beside: Callable[[str], bytes], most_bytes: int = _MOST_BYTES
+) -> MetaImage:
     r"""Read a MetaImage from its header file's bytes.
 
     Parameters
@@ -101,6 +114,8 @@ def parse_metaimage(data: bytes, name: str, beside: Callable[[str], bytes]) -> M
         What to call it in messages.
     beside
         Returns the bytes of another file by its bare name.
+    most_bytes
+        Of the samples: a header that claims more is refused before anything is unpacked.
 
     Examples
     --------
@@ -119,12 +134,14 @@ def parse_metaimage(data: bytes, name: str, beside: Callable[[str], bytes]) -> M
         raise ValueError(
             f"{name}: the header is not one of a supported MetaImage: {error}"
         ) from None
-    if channels != 1 or not shape or min(shape) < 1 or math.prod(shape) > _MOST_VOXELS:
-        raise ValueError(f"{name}: {channels} channels of {shape} voxels are not supported")
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    if channels != 1 or not shape or min(shape) < 1 or size > most_bytes:
+        raise ValueError(
+            f"{name}: {channels} channels of {shape} voxels, {size} bytes, are not supported"
+        )
     dtype = np.dtype(kind).newbyteorder(">" if _is_true(header, "BinaryDataByteOrderMSB") else "<")
     place = header["ElementDataFile"]
     content = rest if place == "LOCAL" else beside(_bare(place, name))
-    size = math.prod(shape) * dtype.itemsize
     if _is_true(header, "CompressedData"):
         try:
             # One byte more than there should be tells a longer stream from a whole one.

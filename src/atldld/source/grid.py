@@ -10,6 +10,7 @@ References
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -24,8 +25,14 @@ from .urls import API_PATH, without_credentials
 
 VOLUMES = ("energy", "density", "intensity")
 
-_LARGEST_ZIP = 2**28
-_LARGEST_MEMBER = 2**28
+_LARGEST_ZIP = 2**26
+_LARGEST_CONTENT = 2**26
+_MOST_MEMBERS = 64
+"""Bounds of a grid zip: those of the adult brain hold 2 MB, the largest of all ages 9."""
+
+_ENCRYPTED = 0x1
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""How members may be packed: other methods cannot be unpacked within a bound."""
 
 
 def grid_url(base: str, dataset_id: int, volumes: Sequence[str] = VOLUMES) -> str:
@@ -70,23 +77,59 @@ def grid_archive(source: AllenSource, dataset_id: int, volumes: Sequence[str] = 
     )
 
 
-def zip_fault(content: bytes) -> str | None:
-    """Return what is wrong with the bytes of a zip, or None."""
+def zip_members(content: bytes) -> dict[str, bytes]:
+    """Return the files of a small zip by name, each held against its checksum.
+
+    No more is unpacked than 64 MiB in all, whatever the zip says of itself.
+
+    Raises
+    ------
+    ValueError
+        If it is no zip, damaged, encrypted, packed in an unusual way, or larger than that.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            for member in archive.infolist():
-                if member.file_size > _LARGEST_MEMBER:
-                    return f"{member.filename} has {member.file_size} bytes"
-            damaged = archive.testzip()
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            size = sum(info.file_size for info in infos)
+            if size > _LARGEST_CONTENT or len(infos) > _MOST_MEMBERS:
+                raise ValueError(
+                    f"it holds {len(infos)} files of {size} bytes, more than the "
+                    f"{_MOST_MEMBERS} files and {_LARGEST_CONTENT} bytes that grids may have"
+                )
+            return {info.filename: _member(archive, info) for info in infos}
     except (
         zipfile.BadZipFile,
         zlib.error,
-        ValueError,
+        lzma.LZMAError,
+        OSError,
         EOFError,
         RuntimeError,
+        NotImplementedError,
+        UnicodeDecodeError,
     ) as error:
-        return f"the body is not a sound zip: {error}"
-    return None if damaged is None else f"{damaged} in the zip is damaged"
+        raise ValueError(f"it is not a sound zip: {error}") from error
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    if info.flag_bits & _ENCRYPTED:
+        raise ValueError(f"{info.filename} is encrypted")
+    if info.compress_type not in _METHODS:
+        raise ValueError(f"{info.filename} is neither stored nor deflated")
+    with archive.open(info) as member:
+        # Told how much to read, it unpacks no more than that at once.
+        content = member.read(info.file_size)
+    if len(content) != info.file_size:
+        raise ValueError(f"{info.filename} ends early")
+    return content
+
+
+def zip_fault(content: bytes) -> str | None:
+    """Return what is wrong with the bytes of a grid zip, or None."""
+    try:
+        zip_members(content)
+    except ValueError as error:
+        return f"the body is of no use: {error}"
+    return None
 
 
 def _fetched(url: str, dataset_id: int) -> bytes:
