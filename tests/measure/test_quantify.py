@@ -64,8 +64,9 @@ def server():
         yield running
 
 
-def twin(phantom, levels, step, space, shape):
+def twin(phantom, levels, step, space, shape, region=None):
     """Add up pixel by pixel: counts of all, counts of those that express, and their sum."""
+    region = region or {}
     pixels, expressing = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     total = np.zeros(shape)
     for image_id in phantom.image_ids:
@@ -79,6 +80,11 @@ def twin(phantom, levels, step, space, shape):
                     math.floor(float(place[row, column]) / step + 0.5) for place in (p, i, r)
                 )
                 if not all(0 <= number < count for number, count in zip(cell, shape, strict=True)):
+                    continue
+                if not all(
+                    low <= {"p": p, "i": i, "r": r}[axis][row, column] <= high
+                    for axis, (low, high) in region.items()
+                ):
                     continue
                 pixels[cell] += 1
                 value = float(grey[row, column])
@@ -114,6 +120,62 @@ def test_counts_equal_a_slow_loop(server, name, space):
     there = found.n_expressing > 0
     assert np.allclose(both.where(there), found.energy.where(there), rtol=1e-14, equal_nan=True)
     assert (found.energy.where(~there & (found.n_pixels > 0)).fillna(0) == 0).all()
+
+
+REGIONS = [
+    {"i": (3010, 3020)},
+    {"p": (3000, 9000), "i": (2950, 4170), "r": (4100, 8210)},
+    {"p": (-500, 7333.3), "r": (5000, 20000)},
+]
+
+
+@pytest.mark.parametrize("name", ["coronal", "sagittal"])
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_region_counts_exactly_the_pixels_that_lie_in_it(server, name, region):
+    phantom = PHANTOMS[name]
+    levels = {
+        image: atldld.open_image(image, view="expression_mask", source=server.url).values
+        for image in phantom.image_ids
+    }
+    found = atldld.quantify(phantom.id, region=region, reference_space=9, source=server.url)
+    found = found.compute()
+    truth = twin(phantom, levels, 200.0, 9, SHAPE_AT_200, region)
+    assert truth[0].sum() > 50
+    for number, variable in enumerate(("n_pixels", "n_expressing", "sum_intensity")):
+        # Nodes outside of the region are left out, and held nothing.
+        assert truth[number].sum() == float(found[variable].sum())
+        box = tuple((found[axis].values / 200).astype(int) for axis in "pir")
+        assert np.array_equal(found[variable], truth[number][np.ix_(*box)])
+    for axis, (low, high) in region.items():
+        assert found[axis].values[0] - 100 <= max(low, -100) < found[axis].values[0] + 100
+        last = found[axis].values[-1]
+        assert last - 100 <= min(high, {"p": 13200, "i": 8000, "r": 11400}[axis]) < last + 100
+    assert f"{next(iter(region))} " in found.attrs["region"]
+
+
+def test_cells_at_the_border_of_a_region_are_partial(server):
+    whole = atldld.quantify(FINE.id, source=server.url).compute()
+    region = {"i": (3000, 4000), "r": (2000, 4100)}
+    part = atldld.quantify(FINE.id, region=region, source=server.url).compute()
+    assert part.i.values.tolist() == [3000, 3200, 3400, 3600, 3800, 4000]
+    inner = {"i": slice(3200, 3800), "r": slice(2200, 4000)}
+    xr.testing.assert_equal(part.sel(inner), whole.sel(inner))
+    there = whole.n_pixels.sel(i=3000, r=slice(2200, 4000)) > 0
+    share = part.n_pixels.sel(i=3000, r=slice(2200, 4000)) / whole.n_pixels.sel(
+        i=3000, r=slice(2200, 4000)
+    ).where(there)
+    assert int(there.sum()) > 5
+    assert 0.3 < float(share.min()) <= float(share.max()) < 0.7
+    faces = atldld.quantify(FINE.id, region={"i": (2900, 4100)}, source=server.url).compute()
+    # Both ends count, so that the cell above begins: with pixels at 4100 alone, here none.
+    xr.testing.assert_equal(faces.sel(i=slice(3000, 4000)), whole.sel(i=slice(3000, 4000)))
+    assert int(faces.n_pixels.sel(i=4200).sum()) == 0
+
+
+@pytest.mark.parametrize("ends", [(-900, -200), (30000, 40000)])
+def test_a_region_beyond_every_cell_is_refused(server, ends):
+    with pytest.raises(ValueError, match="holds no cell; they reach from -100 to"):
+        atldld.quantify(FINE.id, region={"i": ends}, source=server.url)
 
 
 @pytest.fixture(scope="module")
@@ -216,16 +278,15 @@ class TestReads:
         assert cut.n_pixels.chunks[1] == (7,) * 5 + (6,)
         xr.testing.assert_equal(cut.compute(), whole)
 
-    def test_a_region_cuts_nodes_and_reads(self, server):
-        whole = atldld.quantify(FINE.id, source=server.url).compute()
-        region = {"p": (3000, 9000), "i": (3000, 4000), "r": (2000, 4100)}
-        part = atldld.quantify(FINE.id, region=region, source=server.url).compute()
-        assert part.i.values.tolist() == [3000, 3200, 3400, 3600, 3800, 4000]
-        xr.testing.assert_equal(
-            part, whole.sel({axis: slice(*ends) for axis, ends in region.items()})
+    def test_a_region_reads_no_more_than_it_needs(self, server):
+        region = {"p": (3000, 9000), "i": (3050, 3950), "r": (2000, 4100)}
+        part = atldld.quantify(FINE.id, region=region, source=server.url)
+        whole = atldld.quantify(FINE.id, source=server.url)
+        some, all_of_it = (
+            (each.atlas.plan()["width"] * each.atlas.plan()["height"]).sum()
+            for each in (part, whole)
         )
-        with pytest.raises(ValueError, match="holds no node"):
-            atldld.quantify(FINE.id, region={"i": (3010, 3020)}, source=server.url)
+        assert 0 < some < all_of_it / 5
 
     def test_sections(self, server):
         numbers = [image["section_number"] for image in FINE.row["section_images"]]
@@ -394,18 +455,26 @@ def test_any_block_on_any_cells(data):
     ends = tuple((low, low + data.draw(st.integers(1, 30))) for low in (-10, 0, -4))
     rng = np.random.default_rng(7)
     pixels = rng.integers(0, 256, (height, width), dtype=np.uint8)
-    sums = sums_of_pixels(pixels, block, ends, step, 100, None)
+    bounds = tuple(
+        data.draw(st.sampled_from([(-math.inf, math.inf), (at, math.inf), (-math.inf, at)]))
+        for at in affine @ [-3.0, 5.0, 1.0]
+    )
+    sums = sums_of_pixels(pixels, block, ends, step, 100, None, bounds)
     found = dense_sums([sums], ends)
     shape = tuple(past - low for low, past in ends)
     expected = [np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64), np.zeros(shape)]
     for row in range(height):
         for column in range(width):
             x, y = -3.0 + block.step * column, 5.0 + block.step * row
+            place = [a * x + b * y + c for a, b, c in affine]
             cell = [
-                math.floor((a * x + b * y + c) / step + 0.5) - low
-                for (a, b, c), (low, _) in zip(affine, ends, strict=True)
+                math.floor(each / step + 0.5) - low
+                for each, (low, _) in zip(place, ends, strict=True)
             ]
-            if all(0 <= each < count for each, count in zip(cell, shape, strict=True)):
+            within = all(
+                least <= each <= most for each, (least, most) in zip(place, bounds, strict=True)
+            )
+            if within and all(0 <= each < count for each, count in zip(cell, shape, strict=True)):
                 value = int(pixels[row, column])
                 for total, more in zip(
                     expected, (1, value >= 100, value * (value >= 100)), strict=True

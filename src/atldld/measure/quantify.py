@@ -81,7 +81,9 @@ def quantify(
         Section numbers to measure; None for all. A section without a mask is left out, with
         a warning.
     region
-        ``{"p": (low, high), "i": ..., "r": ...}`` in microns, ends included: cuts the nodes.
+        ``{"p": (low, high), "i": ..., "r": ...}`` in microns, ends included: only pixels whose
+        own p, i, r lie in this box count. Cells that the box cuts hold the pixels of their part
+        of it, as ``n_pixels`` says; ends halfway between two nodes cut none.
     reference_space
         ``"native"``, or 9 or 10: r of the other space is ``11350 - r``, of every pixel.
     chunks

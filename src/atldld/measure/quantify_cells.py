@@ -18,6 +18,11 @@ Function = Callable[[npt.NDArray[np.uint8]], Any]
 Ends = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """First number of the cells, and one past the last, along p, i, r."""
 
+Bounds = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+"""Least and greatest p, i, r of the pixels that count, in microns; both ends count."""
+
+EVERYWHERE: Bounds = ((-np.inf, np.inf),) * 3
+
 _PIXELS_AT_ONCE = 1 << 17
 """So that what lies between stays in the processor's cache."""
 
@@ -34,9 +39,12 @@ class Cells:
     axes
         The nodes along p, i, r: cell k holds what lies within ``[(k - 0.5) * step, (k + 0.5) *
         step)`` microns.
+    bounds
+        Where the pixels that count lie: cells at the border hold only a part of theirs.
     """
 
     axes: tuple[Axis, Axis, Axis]
+    bounds: Bounds = EVERYWHERE
 
     @property
     def step(self) -> float:
@@ -136,6 +144,7 @@ def sums_of_pixels(
     cell: float,
     threshold: float,
     function: Function | None,
+    bounds: Bounds = EVERYWHERE,
 ) -> CellSums:
     """Return the sums of a block of pixels over the cells that they lie in.
 
@@ -153,6 +162,8 @@ def sums_of_pixels(
     function
         Gives a truth value or number for each pixel: it expresses where that is True, or above
         0, and the number is its intensity.
+    bounds
+        Where a pixel must lie to count, in microns.
 
     Notes
     -----
@@ -175,7 +186,7 @@ def sums_of_pixels(
     for first in range(0, block.height, at_once):
         some = slice(first, first + at_once)
         places = points_of(block.affine, columns[None, :], rows[some, None])
-        codes, outside = _codes(places, ends, shape, cell)
+        codes, outside = _codes(places, ends, shape, cell, bounds)
         if levels is None:
             values: npt.NDArray[Any] = pixels[some].ravel()
             expresses = values >= threshold
@@ -205,12 +216,15 @@ def _numbers(values: Array, cell: float) -> Array:
 
 
 def _codes(
-    places: Sequence[Array], ends: Ends, shape: tuple[int, ...], cell: float
+    places: Sequence[Array], ends: Ends, shape: tuple[int, ...], cell: float, bounds: Bounds
 ) -> tuple[Counts, npt.NDArray[np.bool_] | None]:
     """Return which bin each pixel goes into, and which lie outside of all; None for none."""
     codes: Any = 0
     outside: npt.NDArray[np.bool_] | None = None
-    for values, (low, _), count in zip(places, ends, shape, strict=True):
+    for values, (low, _), count, (least, most) in zip(places, ends, shape, bounds, strict=True):
+        if values.min() < least or values.max() > most:
+            beyond = (values < least) | (values > most)
+            outside = beyond if outside is None else outside | beyond
         numbers = _numbers(values, cell).astype(np.int64)
         numbers -= low
         if numbers.min() < 0 or numbers.max() >= count:

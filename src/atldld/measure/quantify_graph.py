@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ SUMS = ("n_pixels", "n_expressing", "sum_intensity")
 
 _SLAB_MICRONS = 1600.0
 _MOST_CELLS = 2**21
+_ROUNDING = 1e-3
+"""Microns."""
+
 _WHOLE_IMAGE = 8 * 10**6
 """Pixels up to which an image is read as one block."""
 
@@ -87,9 +91,15 @@ class Quantifying:
         summed = delayed(sums_of_pixels, pure=False)
         table = tabulate(self.record, mapping="parallel", flip=self.flip)
         half = self.cells.step / 2
+        # A pixel on the border is read whichever way the arithmetic of windows rounds.
         region = {
-            name: (float(axis.microns[0]) - half, float(axis.microns[-1]) + half)
-            for name, axis in zip(AXES, self.cells.axes, strict=True)
+            name: (
+                max(float(axis.microns[0]) - half, low - _ROUNDING),
+                min(float(axis.microns[-1]) + half, high + _ROUNDING),
+            )
+            for name, axis, (low, high) in zip(
+                AXES, self.cells.axes, self.cells.bounds, strict=True
+            )
         }
         for image in self.images:
             opening = self._opening(image)
@@ -124,6 +134,7 @@ class Quantifying:
                             self.cells.step,
                             self.asked.threshold,
                             self.asked.function,
+                            self.cells.bounds,
                         ),
                     )
 
@@ -178,11 +189,15 @@ class Quantifying:
             resolution=asked.resolution,
             source=self.source.name,
         )
-        said = (
+        said: dict[str, Any] = (
             {"threshold": asked.threshold}
             if asked.function is None
             else {"function": getattr(asked.function, "__name__", type(asked.function).__name__)}
         )
+        if asked.region:
+            said["region"] = "; ".join(
+                f"{axis} {low:g} to {high:g} microns" for axis, (low, high) in asked.region.items()
+            )
         return {**attrs, "view": asked.view, "tier": asked.tier, **said}
 
 
@@ -190,19 +205,32 @@ def _cells(record: SectionDataset, asked: Asked) -> Cells:
     step = asked.resolution
     bounds = extent(record.reference_space)
     low, high = (np.zeros(3), np.array(bounds)) if bounds is not None else footprint(record)
-    axes = []
+    axes, within = [], []
     for name, least, most in zip(AXES, low, high, strict=True):
         # Up to the cell that the far end lies in, by the rule that pixels go by.
-        whole = Axis.spanning(float(least), float(most) + 1.5 * step, step)
-        axis = whole.cut(*asked.region[name]) if name in asked.region else whole
-        if axis.count == 0:
-            ends = asked.region[name]
-            raise ValueError(
-                f"region {name}=({ends[0]:g}, {ends[1]:g}) holds no node; they lie from "
-                f"{whole.microns[0]:g} to {whole.microns[-1]:g} microns, {step:g} apart"
-            )
-        axes.append(axis)
-    return Cells((axes[0], axes[1], axes[2]))
+        axis = Axis.spanning(float(least), float(most) + 1.5 * step, step)
+        ends = asked.region.get(name, (-math.inf, math.inf))
+        axes.append(_touched(axis, ends, name))
+        within.append(ends)
+    return Cells((axes[0], axes[1], axes[2]), (within[0], within[1], within[2]))
+
+
+def _touched(axis: Axis, ends: tuple[float, float], name: str) -> Axis:
+    """Return the cells that something between two ends may lie in."""
+    near, far = (axis.first - 0.5) * axis.step, (axis.first + axis.count - 0.5) * axis.step
+    if ends[1] < near or ends[0] >= far:
+        raise ValueError(
+            f"region {name}=({ends[0]:g}, {ends[1]:g}) holds no cell; they reach from {near:g} to "
+            f"{far:g} microns"
+        )
+    first, last = (
+        min(
+            max(math.floor(min(max(end, near), far) / axis.step + 0.5), axis.first),
+            axis.first + axis.count - 1,
+        )
+        for end in ends
+    )
+    return replace(axis, first=first, count=last - first + 1)
 
 
 def _images(record: SectionDataset, asked: Asked) -> list[SectionImage]:
