@@ -166,7 +166,7 @@ def test_a_file_without_record_is_a_miss(cache):
 @given(st.binary(max_size=200))
 def test_a_record_takes_any_bytes(text):
     assert Record.from_json(text) is None
-    record = Record.of(text, "http://h")
+    record = Record.of(text, "http://h/7", NAME, "http://h", (0, 0, 3, 4))
     assert Record.from_json(record.to_json()) == record
     assert record.fits(text)
     assert not record.fits(text + b"\0")
@@ -373,4 +373,4 @@ def test_a_full_disk(mounted):
 def test_a_record_is_small_and_readable(cache):
     cache.store(NAME, BODY, "http://h/7")
     fields = json.loads((cache.folder / (NAME + ".json")).read_text())
-    assert set(fields) == {"size", "sha256", "url", "time"}
+    assert set(fields) == {"size", "sha256", "url", "time", "name", "service", "section"}

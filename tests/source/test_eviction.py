@@ -17,7 +17,7 @@ import atldld
 from atldld.errors import AtldldWarning
 from atldld.options import set_options
 from atldld.source.allen import AllenSource
-from atldld.source.cache import Cache
+from atldld.source.cache import Cache, section_of
 from atldld.source.eviction import Download, keep_within, mark_used, to_evict
 from atldld.source.inventory import cache_stock, clear_cache, trim_cache
 from atldld.source.locks import locked
@@ -93,7 +93,11 @@ def bytes_on_disk(cache_dir: Path) -> int:
 
 
 def there(cache: Cache) -> set[int]:
-    return {number for number in BODIES if cache.holds(image_name(a_read(number)))}
+    return {
+        number
+        for number in BODIES
+        if cache.holds(image_name(a_read(number)), section_of(a_read(number)))
+    }
 
 
 def test_the_least_recently_used_goes(serve, cache_dir):

@@ -16,7 +16,7 @@ from ..model.read import VIEWS, ImageRead, Window
 from ..model.summary import DatasetSummary
 from ..model.terms import SearchTerms
 from ..options import Options, current
-from .cache import Cache
+from .cache import Cache, section_of
 from .faults import plain, worth_retrying
 from .flight import together
 from .jpeg import jpeg_fault, size_limit
@@ -146,12 +146,13 @@ class AllenSource:
                 fits=lambda content: jpeg_fault(content, read.size) is None,
                 url=self.url(read),
                 patience=options.timeout * (options.retries + 1),
+                section=section_of(read),
             ),
         )
 
     def cached(self, read: ImageRead) -> bool:
         """Whether a read seems to be in the cache, by the record and size of its file."""
-        return self._cache(current()).holds(image_name(read))
+        return self._cache(current()).holds(image_name(read), section_of(read))
 
     def held(self, read: ImageRead) -> frozenset[Window | None]:
         """Return which windows of a read's image, view and tier are cached; None is the whole."""

@@ -158,7 +158,9 @@ class BundleSource:
     def held(self, read: ImageRead) -> frozenset[Window | None]:
         """Return which windows of a read's image, view and tier it holds; None is the whole."""
         tiers = self._contents().held.get((read.image_id, read.view), {})
-        return tiers.get(read.tier, frozenset())
+        whole = Window(0, 0, read.width, read.height)
+        windows = tiers.get(read.tier, frozenset())
+        return frozenset(each for each in windows if each is None or whole.holds(each))
 
     def recall(self, key: str) -> str | None:
         """Return what was known about the service when the bundle was packed."""

@@ -22,24 +22,39 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from ..errors import AtldldWarning
 from ..model.read import ImageRead, Window
+from .bundle_files import IMAGE_BYTES
 from .eviction import keep_within, mark_used
 from .locks import locked
 from .names import held_windows, image_name, lock_name, record_path, service_folder
+from .places import FileFaultError, read_plain
+from .urls import without_credentials
 
 _STALE_AFTER: Final = 86_400.0
 _LONGEST_RECORD: Final = 65_536
 _ROOM_OF_A_RECORD: Final = 512
+
+Section = tuple[int, int, int, int]
+
+
+def section_of(read: ImageRead) -> Section:
+    """Return what must be the same for a kept image to be that of a read, besides its name.
+
+    A service may register a dataset anew, and cut a section of the same image, and even of the
+    same size, from another place of the slide.
+    """
+    return read.x, read.y, read.width, read.height
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +71,53 @@ class Record:
         Where it came from, without credentials.
     time
         When it came, in seconds since the epoch.
+    name
+        Of the file: of a file that was copied over another's, the record tells.
+    service
+        Base URL of the service, without credentials.
+    section
+        Of an image: where its section was on the slide (x, y in full-resolution pixels) and how
+        large at this tier (width, height in pixels); see `section_of`. None of other files.
     """
 
     size: int
     sha256: str
     url: str
     time: float
+    name: str
+    service: str
+    section: Section | None
 
     @classmethod
-    def of(cls, content: bytes, url: str) -> Record:
+    def of(
+        cls, content: bytes, url: str, name: str, service: str, section: Section | None
+    ) -> Record:
         """Return the record of a content that came just now."""
-        return cls(len(content), hashlib.sha256(content).hexdigest(), url, time.time())
+        digest = hashlib.sha256(content).hexdigest()
+        return cls(len(content), digest, url, time.time(), name, service, section)
 
     @classmethod
     def from_json(cls, text: bytes) -> Record | None:
         """Return a record from its file, or None if it is not one."""
         try:
             fields = json.loads(text)
+            section = fields["section"]
             record = cls(
-                fields["size"], fields["sha256"], str(fields["url"]), float(fields["time"])
+                fields["size"],
+                fields["sha256"],
+                str(fields["url"]),
+                float(fields["time"]),
+                fields["name"],
+                fields["service"],
+                None if section is None else (section[0], section[1], section[2], section[3]),
             )
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, LookupError, RecursionError):
             return None
         return record if type(record.size) is int and isinstance(record.sha256, str) else None
 
     def to_json(self) -> bytes:
         """Return what the file of a record holds."""
-        fields = {"size": self.size, "sha256": self.sha256, "url": self.url, "time": self.time}
-        return json.dumps(fields).encode()
+        return json.dumps(asdict(self)).encode()
 
     def fits(self, content: bytes) -> bool:
         """Whether a content is the recorded one."""
@@ -101,24 +135,36 @@ class Cache:
     limit
         Most bytes that the folder of all services may have, or None. Images that were used
         longest ago give way to those that are fetched.
+    service
+        Base URL of the service, without credentials; files of another are misses. None takes
+        those of any.
     """
 
     folder: Path
     limit: int | None = None
+    service: str | None = None
 
     @classmethod
     def of(cls, cache_dir: Path, base_url: str, limit: int | None = None) -> Cache:
         """Return the cache of a service within the folder of all."""
-        return cls(cache_dir / service_folder(base_url), limit)
+        return cls(cache_dir / service_folder(base_url), limit, without_credentials(base_url))
 
-    def load(self, name: str) -> bytes | None:
-        """Return the content of a file, or None if it is missing or not as recorded."""
+    def load(self, name: str, section: Section | None = None) -> bytes | None:
+        """Return the content of a file, or None if it is missing or not as recorded.
+
+        Parameters
+        ----------
+        name
+            Of the file.
+        section
+            Of an image: the section that it must show.
+        """
         record = self.record(name)
-        if record is None:
+        if record is None or record.section != section or record.size > IMAGE_BYTES:
             return None
         try:
-            content = (self.folder / name).read_bytes()
-        except OSError:
+            content = read_plain(self.folder / name, record.size)
+        except (OSError, FileFaultError):
             return None
         if not record.fits(content):
             return None
@@ -126,20 +172,29 @@ class Cache:
         return content
 
     def record(self, name: str) -> Record | None:
-        """Return the record of a file, or None."""
+        """Return the record of a file, or None if there is none, or it is another file's."""
         try:
-            with record_path(self.folder / name).open("rb") as file:
-                return Record.from_json(file.read(_LONGEST_RECORD))
-        except OSError:
+            text = read_plain(record_path(self.folder / name), _LONGEST_RECORD)
+        except (OSError, FileFaultError):
             return None
+        record = Record.from_json(text)
+        if record is None or record.name != name:
+            return None
+        return record if self.service in (None, record.service) else None
 
-    def holds(self, name: str) -> bool:
+    def holds(self, name: str, section: Section | None = None) -> bool:
         """Whether a file seems to be there, by its record and size, without reading it."""
         record = self.record(name)
         try:
-            return record is not None and (self.folder / name).stat().st_size == record.size
+            status = (self.folder / name).lstat()
         except OSError:
             return False
+        return (
+            record is not None
+            and record.section == section
+            and status.st_size == record.size
+            and stat.S_ISREG(status.st_mode)
+        )
 
     def held(self, read: ImageRead) -> frozenset[Window | None]:
         """Return which windows of a read's image, view and tier seem to be there."""
@@ -147,9 +202,14 @@ class Cache:
             files = list((self.folder / image_name(read)).parent.iterdir())
         except OSError:
             return frozenset()
-        return held_windows(read, (file.name for file in files))
+        windows = held_windows(read, (file.name for file in files))
+        return frozenset(
+            window
+            for window in windows
+            if self.holds(image_name(replace(read, window=window)), section_of(read))
+        )
 
-    def store(self, name: str, content: bytes, url: str) -> bool:
+    def store(self, name: str, content: bytes, url: str, section: Section | None = None) -> bool:
         """Keep a content, and return whether that worked.
 
         Where the folder cannot be written to, or the disk is full, an `AtldldWarning` says so
@@ -167,7 +227,8 @@ class Cache:
         try:
             self._sweep_once()
             self._place(path, content)
-            self._place(record_path(path), Record.of(content, url).to_json())
+            record = Record.of(content, url, name, self.service or "", section)
+            self._place(record_path(path), record.to_json())
         except OSError as error:
             _warn_once(
                 self.folder,
@@ -191,6 +252,7 @@ class Cache:
         fits: Callable[[bytes], bool],
         url: str,
         patience: float,
+        section: Section | None = None,
     ) -> bytes:
         """Return the content of a file, fetched if it is not there, by one process alone.
 
@@ -206,18 +268,20 @@ class Cache:
             Where `fetch` gets it, for the record.
         patience
             Seconds to wait for another process that is fetching the same file.
+        section
+            Of an image: the section that it must show.
         """
-        content = self.load(name)
+        content = self.load(name, section)
         if content is not None and fits(content):
             return content
         with self._locked(name, patience):
             # Another process may have written it since, or have been writing it just then.
-            content = self.load(name)
+            content = self.load(name, section)
             if content is not None and fits(content):
                 return content
             self.discard(name)
             content = fetch()
-            kept = self.store(name, content, url)
+            kept = self.store(name, content, url, section)
         if kept and self.limit is not None:
             keep_within(self.folder.parent, self.limit, len(content) + _ROOM_OF_A_RECORD)
         return content

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from ..options import current
+from .bundle_files import IMAGE_BYTES
 from .cache import Cache, Record
 from .eviction import evict, forget_tally
-from .names import SERVICE_FOLDER
+from .names import SERVICE_FOLDER, service_folder
+from .places import FileFaultError, read_plain, words_of
 from .urls import without_credentials
 
 KINDS: Final = ("images", "grids", "datasets", "service")
@@ -295,20 +297,26 @@ def _fault(cache: Cache, name: str) -> str:
     """Return what is wrong with a kept file, or nothing."""
     path = cache.folder / name
     try:
-        note = path.with_name(path.name + ".json").read_bytes()[:_LONGEST_RECORD]
+        note = read_plain(path.with_name(path.name + ".json"), _LONGEST_RECORD)
     except FileNotFoundError:
         return "it has no record, so nobody can tell what it should be"
-    except OSError as error:
-        return f"its record cannot be read: {error.strerror}"
+    except (OSError, FileFaultError) as error:
+        return f"its record cannot be read: {words_of(error)}"
     record = Record.from_json(note)
     if record is None:
         return "its record is damaged"
+    if record.name != name or service_folder(record.service) != cache.folder.name:
+        return "its record is another file's: one was copied over the other"
+    if record.size > IMAGE_BYTES:
+        return f"it is said to have {record.size} bytes; {IMAGE_BYTES} are believable"
     try:
-        content = path.read_bytes()
+        content = read_plain(path, record.size)
     except FileNotFoundError:
         return ""  # removed meanwhile
+    except FileFaultError as error:
+        return error.reason
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
+        return f"it cannot be read: {words_of(error)}"
     if record.fits(content):
         return ""
     if len(content) != record.size:

@@ -15,7 +15,7 @@ from ..model.read import ImageRead, Window
 from ..model.summary import DatasetSummary
 from ..model.terms import SearchTerms
 from .bundle_files import DATASET_BYTES
-from .cache import Cache, Record
+from .cache import Cache, Record, Section, section_of
 from .describing import DatasetRows
 from .jpeg import jpeg_fault, size_limit
 from .manifest import MANIFEST
@@ -76,7 +76,7 @@ class CacheSource:
         name = dataset_name(dataset_id)
         try:
             record, content = self._kept(name, DATASET_BYTES)
-            rows = DatasetRows.from_json(content, record.url.partition("/data/")[0])
+            rows = DatasetRows.from_json(content, record.service)
         except (FileFaultError, ValueError) as error:
             raise BundleError(f"{self.name}: {name} is of no use: {error}") from error
         if rows.row.get("id") != dataset_id:
@@ -111,7 +111,7 @@ class CacheSource:
             If it is not in the cache, or damaged.
         """
         try:
-            _, content = self._kept(image_name(read), size_limit(read.size))
+            _, content = self._kept(image_name(read), size_limit(read.size), section_of(read))
             fault = jpeg_fault(content, read.size)
         except FileFaultError as error:
             fault = f"it is not in the cache folder: {error.reason}"
@@ -148,12 +148,16 @@ class CacheSource:
     def remember(self, key: str, text: str) -> None:
         """Do nothing: the folder is only read."""
 
-    def _kept(self, name: str, most: int) -> tuple[Record, bytes]:
+    def _kept(self, name: str, most: int, section: Section | None = None) -> tuple[Record, bytes]:
         """Return a file with its record, which it fits."""
         place = FolderPlace(self.folder)
         record = Record.from_json(place.read(f"{name}.json", _RECORD_BYTES))
         if record is None:
             raise FileFaultError("its record is damaged")
+        if record.name != name:
+            raise FileFaultError("its record is another file's: one was copied over the other")
+        if record.section != section:
+            raise FileFaultError("it is of another size, or cut from another place of the slide")
         content = place.read(name, most)
         if not record.fits(content):
             raise FileFaultError("its content is not what was fetched (size or SHA-256 differs)")

@@ -65,7 +65,9 @@ def held_windows(read: ImageRead, names: Iterable[str]) -> frozenset[Window | No
         if found is None or found["view"] != read.view or int(found["tier"]) != read.tier:
             continue
         numbers = found["window"]
-        windows.add(None if numbers is None else Window(*map(int, numbers.split("-"))))
+        window = None if numbers is None else Window(*map(int, numbers.split("-")))
+        if window is None or (window.area and Window(0, 0, read.width, read.height).holds(window)):
+            windows.add(window)
     return frozenset(windows)
 
 

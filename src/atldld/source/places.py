@@ -80,7 +80,7 @@ class FolderPlace:
 
     def read(self, name: str, most: int) -> bytes:
         """See `Place`."""
-        return attempted(lambda: _read_plain(self._inside(name), most))
+        return attempted(lambda: read_plain(self._inside(name), most))
 
     def names(self) -> list[str]:
         """See `Place`."""
@@ -214,7 +214,7 @@ def _ranged(location: Location, below: str, start: int, end: int) -> bytes:
     return content
 
 
-def _read_plain(path: Path, most: int) -> bytes:
+def read_plain(path: Path, most: int) -> bytes:
     """Return the content of a plain file of at most so many bytes."""
     descriptor = os.open(path, _READING)
     with os.fdopen(descriptor, "rb") as file:
