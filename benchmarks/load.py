@@ -46,7 +46,7 @@ ONE_IN: Final = 50
 WARM_ROUNDS: Final = 3
 """Rounds until all is imported, and memory that is kept for good is taken."""
 
-_PASSED_OVER: Final = ("latency", "body", "rows", "400", "403")
+_PASSED_OVER: Final = ("latency", "body", "rows", "400", "403", "early-hints", "two-answers")
 """Not faults of an image that another try can mend."""
 
 _SURVIVOR: Final = 0

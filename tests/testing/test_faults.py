@@ -310,3 +310,19 @@ def test_faults_travel_as_json() -> None:
 def test_bad_faults_say_what_would_be_right(options: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Fault(**options)
+
+
+def test_early_hints_come_first(server: AllenServer, sound: bytes) -> None:
+    server.add_fault(Fault("early-hints", seconds=0.001))
+    wire = listen(server, IMAGE)
+    assert wire.status == 103
+    head, _, body = wire.body.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert body == sound
+
+
+def test_two_answers_are_the_same_twice(server: AllenServer, sound: bytes) -> None:
+    server.add_fault(Fault("two-answers"))
+    wire = listen(server, IMAGE)
+    assert (wire.status, wire.length) == (200, len(sound))
+    assert wire.body == sound + wire.head.encode() + b"\r\n\r\n" + sound

@@ -117,6 +117,9 @@ def _answer(url: str, asked: str, most_bytes: int) -> tuple[int, dict[str, str],
     pieces, size = [], 0
     whole = False
     try:
+        if response.status < 200:
+            # The real answer follows on this connection, and would be read by the next request.
+            raise FaultError(f"an interim answer (HTTP status {response.status})")
         for piece in response.stream(_PIECE, decode_content=True):
             seconds_left()
             pieces.append(piece)

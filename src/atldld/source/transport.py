@@ -181,6 +181,9 @@ def _answer(
     )
     whole = False
     try:
+        if response.status < 200:
+            # The real answer follows on this connection, and would be read by the next request.
+            raise FaultError(f"an interim answer (HTTP status {response.status})")
         yield response
         whole = True
     finally:

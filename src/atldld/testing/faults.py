@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 FaultKind = Literal[
     "latency", "hang", "drop", "400", "403", "404", "429", "500", "502", "503", "504",
     "html", "empty", "body", "reset", "short", "early-end", "slow", "truncated", "damaged",
-    "wrong-size", "wrong-format", "rows",
+    "wrong-size", "wrong-format", "rows", "early-hints", "two-answers",
 ]  # fmt: skip
 RequestKind = Literal["image", "redirect", "metadata", "sync", "other"]
 
@@ -46,6 +46,8 @@ class Fault:
         ``"wrong-size"``: a sound JPEG of another size.
         ``"wrong-format"``: the image as PNG.
         ``"rows"``: `rows` more rows are promised than ever come.
+        ``"early-hints"``: an interim answer (status 103) comes `seconds` before the final one.
+        ``"two-answers"``: the answer comes twice, at once, to one request.
     image_ids, views, tiers
         Only requests for these images, views and tiers; None for all.
     request

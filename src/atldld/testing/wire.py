@@ -14,6 +14,7 @@ from .faults import Fault
 from .jpegs import as_png, damaged, wrong_size
 
 _PIECE = 1 << 18
+_EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
 _PAGE = (
     b"<!DOCTYPE html>\n<html><head><title>Allen Brain Atlas</title></head>"
     b"<body><h1>We're sorry, but something went wrong.</h1></body></html>\n"
@@ -149,8 +150,19 @@ class Line:
                 if first + fault.piece >= len(content):
                     self._before_last()
                 self._pieces(content[first : first + fault.piece])
+        elif kind == "two-answers":
+            self._twice(answer, content)
         else:
+            if fault is not None and kind == "early-hints":
+                self.connection.sendall(_EARLY_HINTS)
+                self._closing.wait(fault.seconds)
             self._plain(answer, content)
+
+    def _twice(self, answer: Answer, content: bytes) -> None:
+        whole = self._head(answer, f"Content-Length: {len(content)}") + content
+        self._before_last()
+        self.connection.sendall(2 * whole)
+        self.sent = len(content)
 
     def _plain(self, answer: Answer, content: bytes) -> None:
         head = self._head(answer, f"Content-Length: {len(answer.body)}")
