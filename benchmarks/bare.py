@@ -19,7 +19,7 @@ import urllib3
 
 from atldld.model.affine import grid_affine
 from atldld.model.grid import section_grid
-from atldld.model.table import tabulate
+from atldld.model.sections import tabulate
 from atldld.source import source_from
 
 from .measure import Job, Run, answer

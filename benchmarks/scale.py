@@ -18,7 +18,7 @@ from dask.base import optimize
 
 import atldld
 from atldld.model.affine import grid_affine
-from atldld.model.table import tabulate
+from atldld.model.sections import tabulate
 
 from .measure import Job, Run, answer
 from .sources import DATASET, FreeSource, PiecesSource, RowsSource, many_rows

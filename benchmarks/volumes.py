@@ -16,8 +16,8 @@ import urllib3
 
 import atldld
 from atldld.model.affine import tier_origin
-from atldld.model.nodes import volume_grid
-from atldld.model.stack import default_distance, stack_of, stack_z
+from atldld.model.grid import volume_grid
+from atldld.model.sections import default_distance, stack_of, stack_z
 from atldld.source import source_from
 
 from .bare import planned
@@ -106,7 +106,7 @@ def map_coordinates(given: Mapping[str, Any], run: Run) -> None:
         )
         for number in stack.image_id
     ]
-    p, i, r = (grid.along(axis).microns(grid.along(axis).numbers) for axis in range(3))
+    p, i, r = (axis.microns for axis in grid.axes)
     out = np.full((*grid.shape, 3), 255, dtype=np.uint8)
     reach, onto = default_distance(stack.z), stack.pixels_of_space()
     edges = np.concatenate([[-np.inf], (stack.z[1:] + stack.z[:-1]) / 2, [np.inf]])

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from atldld.model.coordinates import points_of
+from atldld.model.affine import points_of
 from atldld.model.dataset import SectionDataset
+from atldld.model.sections import tabulate
 from atldld.model.space import FLIP_R
-from atldld.model.table import tabulate
 from atldld.testing import oracle, phantom_dataset
 from twins import matrix, pixels_of_grid
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from atldld.errors import AtldldWarning, RegistrationError
 from atldld.model.dataset import SectionDataset
-from atldld.model.table import tabulate
+from atldld.model.sections import tabulate
 
 TRV = [
     [0.01, 0.02, 0.99, 12.0],

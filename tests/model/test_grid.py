@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atldld.model.grid import Axis, Grid, cut_grid
-from atldld.model.space import CORONAL
+from atldld.model.grid import Axis, Grid
 
 steps = st.floats(0.05, 900)
 
@@ -48,9 +47,10 @@ def test_a_cut_takes_what_lies_between_its_ends(step, low, width):
 
 
 def test_a_region_without_points_says_where_they_lie():
-    grid = Grid(Axis.spanning(0.0, 8000.0, 25.0), Axis.spanning(0.0, 11400.0, 25.0))
+    axes = Axis.spanning(0.0, 8000.0, 25.0), Axis.spanning(0.0, 11400.0, 25.0)
+    grid = Grid(("i", "r"), axes)
     with pytest.raises(ValueError, match=r"i=\(8100, 9000\).*from 0 to 7975 microns, 25 apart"):
-        cut_grid(grid, CORONAL, {"i": (8100.0, 9000.0)})
+        grid.cut({"i": (8100.0, 9000.0)})
 
 
 def test_too_many_points_are_refused():

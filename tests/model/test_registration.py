@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atldld.errors import AtldldWarning, RegistrationError
+from atldld.model.affine import points_of
 from atldld.model.anchoring import Target, anchoring_of, corners_of
-from atldld.model.coordinates import points_of
 from atldld.model.dataset import SectionDataset
 from atldld.model.geometry import pixel_points
 from atldld.model.registration import Placement, Registration, register
+from atldld.model.sections import tabulate
 from atldld.model.space import PLANES
-from atldld.model.table import tabulate
 from atldld.testing import load_recorded, phantom_dataset
 
 PHANTOM = phantom_dataset(dataset_id=77, plane="coronal", sections=4, resolution=30, seed=3)

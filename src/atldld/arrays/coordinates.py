@@ -18,8 +18,8 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ..model.affine import Array
+from ..model.sections import SectionTable
 from ..model.space import AXES
-from ..model.table import SectionTable
 from ..reading.reader import index_outer
 from .describe import VOLUMES
 from .graph import indexings, lazy_variables

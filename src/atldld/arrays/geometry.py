@@ -10,8 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from ..model.geometry import geometry, pixel_points
+from ..model.sections import SectionTable
 from ..model.space import AXES, extent
-from ..model.table import SectionTable
 from .coordinates import readers
 from .index import GUARD
 

@@ -13,7 +13,7 @@ from dask.tokenize import tokenize
 from .. import options
 from ..model.affine import Array
 from ..model.read import ImageRead, Window
-from ..model.table import SectionTable
+from ..model.sections import SectionTable
 from ..reading.failing import Failing
 from ..reading.reader import Found, Reader, places, squeezed
 from ..sampling.coverage import Indices

@@ -15,13 +15,12 @@ from xarray.core import indexing
 
 from .. import options
 from ..errors import AtldldWarning, RegistrationError
-from ..model.affine import Array, tier_origin, tier_size
-from ..model.coordinates import image_affine
+from ..model.affine import Array, image_affine, tier_origin, tier_size
 from ..model.dataset import SectionDataset, SectionImage
 from ..model.geometry import clip_to_box
 from ..model.read import VIEWS, View, Window
+from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, flip_matrix, space_name
-from ..model.table import SectionTable, tabulate
 from ..reading.failing import Failing
 from ..reading.ledger import Ledger
 from ..source import source_from

@@ -13,14 +13,14 @@ import xarray as xr
 from xarray.core import indexing
 
 from .. import options
-from ..model.coordinates import points_of
+from ..model.affine import points_of
 from ..model.dataset import SectionDataset
 from ..model.geometry import clip_to_box
-from ..model.grid import Grid, cut_grid, section_grid
+from ..model.grid import Grid, section_grid
 from ..model.read import View
 from ..model.registration import Registration, register
+from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, Plane
-from ..model.table import SectionTable, tabulate
 from ..reading.failing import Failing
 from ..reading.ledger import Ledger
 from ..sampling.reads import choose_tiers
@@ -430,7 +430,7 @@ def _in_region(
 ) -> tuple[SectionTable, Grid]:
     """Return the part of the grid within a region, and the sections that pass through it there."""
     plane, region = record.plane, request.region
-    part = cut_grid(grid, plane, region)
+    part = grid.cut(region)
     if request.mapping == "parallel":
         part = _widened(part, table, grid, plane, region)
     axis = AXES[plane.section]

@@ -13,8 +13,7 @@ from dask.tokenize import tokenize
 from ..model.affine import Array, grid_affine, tier_size
 from ..model.grid import Grid
 from ..model.read import ImageRead, View, Window
-from ..model.stack import Stack
-from ..model.table import SectionTable
+from ..model.sections import SectionTable, Stack
 from ..reading.reader import part_read
 from ..sampling.coverage import Coverage, Indices, coverage
 from ..sampling.reads import Interpolation, choose_interpolation, needed_window

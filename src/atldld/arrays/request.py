@@ -12,8 +12,8 @@ from ..model import affine
 from ..model.dataset import SectionDataset
 from ..model.read import VIEWS, View
 from ..model.registration import Registration
+from ..model.sections import Detection
 from ..model.space import AXES, can_flip
-from ..model.table import Detection
 from ..sampling.reads import INTERPOLATIONS, Interpolation
 from .registering import registration_from
 

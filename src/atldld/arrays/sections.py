@@ -14,7 +14,7 @@ from xarray.core import indexing
 from .. import options
 from ..model.affine import Array
 from ..model.read import ImageRead
-from ..model.table import SectionTable
+from ..model.sections import SectionTable
 from ..reading.failing import Failing
 from ..reading.reader import FromMatrices, Reader, index_outer, places, squeezed
 from ..sampling.coverage import Indices

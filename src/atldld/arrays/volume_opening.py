@@ -16,10 +16,10 @@ from xarray.core import indexing
 from .. import options
 from ..errors import AtldldWarning
 from ..model.dataset import SectionDataset
-from ..model.nodes import check_size, cut_volume_grid, finest_step, volume_grid
+from ..model.grid import volume_grid
 from ..model.read import View
+from ..model.sections import default_distance, stack_of
 from ..model.space import AXES, extent, space_name
-from ..model.stack import default_distance, stack_of
 from ..reading.failing import Failing
 from ..reading.ledger import Ledger
 from ..sampling.reads import choose_tiers
@@ -206,11 +206,10 @@ class _Volume:
         picked: Mapping[str, npt.NDArray[np.int64] | int] = {}
         if wanted.like is None:
             step = request.resolution
-            grid = cut_volume_grid(volume_grid(record, step), request.region)
-            check_size(grid)
+            grid = volume_grid(record, step, request.region)
         else:
             grid, picked = wanted.like.grid, wanted.like.picked
-            step = finest_step(grid)
+            step = grid.step
         tiers = choose_tiers(request.tier, stack.microns_per_pixel, stack.tier_count, step)
         sampling = VolumeSampling(
             dataset_id=record.id,
@@ -266,7 +265,7 @@ class _Volume:
         )
         del attrs["mapping"]
         if self.like is not None:
-            attrs["resolution_microns"] = finest_step(self.sampling.grid)
+            attrs["resolution_microns"] = self.sampling.grid.step
         attrs["between"] = self.sampling.between
         attrs["max_distance_microns"] = self.sampling.max_distance
         if self.sampling.mirrored:
@@ -278,7 +277,7 @@ class _Volume:
         gap = (
             float(np.median(np.diff(self.sampling.stack.z))) if len(self.sampling.stack) > 1 else 0
         )
-        along = self.sampling.grid.along(self.sampling.plane.section)
+        along = self.sampling.grid.axes[self.sampling.plane.section]
         rate = abs(self.sampling.stack.trv[2, self.sampling.plane.section])
         variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs)
         shape = tuple(
@@ -306,12 +305,9 @@ class _Volume:
         where = volume_frame(self.record, self.space)
         space = -1 if self.space is None else self.space
         plain: dict[str, xr.Variable] = {}
-        for axis, nodes in zip(
-            AXES, (self.sampling.grid.p, self.sampling.grid.i, self.sampling.grid.r), strict=True
-        ):
+        for axis, nodes in zip(AXES, self.sampling.grid.axes, strict=True):
             if self.like is None:
-                values: Any = nodes.microns(nodes.numbers)
-                plain[axis] = xr.Variable(axis, values, microns_of(axis))
+                plain[axis] = xr.Variable(axis, nodes.microns, microns_of(axis))
             else:
                 given = self.like.coords[axis]
                 plain[axis] = xr.Variable(given.dims, given.values, microns_of(axis))

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from dask.tokenize import tokenize
 
 from ..model.affine import Array, tier_origin
-from ..model.nodes import VolumeGrid
+from ..model.grid import Grid
 from ..model.read import ImageRead, View, Window
+from ..model.sections import Stack
 from ..model.space import FLIP_R, Plane, flip_matrix
-from ..model.stack import Stack
 from ..reading.reader import part_read
 from ..sampling.bands import Band, NodePlane, SectionPlanes, bands
 from ..sampling.coverage import Coverage, Indices
@@ -56,7 +56,7 @@ class VolumeSampling:
     dataset_id: int
     plane: Plane
     stack: Stack
-    grid: VolumeGrid
+    grid: Grid
     tiers: npt.NDArray[np.int16]
     view: View
     interpolation: Interpolation | Literal["auto"]
@@ -87,7 +87,7 @@ class VolumeSampling:
     @property
     def bounds(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """First, and one past the last, number of the rows and columns of the uncut grid."""
-        return self.grid.along(self.plane.y).lattice, self.grid.along(self.plane.x).lattice
+        return self.grid.axes[self.plane.y].lattice, self.grid.axes[self.plane.x].lattice
 
     @cached_property
     def layers(self) -> tuple[SectionPlanes, ...]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from ..model.dataset import SectionDataset
-from ..model.nodes import VolumeGrid, nodes_through
+from ..model.grid import Grid, axis_through
 from ..model.space import AXES, can_flip, space_name
 from .index import GUARD
 from .request import Request, finite, one_of
@@ -36,7 +36,7 @@ class Like:
 
     coords: dict[str, xr.Variable]
     space: int | None
-    grid: VolumeGrid
+    grid: Grid
     picked: dict[str, npt.NDArray[np.int64] | int]
 
     @classmethod
@@ -63,12 +63,13 @@ class Like:
                 )
             coords[axis] = variable
         space = _space_of(like)
-        nodes, picked = {}, {}
+        axes, picked = [], {}
         for axis, variable in coords.items():
             values = np.atleast_1d(np.asarray(variable.values, dtype=np.float64))
-            nodes[axis], numbers = nodes_through(values, axis, lone_step)
+            nodes, numbers = axis_through(values, axis, lone_step)
+            axes.append(nodes)
             picked[axis] = numbers if variable.ndim else int(numbers[0])
-        return cls(coords, space, VolumeGrid(**nodes), picked)
+        return cls(coords, space, Grid(AXES, tuple(axes)), picked)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -261,7 +261,7 @@ def box_numbers(sampling: VolumeSampling, key: tuple[Any, ...]) -> list[Indices]
     """Return the grid numbers of an outer index along planes, rows and columns."""
     grid = sampling.grid
     asked = places(key[:3], grid.shape)
-    return [asked[axis] + grid.along(axis).first for axis in sampling.axes]
+    return [asked[axis] + grid.axes[axis].first for axis in sampling.axes]
 
 
 def in_space(out: npt.NDArray[Any], sampling: VolumeSampling) -> npt.NDArray[Any]:

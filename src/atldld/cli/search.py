@@ -10,7 +10,7 @@ import click
 from .shell import json_option, print_json, source_option, table_text
 
 if TYPE_CHECKING:
-    from ..model.summary import DatasetSummary
+    from ..model.info import DatasetSummary
 
 # A line of its own with a backspace keeps click from joining the lines below it.
 _SEARCH_EXAMPLES = """\b

@@ -17,7 +17,7 @@ from ..model.affine import tier_origin, tier_size
 from ..model.anchoring import DEFAULT_TARGET, MARK, Target, anchoring_of, anchorings_checksum
 from ..model.geometry import pixel_points
 from ..model.registration import Registration
-from ..model.table import SectionTable
+from ..model.sections import SectionTable
 from .placing import written_attributes
 from .target import replacing
 

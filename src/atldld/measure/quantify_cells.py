@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..model.coordinates import points_of
+from ..model.affine import points_of
 from ..model.grid import Axis
 
 Array = npt.NDArray[np.float64]

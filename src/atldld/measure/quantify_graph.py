@@ -19,8 +19,8 @@ from ..arrays.request import target_space
 from ..errors import AtldldWarning, RegistrationError
 from ..model.dataset import SectionDataset, SectionImage
 from ..model.grid import Axis, footprint
+from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, extent
-from ..model.table import SectionTable, tabulate
 from ..reading.failing import Failing
 from ..reading.ledger import Ledger
 from ..source.protocol import Source

@@ -10,7 +10,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from ..model.coordinates import points_of
+from ..model.affine import points_of
 from .lookup import Lookup
 
 Array = npt.NDArray[np.float64]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .affine import Array
-from .table import SectionTable
+from .sections import SectionTable
 
 _THIN = 1e-6
 """Pixels that an image of one row or column is taken to be high or wide: a line has no area."""

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from ..errors import AtldldWarning, RegistrationError
 from .affine import Array, Mapping, tier_origin, tier_size
 from .geometry import pixel_points
+from .sections import Detection, SectionTable, in_order
 from .space import AXES, P56_MIDDLE, Plane
-from .table import Detection, SectionTable, in_order
 
 _FLATTEST = 1e-3
 """Least sine of the angle between the edges of a picture that still spans a plane."""

@@ -11,8 +11,8 @@ import xarray as xr
 from ..arrays.coordinates import readers
 from ..model.affine import Array
 from ..model.geometry import pixel_points
+from ..model.sections import SectionTable
 from ..model.space import AXES
-from ..model.table import SectionTable
 from .subject import Subject, edges
 
 

@@ -68,14 +68,14 @@ def _covered(array: xr.DataArray) -> dict[str, tuple[float, float]]:
         if not isinstance(reader, VolumeArray):
             continue
         sampling = reader.sampling
-        along = [sampling.grid.along(axis) for axis in sampling.axes]
+        along = [sampling.grid.axes[axis] for axis in sampling.axes]
         numbers = [_spread(nodes.numbers) for nodes in along]
         shown = sampling.box(numbers[0], numbers[1], numbers[2]).shown(0)
         if not shown.any():
             continue
         for place, axis in enumerate(sampling.axes):
             some = numbers[place][shown.any(axis=tuple({0, 1, 2} - {place}))]
-            ends = along[place].microns(some[[0, -1]])
+            ends = along[place].at(some[[0, -1]])
             found[AXES[axis]] = (float(ends[0]), float(ends[1]))
     return found or _finite(array)
 

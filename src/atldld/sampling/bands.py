@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model.affine import Array
-from ..model.nodes import VolumeGrid
+from ..model.grid import Grid
+from ..model.sections import stack_z
 from ..model.space import Plane
-from ..model.stack import stack_z
 from .coverage import Coverage, Indices, coverage
 
 Past = Callable[[npt.NDArray[np.intp], Indices], npt.NDArray[np.bool_]]
@@ -43,7 +43,7 @@ class NodePlane:
         First and last column number.
     """
 
-    grid: VolumeGrid
+    grid: Grid
     plane: Plane
     number: int
     rows: Indices
@@ -53,10 +53,10 @@ class NodePlane:
     def z(self, trv: Array, rows: npt.ArrayLike, columns: npt.ArrayLike) -> Array:
         """Return z of the image stack at numbers of rows and columns, which broadcast."""
         place: list[npt.ArrayLike] = [0.0, 0.0, 0.0]
-        along = self.grid.along(self.plane.section)
-        place[self.plane.section] = along.microns(np.asarray(self.number))
-        place[self.plane.y] = self.grid.along(self.plane.y).microns(np.asarray(rows))
-        place[self.plane.x] = self.grid.along(self.plane.x).microns(np.asarray(columns))
+        axes = self.grid.axes
+        place[self.plane.section] = axes[self.plane.section].at(np.asarray(self.number))
+        place[self.plane.y] = axes[self.plane.y].at(np.asarray(rows))
+        place[self.plane.x] = axes[self.plane.x].at(np.asarray(columns))
         return stack_z(trv, *place)
 
     def affine(self, pixels_of_space: Array) -> Array:
@@ -67,8 +67,8 @@ class NodePlane:
         pixels_of_space
             Shape (2, 4): from (p, i, r, 1) to x, y; see `Stack.pixels_of_space`.
         """
-        plane, grid = self.plane, self.grid
-        along, down, across = (grid.along(k) for k in (plane.section, plane.y, plane.x))
+        plane, axes = self.plane, self.grid.axes
+        along, down, across = (axes[k] for k in (plane.section, plane.y, plane.x))
         out = np.empty((2, 3))
         out[:, 0] = pixels_of_space[:, plane.x] * across.step
         out[:, 1] = pixels_of_space[:, plane.y] * down.step

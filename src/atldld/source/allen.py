@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from ..errors import APIError, AtldldWarning, DatasetNotFoundError, ImageError
 from ..model.dataset import SectionDataset
+from ..model.info import DatasetSummary
 from ..model.read import VIEWS, ImageRead, Window
-from ..model.summary import DatasetSummary
 from ..model.terms import SearchTerms
 from ..options import Options, current
 from .cache import Cache, section_of

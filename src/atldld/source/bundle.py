@@ -15,8 +15,8 @@ from typing import Self
 
 from ..errors import BundleError, DatasetNotFoundError, ImageError
 from ..model.dataset import SectionDataset
+from ..model.info import DatasetSummary
 from ..model.read import ImageRead, Window
-from ..model.summary import DatasetSummary
 from ..model.terms import SearchTerms
 from .bundle_files import MOST_PIXELS
 from .contents import Contents, Held, open_bundle

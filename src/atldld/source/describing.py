@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from ..model.dataset import SectionDataset
+from ..model.info import DatasetSummary
 from ..model.rows import records
-from ..model.summary import DatasetSummary
 from ..model.terms import SearchTerms
 from .allen import AllenSource
 from .protocol import Source

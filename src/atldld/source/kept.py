@@ -11,8 +11,8 @@ from typing import Final
 
 from ..errors import AtldldWarning, BundleError, DatasetNotFoundError, ImageError
 from ..model.dataset import SectionDataset
+from ..model.info import DatasetSummary
 from ..model.read import ImageRead, Window
-from ..model.summary import DatasetSummary
 from ..model.terms import SearchTerms
 from .bundle_files import DATASET_BYTES
 from .cache import Cache, Record, Section, section_of

@@ -6,8 +6,8 @@ from collections.abc import Hashable
 from typing import Protocol, TypeGuard, runtime_checkable
 
 from ..model.dataset import SectionDataset
+from ..model.info import DatasetSummary
 from ..model.read import ImageRead, Window
-from ..model.summary import DatasetSummary
 from ..model.terms import SearchTerms
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..model.info import DatasetInfo
-from ..model.summary import DatasetSummary
+from ..model.info import DatasetInfo, DatasetSummary
 from ..model.terms import SearchTerms
 from . import source_from
 from .describing import dataset_rows

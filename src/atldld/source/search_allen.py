@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from ..errors import RegistrationError
+from ..model.info import DatasetSummary
 from ..model.rows import records, texts
-from ..model.summary import DatasetSummary
 from ..model.terms import SearchTerms, fits, listed, near
 from ..options import Options
 from .rma import Query, Row, condition, fetch_rows

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atldld.model.dataset import SectionDataset
-from atldld.model.table import tabulate
+from atldld.model.sections import tabulate
 from atldld.testing import phantom_dataset
 
 
