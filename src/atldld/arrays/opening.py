@@ -466,7 +466,6 @@ def _widened(part: Grid, table: SectionTable, grid: Grid, plane: Plane, region: 
     x, y = np.concatenate(found).T
     if len(x) == 0:
         return part
-    return Grid(
-        y=grid.y.cut(min(y.min(), part.y.microns[0]), max(y.max(), part.y.microns[-1])),
-        x=grid.x.cut(min(x.min(), part.x.microns[0]), max(x.max(), part.x.microns[-1])),
-    )
+    rows = grid.y.cut(min(y.min(), part.y.microns[0]), max(y.max(), part.y.microns[-1]))
+    columns = grid.x.cut(min(x.min(), part.x.microns[0]), max(x.max(), part.x.microns[-1]))
+    return Grid(grid.names, (rows, columns))
