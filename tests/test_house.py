@@ -14,15 +14,16 @@ SOURCE = Path(atldld.__file__).parent
 FACES = {"sync", "cli", "plot", "export", "measure", "packing"}
 ROOMS = {
     "errors": set(),
+    "urls": set(),
     "options": set(),
     "model": {"errors"},
     "sampling": {"model", "errors"},
-    "source": {"model", "errors", "options"},
+    "source": {"model", "errors", "urls", "options"},
     "reading": {"sampling", "source", "model", "errors", "options"},
     "arrays": {"reading", "sampling", "source", "model", "errors", "options"},
     "testing": {"errors"},
     **{
-        face: {"arrays", "reading", "sampling", "source", "model", "errors", "options"}
+        face: {"arrays", "reading", "sampling", "source", "model", "errors", "urls", "options"}
         | ({"testing", "packing"} if face == "cli" else set())
         for face in FACES
     },

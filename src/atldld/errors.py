@@ -121,3 +121,10 @@ class AtldldWarning(UserWarning):
 
 def _rebuild(cls: type[Any], message: str, fields: dict[str, Any]) -> Any:
     return cls(message, **fields)
+
+
+def plain(text: str, most: int = 200) -> str:
+    """Return foreign text as one printable line of at most `most` characters."""
+    words = " ".join(text[: 20 * most].split())
+    line = "".join(c if c.isprintable() else "?" for c in words)
+    return line if len(line) <= most else line[: most - 3] + "..."

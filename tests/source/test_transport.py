@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atldld.errors import APIError
+from atldld.errors import APIError, plain
 from atldld.options import current, set_options
 from atldld.source import transport
-from atldld.source.faults import plain, retry_after, said
+from atldld.source.faults import retry_after, said
 from atldld.source.transport import UnfitBodyError, fetch
 
 from .conftest import answer

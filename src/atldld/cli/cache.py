@@ -151,7 +151,7 @@ def trim(cache_dir: Path | None, as_json: bool, limit: str | None) -> None:
 def clear(cache_dir: Path | None, as_json: bool, service: str | None, yes: bool) -> None:
     """Remove what is kept; asks before it does."""
     from ..source.inventory import clear_cache
-    from ..source.urls import base_url, without_credentials
+    from ..urls import base_url, without_credentials
 
     try:
         service = None if service is None else base_url(service)

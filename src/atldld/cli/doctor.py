@@ -34,7 +34,7 @@ def doctor(url: str | None, dataset: int | None, as_json: bool, timeout: float) 
     from .. import __version__
     from ..options import current
     from ..reading.doctor import examine
-    from ..source.urls import base_url, without_credentials
+    from ..urls import base_url, without_credentials
 
     address = current().api_url if url is None else url
     try:

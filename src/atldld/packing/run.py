@@ -8,13 +8,12 @@ from typing import Any, Final
 
 from .. import __version__
 from ..arrays.describe import CITATION
-from ..errors import BundleError, ImageError
+from ..errors import BundleError, ImageError, plain
 from ..model.read import ImageRead
 from ..reading import budget
 from ..reading.progress import Progress, progress
 from ..sampling.decode import decode
 from ..source.bundle_files import MOST_FILES, README, FileEntry, PackedImage
-from ..source.faults import plain
 from ..source.jpeg import jpeg_fault
 from ..source.manifest import Manifest
 from ..source.names import dataset_name, image_name

@@ -10,21 +10,21 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ..errors import APIError, AtldldWarning, DatasetNotFoundError, ImageError
+from ..errors import APIError, AtldldWarning, DatasetNotFoundError, ImageError, plain
 from ..model.dataset import SectionDataset
 from ..model.info import DatasetSummary
 from ..model.read import VIEWS, ImageRead, Window
 from ..model.terms import SearchTerms
 from ..options import Options, current
+from ..urls import base_url, without_credentials
 from .cache import Cache, section_of
-from .faults import plain, worth_retrying
+from .faults import worth_retrying
 from .flight import together
 from .jpeg import jpeg_fault, size_limit
 from .names import dataset_name, image_name, service_name
 from .rma import Query, Row, condition, fetch_page, fetch_rows, row_url
 from .search_allen import search_service
 from .transport import UnfitBodyError, fetch
-from .urls import base_url, without_credentials
 
 _INCLUDE: Final = (
     "genes,products,specimen(donor(age)),treatments,alignment3d,equalization,"

@@ -13,7 +13,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Self
 
-from ..errors import BundleError, DatasetNotFoundError, ImageError
+from ..errors import BundleError, DatasetNotFoundError, ImageError, plain
 from ..model.dataset import SectionDataset
 from ..model.info import DatasetSummary
 from ..model.read import ImageRead, Window
@@ -21,7 +21,6 @@ from ..model.terms import SearchTerms
 from .bundle_files import MOST_PIXELS
 from .contents import Contents, Held, open_bundle
 from .describing import DatasetRows
-from .faults import plain
 from .jpeg import jpeg_fault, size_limit
 from .location import Location
 from .manifest import Manifest

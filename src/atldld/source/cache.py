@@ -34,12 +34,12 @@ from typing import Final
 
 from ..errors import AtldldWarning
 from ..model.read import ImageRead, Window
+from ..urls import without_credentials
 from .bundle_files import IMAGE_BYTES
 from .eviction import keep_within, mark_used
 from .locks import locked
 from .names import held_windows, image_name, lock_name, record_path, service_folder
 from .places import FileFaultError, read_plain
-from .urls import without_credentials
 
 _STALE_AFTER: Final = 86_400.0
 _LONGEST_RECORD: Final = 65_536

@@ -25,7 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import make_headers
 
 from ..options import MOST_CONNECTIONS
-from .urls import split_credentials
+from ..urls import split_credentials
 
 
 class _Clock(threading.local):

@@ -16,16 +16,15 @@ from typing import Any, Final
 import numpy as np
 import simplejpeg
 
-from ..errors import AtldldWarning, RegistrationError
+from ..errors import AtldldWarning, RegistrationError, plain
 from ..model.affine import xy_to_pir
 from ..model.dataset import SectionDataset, SectionImage
 from ..model.read import ImageRead
+from ..urls import base_url, without_credentials
 from .allen import image_url
 from .exchange import Exchange, exchange
-from .faults import plain
 from .rma import Page, Query, condition, page_of, row_url
 from .transport import UnfitBodyError
-from .urls import base_url, without_credentials
 
 DATASET: Final = 69289763
 """Prox1, sagittal: public since 2008."""

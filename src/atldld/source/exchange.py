@@ -14,10 +14,10 @@ from urllib3 import Timeout
 from urllib3.util import make_headers
 
 from .. import __version__
+from ..urls import redirected, same_origin, split_credentials, without_credentials, without_secrets
 from .connection import deadline, manager, seconds_left
 from .faults import FaultError, as_fault
 from .jpeg import kind_of
-from .urls import redirected, same_origin, split_credentials, without_credentials, without_secrets
 
 _MOST_REDIRECTS: Final = 5
 _PIECE: Final = 2**16

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from urllib3 import exceptions as raised
 
+from ..errors import plain
+
 _LONGEST: Final = 2**16
 
 
@@ -81,13 +83,6 @@ def said(body: bytes) -> str:
         message = envelope.get("msg") if isinstance(envelope, dict) else None
         text = message if isinstance(message, str) else text
     return plain(text)
-
-
-def plain(text: str, most: int = 200) -> str:
-    """Return foreign text as one printable line of at most `most` characters."""
-    words = " ".join(text[: 20 * most].split())
-    line = "".join(c if c.isprintable() else "?" for c in words)
-    return line if len(line) <= most else line[: most - 3] + "..."
 
 
 @contextmanager

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 from ..errors import APIError, DatasetNotFoundError
 from ..options import current
+from ..urls import API_PATH, without_credentials
 from .allen import AllenSource
 from .cache import Cache
 from .flight import together
 from .transport import UnfitBodyError, fetch
-from .urls import API_PATH, without_credentials
 
 VOLUMES = ("energy", "density", "intensity")
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Final
 
 from ..options import current
+from ..urls import without_credentials
 from .bundle_files import IMAGE_BYTES
 from .cache import Cache, Record
 from .eviction import evict, forget_tally
 from .names import SERVICE_FOLDER, service_folder
 from .places import FileFaultError, read_plain, words_of
-from .urls import without_credentials
 
 KINDS: Final = ("images", "grids", "datasets", "service")
 """The folders of files with records, in each service's folder."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import BundleError
-from .urls import without_credentials, without_secrets
+from ..urls import without_credentials, without_secrets
 
 _LOCAL = ("file://", "local://")
 

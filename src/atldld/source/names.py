@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ..model.read import VIEWS, ImageRead, Window
-from .urls import host_and_port, without_credentials
+from ..urls import host_and_port, without_credentials
 
 SERVICE_FOLDER: Final = re.compile(r"[a-z0-9._-]+-[0-9a-f]{12}")
 IMAGE_FILE: Final = re.compile(

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from ..errors import BundleError
+from ..errors import BundleError, plain
 from .bundle_files import MOST_FILES, name_fault
-from .faults import plain
 from .location import Location
 
 T = TypeVar("T")

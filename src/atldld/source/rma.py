@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from ..errors import APIError, AtldldWarning
+from ..errors import APIError, AtldldWarning, plain
 from ..options import Options
-from .faults import plain, said
+from ..urls import without_credentials
+from .faults import said
 from .transport import UnfitBodyError, fetch
-from .urls import without_credentials
 
 Row = Mapping[str, Any]
 

@@ -17,11 +17,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-from ..errors import BundleError
+from ..errors import BundleError, plain
 from ..options import current
 from .bundle_files import FileEntry, name_fault
 from .contents import packing_folder, place_of
-from .faults import plain
 from .location import Location
 from .locks import locked
 from .manifest import MANIFEST, Manifest

@@ -26,13 +26,13 @@ from urllib3.util import make_headers
 from .. import __version__
 from ..errors import APIError
 from ..options import Options, current
+from ..urls import redirected, same_origin, split_credentials, without_credentials
 from . import connection
 from .cluster import machines, share_of
 from .connection import deadline, manager, seconds_left
 from .faults import FaultError, as_fault, retry_after, said, worth_retrying
 from .giving_up import pause
 from .machine import one_of, places_folder
-from .urls import redirected, same_origin, split_credentials, without_credentials
 
 _log = logging.getLogger("atldld")
 

@@ -6,12 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..errors import RegistrationError
+from ..errors import RegistrationError, plain
 from ..model.dataset import SectionImage
 from .bundle_files import MOST_PIXELS, PackedImage
 from .contents import Contents, open_bundle
 from .describing import DatasetRows
-from .faults import plain
 from .jpeg import jpeg_fault
 from .location import Location
 from .manifest import MANIFEST

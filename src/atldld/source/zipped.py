@@ -16,9 +16,8 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..errors import BundleError
+from ..errors import BundleError, plain
 from .bundle_files import name_fault
-from .faults import plain
 from .places import MOST_ENTRIES, FileFaultError, RangedFile
 
 DIRECTORY_BYTES: Final = 2**23

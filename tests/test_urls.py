@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atldld.source.urls import (
+from atldld.urls import (
     base_url,
     redirected,
     same_origin,
