@@ -189,3 +189,36 @@ def test_fill_value_by_stain_and_by_wish(opened, server):
     with AllenServer([bright]) as own:
         array = atldld.open_dataarray(9, resolution=200, source=own.url)
         assert (array.isel(corner).values == 0).all()
+
+
+@pytest.mark.parametrize("chunks", [None, "auto"])
+def test_a_dataset_is_interpolated_across_sections_with_its_flags(opened, chunks):
+    both = opened(function=atldld.open_dataset, masked=True, include_expression=True, chunks=chunks)
+    numbers = both.section.values
+    wanted = [0.75 * numbers[1] + 0.25 * numbers[2], 0.25 * numbers[3] + 0.75 * numbers[4]]
+    between = both.interp(section=wanted)
+    expected = 0.75 * both.image[1] + 0.25 * both.image[2]
+    np.testing.assert_allclose(between.image[0], expected, rtol=1e-5)
+    assert between.covered.dtype == bool
+    np.testing.assert_array_equal(between.covered, both.covered.isel(section=[1, 4]))
+    np.testing.assert_array_equal(between.has_expression, both.has_expression[[1, 4]])
+
+
+@pytest.mark.parametrize("chunks", [None, "auto"])
+def test_what_was_opened_can_be_assigned_to(server, opened, phantoms, chunks):
+    options = {"source": server.url, "chunks": chunks}
+    image = phantoms["coronal"].image_ids[0]
+    for array in (
+        opened(chunks=chunks),
+        opened(function=atldld.open_dataset, chunks=chunks).covered,
+        atldld.open_image(image, **options),
+        atldld.open_volume(101, resolution=400, **options).image,
+    ):
+        before = array.compute()
+        (dim, *_) = array.dims
+        part = array.isel({dim: slice(1, 3)})
+        array[{dim: 0}] = 1
+        assert (array.isel({dim: 0}) == 1).all()
+        np.testing.assert_array_equal(array.isel({dim: slice(1, None)}), before[1:])
+        part[{dim: 0}] = 1
+        np.testing.assert_array_equal(array.isel({dim: 1}), before[1])

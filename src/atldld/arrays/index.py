@@ -19,7 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
+from xarray.core.indexes import PandasIndex
 from xarray.core.indexing import IndexSelResult
+
+from .internals import AlignedAs
 
 DIM = "section"
 GUARD = "reference_space"
@@ -32,7 +35,7 @@ class MixError(ValueError):
     """
 
 
-class SectionIndex(xr.Index):
+class SectionIndex(xr.Index, metaclass=AlignedAs, kind=PandasIndex):
     """The index of the section dimension: section numbers, and whose they are.
 
     Selection works by value, nearest and slice, whatever the order of the numbers; a slice
@@ -181,6 +184,8 @@ class SectionIndex(xr.Index):
 
     def join(self, other: Self, how: str = "inner") -> Self:
         """Return the sections that both have, or all of both in order of their numbers."""
+        if not isinstance(other, SectionIndex):
+            raise self._unmatched()
         self._refuse(other)
         if how == "inner":
             return self._take(np.isin(self.images, other.images))
@@ -192,8 +197,16 @@ class SectionIndex(xr.Index):
             order = order[::-1]
         return type(self)(numbers[order], images[order], self.stack_name, self.name, self.dim)
 
-    def reindex_like(self, other: Self, **options: Any) -> dict[Hashable, Any]:
-        """Return the place of each section of `other` in this index, -1 where it is not."""
+    def reindex_like(
+        self, other: SectionIndex | PandasIndex, **options: Any
+    ) -> dict[Hashable, Any]:
+        """Return the place of each section of `other` in this index, -1 where it is not.
+
+        Numbers alone, as of ``interp(section=...)`` or ``reindex(section=...)``, name sections
+        by being near to them; ``method`` says how.
+        """
+        if isinstance(other, PandasIndex):
+            return {self.dim: self._near(other.index, **options)}
         if any(value is not None for value in options.values()):
             raise ValueError("sections are matched by identity: method and tolerance do not apply")
         self._refuse(other)
@@ -210,6 +223,33 @@ class SectionIndex(xr.Index):
             return False
         self._refuse(other)
         return np.array_equal(self.images, other.images)
+
+    @property
+    def index(self) -> pd.Index[Any]:
+        """Refuse: a plain index asks for this to match its labels with section numbers."""
+        raise self._unmatched()
+
+    def _unmatched(self) -> MixError:
+        return MixError(
+            f"sections of {self.stack_name} cannot be matched along {self.dim!r} with labels that "
+            "do not say whose they are, as of an array read from a file, or interpolated: equal "
+            "numbers would be matched by accident. Use sel(section=...) to choose sections by "
+            "number"
+        )
+
+    def _near(
+        self, numbers: pd.Index[Any], method: str | None = None, tolerance: float | None = None
+    ) -> npt.NDArray[np.intp]:
+        if method is None:
+            raise self._unmatched()
+        finder = _Finder(self.numbers, str(self.name), method, tolerance)
+        found = np.full(len(numbers), -1, dtype=np.intp)
+        for place, number in enumerate(numbers):
+            try:
+                found[place] = finder.one(number)
+            except KeyError:
+                continue  # filled with NaN, as xarray does
+        return found
 
     def roll(self, shifts: Mapping[Any, int]) -> Self:
         """Return the index rolled along its dimension."""
