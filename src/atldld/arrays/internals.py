@@ -6,7 +6,7 @@ changes.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 
 class AlignedAs(type):
@@ -28,7 +28,10 @@ class AlignedAs(type):
 
     _kind: type
 
-    def __new__(cls, name: str, bases: tuple[type, ...], names: dict[str, Any], kind: type) -> Self:
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], names: dict[str, Any], kind: type
+    ) -> AlignedAs:
+        """Make the class that equals `kind`."""
         made = super().__new__(cls, name, bases, names)
         made._kind = kind
         return made
