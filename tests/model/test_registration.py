@@ -10,7 +10,7 @@ from atldld.model.affine import points_of
 from atldld.model.anchoring import Target, anchoring_of, corners_of
 from atldld.model.dataset import SectionDataset
 from atldld.model.geometry import pixel_points
-from atldld.model.registration import Placement, Registration, register
+from atldld.model.registration import Named, Placement, Registration, register
 from atldld.model.sections import tabulate
 from atldld.model.space import PLANES
 from atldld.testing import load_recorded, phantom_dataset
@@ -22,7 +22,7 @@ TABLE = tabulate(RECORD)
 
 def placement(image_id, corners, size=None):
     rows = tuple(tuple(float(value) for value in row) for row in corners)
-    return Placement(f"image {image_id}", (image_id,), None, size, rows)
+    return Placement(f"image {image_id}", Named(numbers=(image_id,)), None, size, rows)
 
 
 def registered(placements, mapping="oblique", detection_xy=None, table=TABLE, plane="coronal"):

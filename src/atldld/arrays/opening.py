@@ -419,7 +419,14 @@ def _placed(
             f"into reference_space={request.reference_space}: leave that out"
         )
     table = tabulate(record, **placing)
-    table = register(table, registration, dataset_id=record.id, plane=record.plane, **placing)
+    table = register(
+        table,
+        registration,
+        dataset_id=record.id,
+        plane=record.plane,
+        failed=[image.id for image in record.failed_images],
+        **placing,
+    )
     # The spaces that registrations lead to have the extent of space 9, whatever the native one.
     grid = section_grid(replace(record, reference_space=9), request.resolution)
     return registration.reference_space, table, grid

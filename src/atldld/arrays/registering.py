@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import RegistrationError
-from ..model.anchoring import registration_of
 from ..model.registration import Registration
+from ..model.registration_files import FORMS, parse_registration, registration_of
+
+_LARGEST_FILE = 64 * 2**20
 
 
 def registration_from(value: Any, *, mirror: bool = False) -> Registration:
@@ -20,8 +20,8 @@ def registration_from(value: Any, *, mirror: bool = False) -> Registration:
     Parameters
     ----------
     value
-        Path of a QuickNII or DeepSlice JSON file; a mapping of its content; a mapping from
-        section numbers or image ids to nine numbers; or a `Registration`.
+        Path of a file of QuickNII, VisuAlign or DeepSlice; a mapping of what a JSON file of them
+        holds; a mapping from section numbers or image ids to nine numbers; or a `Registration`.
     mirror
         Whether to turn left and right over.
 
@@ -32,7 +32,7 @@ def registration_from(value: Any, *, mirror: bool = False) -> Registration:
     FileNotFoundError
         If there is no such file.
     RegistrationError
-        If the file is no JSON, or does not say where sections lie.
+        If the file does not say where sections lie.
     """
     if isinstance(value, Registration):
         return value
@@ -40,21 +40,15 @@ def registration_from(value: Any, *, mirror: bool = False) -> Registration:
         return registration_of(value, name="a mapping", mirror=mirror)
     if not isinstance(value, str | os.PathLike):
         raise TypeError(
-            f"registration is {type(value).__name__}; it must be the path of a QuickNII or "
-            "DeepSlice JSON file, or a mapping"
+            f"registration is {type(value).__name__}; it must be the path of {FORMS}, or a mapping"
         )
     path = Path(value)
     if not path.is_file():
         raise FileNotFoundError(f"there is no registration file {path}")
-    body = path.read_bytes()
-    try:
-        content = json.loads(body)
-    except ValueError as error:
-        raise RegistrationError(f"{path.name} is no JSON file: {error}") from None
-    if not isinstance(content, Mapping) or "slices" not in content:
+    with path.open("rb") as file:
+        body = file.read(_LARGEST_FILE + 1)
+    if len(body) > _LARGEST_FILE:
         raise RegistrationError(
-            f"{path.name} has no slices; it must be a JSON file of QuickNII or DeepSlice"
+            f"{path.name} has more than {_LARGEST_FILE // 2**20} MiB; it must be {FORMS}"
         )
-    return registration_of(
-        content, name=path.name, checksum=hashlib.sha256(body).hexdigest(), mirror=mirror
-    )
+    return parse_registration(body, name=path.name, mirror=mirror)

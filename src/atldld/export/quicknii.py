@@ -14,9 +14,10 @@ from .. import __version__
 from ..arrays.coordinates import readers
 from ..arrays.registering import registration_from
 from ..model.affine import tier_origin, tier_size
-from ..model.anchoring import DEFAULT_TARGET, MARK, Target, anchoring_of, anchorings_checksum
+from ..model.anchoring import DEFAULT_TARGET, Target, anchoring_of
 from ..model.geometry import pixel_points
 from ..model.registration import Registration
+from ..model.registration_files import MARK, anchorings_checksum
 from ..model.sections import SectionTable
 from .placing import written_attributes
 from .target import replacing

@@ -9,6 +9,9 @@ so that voxel k lies between k and k + 1. Of CCFv3 at 25 microns there are 456 x
 
     p = 25 (528 - y),  i = 25 (320 - z),  r = 25 x
 
+Of its extension there are 566 voxels along y, the first 24 of them behind CCFv3 [4]_, so that
+``p = 25 (552 - y)``.
+
 The converter of the QUINT workflow has 527 and 319 there [1]_: it turns numbers of voxels into
 numbers of voxels, 25 microns nearer the origin along p and i than the continuous place.
 
@@ -19,33 +22,36 @@ References
 .. [2] QuickNII-extras, ``Java/BuildNII.java``; the formula is there too.
 .. [3] DeepSlice, ``coord_post_processing/depth_estimation.py``, and ``metadata/config.json`` for
    the name of the atlas and its 25 microns; QuickNII's ``target-resolution``.
+.. [4] spatial_brain_maps 0.1.2, ``utilities/center_images_from_alignment.py``: 24 voxels of 25
+   microns lead from CCFv3 to the extended atlas.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from ..errors import RegistrationError
 from .affine import Array
-from .registration import Placement, Registration
-from .space import P56_EXTENT, space_name
+from .space import P56_EXTENT
 
 DEFAULT_TARGET = "ABA_Mouse_CCFv3_2017_25um.cutlas"
 """How QuickNII and DeepSlice call Allen's CCFv3 at 25 microns."""
 
-MARK = "atldld"
-"""Key of what our own files say beyond the anchorings."""
+NINE = ("ox", "oy", "oz", "ux", "uy", "uz", "vx", "vy", "vz")
+"""How the nine numbers are called."""
 
-_CCFV3_NAME = re.compile(r"ABA_Mouse_CCFv3_2017_(\d+)um(\.cutlas)?")
-_SECTION = re.compile(r"_s(\d+)")
+_NAME = re.compile(r"(?:ABA_Mouse_CCFv3_2017|(CCFv3a_extended))_(\d{1,4})um(?:\.cutlas)?")
+
+_EXTENDED = (350.0, 600.0)
+"""Microns by which the extended atlas reaches beyond CCFv3 in front and behind.
+
+At 25 microns it has 566 voxels along y, counted from behind: 24 of them, then the 528 of CCFv3,
+then 14.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +64,13 @@ class Target:
         How QuickNII calls it.
     microns
         Side of a voxel.
+    extended
+        Whether it is the one that reaches further in front and behind.
     """
 
     name: str
     microns: float
+    extended: bool = False
 
     @classmethod
     def named(cls, name: Any) -> Target:
@@ -72,25 +81,30 @@ class Target:
         ValueError
             If the name is not that of CCFv3.
         """
-        found = _CCFV3_NAME.fullmatch(name) if isinstance(name, str) else None
-        if found is None or not int(found[1]):
+        found = _NAME.fullmatch(name) if isinstance(name, str) else None
+        if found is None or not int(found[2]):
+            shown = name if isinstance(name, str) else type(name).__name__
             raise ValueError(
-                f"target is {name!r}; known are Allen's CCFv3 at any resolution, such as "
-                "'ABA_Mouse_CCFv3_2017_25um.cutlas'"
+                f"target is {shown!r}; known are Allen's CCFv3 at any resolution, such as "
+                "'ABA_Mouse_CCFv3_2017_25um.cutlas', and its extension "
+                "'CCFv3a_extended_25um.cutlas'"
             )
-        return cls(name, float(found[1]))
+        return cls(name, float(found[2]), found[1] is not None)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along x (right), y (anterior), z (superior)."""
-        p, i, r = (round(side / self.microns) for side in P56_EXTENT)
-        return r, p, i
+        p, i, r = P56_EXTENT
+        if self.extended:
+            p += sum(_EXTENDED)
+        return round(r / self.microns), round(p / self.microns), round(i / self.microns)
 
     def to_pir(self) -> Array:
         """Return the affine from voxel places x, y, z to p, i, r in microns, shape (3, 4)."""
-        _, front, top = self.shape
         s = self.microns
-        return np.array([[0, -s, 0, s * front], [0, 0, -s, s * top], [s, 0, 0, 0]], dtype=float)
+        behind = s * round(P56_EXTENT[0] / s) + (_EXTENDED[1] if self.extended else 0.0)
+        top = s * round(P56_EXTENT[1] / s)
+        return np.array([[0, -s, 0, behind], [0, 0, -s, top], [s, 0, 0, 0]], dtype=float)
 
 
 def anchoring_of(corners: Array, target: Target) -> list[float]:
@@ -126,141 +140,3 @@ def corners_of(anchoring: Sequence[float], target: Target) -> Array:
     out = np.reshape(np.array(anchoring, dtype=np.float64), (3, 3)) @ affine[:, :3].T
     out[0] += affine[:, 3]
     return np.asarray(out + 0.0)
-
-
-def registration_of(
-    content: Mapping[Any, Any], *, name: str, checksum: str | None = None, mirror: bool = False
-) -> Registration:
-    """Return the registration that a QuickNII or DeepSlice file, or a mapping, describes.
-
-    Parameters
-    ----------
-    content
-        What the JSON file holds: ``target`` and ``slices``, each with ``anchoring``, and ``nr`` or
-        a number after ``_s`` in its ``filename``. Or a mapping from section number or image id to
-        nine numbers, in voxels of CCFv3 at 25 microns.
-    name
-        What to call it.
-    checksum
-        SHA-256 of the file; None for that of the content.
-    mirror
-        Whether to turn left and right over, ``r -> 11400 - r``.
-
-    Raises
-    ------
-    RegistrationError
-        If it is not of this kind, or the place of a slice is not nine numbers. Slices without
-        an anchoring are left out.
-    """
-    plain = "slices" not in content
-    slices = _from_mapping(content) if plain else content["slices"]
-    if checksum is None:
-        text = json.dumps(_jsonable(content), sort_keys=True)
-        checksum = hashlib.sha256(text.encode()).hexdigest()
-    if not isinstance(slices, Sequence) or isinstance(slices, str):
-        raise RegistrationError(f"{name}: slices is no list")
-    try:
-        target = Target.named(content.get("target") if not plain else DEFAULT_TARGET)
-    except ValueError as error:
-        raise RegistrationError(f"{name}: {error}") from None
-    told = content.get("target-resolution")
-    if told is not None and list(told) != list(target.shape):
-        raise RegistrationError(
-            f"{name}: target-resolution is {told}, but {target.name} has {list(target.shape)} "
-            "voxels"
-        )
-    placements = [
-        placement
-        for number, each in enumerate(slices)
-        if (placement := _placement(each, number, name, target, mirror)) is not None
-    ]
-    space = "CCFv3" if mirror else _space(content, slices)
-    return Registration(
-        name=name,
-        checksum=checksum,
-        space=space_name(space),
-        reference_space=space,
-        placements=tuple(placements),
-    )
-
-
-def anchorings_checksum(slices: Sequence[Mapping[str, Any]]) -> str:
-    """Return the checksum by which a file of ours knows that nobody moved its sections."""
-    text = json.dumps([[each.get("nr"), each.get("anchoring")] for each in slices])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _space(content: Mapping[Any, Any], slices: Any) -> Literal[9, 10, "CCFv3"]:
-    """Return the space of anchorings: Allen's own in a file of ours that nobody changed."""
-    mark = content.get(MARK)
-    if not isinstance(mark, Mapping) or mark.get("anchorings") != anchorings_checksum(slices):
-        return "CCFv3"
-    known: dict[Any, Literal[9, 10]] = {9: 9, 10: 10}
-    return known.get(mark.get("reference_space"), "CCFv3")
-
-
-def _placement(each: Any, number: int, name: str, target: Target, mirror: bool) -> Placement | None:
-    if not isinstance(each, Mapping):
-        raise RegistrationError(f"{name}: slice {number} is no object")
-    file = str(each.get("filename", ""))
-    label = file or f"slice {number}"
-    anchoring = each.get("anchoring")
-    if not anchoring:
-        return None
-    if (
-        not isinstance(anchoring, Sequence)
-        or len(anchoring) != 9
-        or not all(isinstance(value, int | float) and math.isfinite(value) for value in anchoring)
-    ):
-        raise RegistrationError(f"{name}: the anchoring of {label} is not nine numbers")
-    corners = corners_of(anchoring, target)
-    if mirror:
-        corners[:, 2] *= -1.0
-        corners[0, 2] += P56_EXTENT[2]
-    return Placement(
-        label=label,
-        numbers=tuple(map(int, re.findall(r"\d+", file))),
-        section_number=_section_number(each, file),
-        size=_size(each),
-        corners=tuple((float(p), float(i), float(r)) for p, i, r in corners),
-    )
-
-
-def _section_number(each: Mapping[str, Any], file: str) -> int | None:
-    # The name says what the picture was made from; DeepSlice takes nr from it too.
-    found = _SECTION.findall(file)
-    if found:
-        return int(found[-1])
-    number = each.get("nr")
-    return number if isinstance(number, int) and not isinstance(number, bool) else None
-
-
-def _size(each: Mapping[str, Any]) -> tuple[int, int] | None:
-    size = each.get("width"), each.get("height")
-    if all(isinstance(side, int | float) and side > 0 for side in size):
-        return int(size[0]), int(size[1])  # type: ignore[arg-type]  # both are numbers
-    return None
-
-
-def _from_mapping(content: Mapping[Any, Any]) -> list[dict[str, Any]]:
-    slices = []
-    for key, anchoring in content.items():
-        if not isinstance(key, int | np.integer) or isinstance(key, bool):
-            raise RegistrationError(
-                f"a registration is keyed by section number or image id, not by {key!r}"
-            )
-        numbers = [float(value) for value in anchoring]
-        slices.append({"filename": f"section or image {key}", "nr": int(key), "anchoring": numbers})
-    return slices
-
-
-def _jsonable(content: Mapping[Any, Any]) -> Any:
-    return {str(key): _plain(value) for key, value in content.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return _jsonable(value)
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

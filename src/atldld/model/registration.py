@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +23,32 @@ _MOST_STRETCH = 0.02
 """By how much the sides of a picture may differ in proportion from those of its section."""
 
 
+Marker = tuple[float, float, float, float]
+"""x, y that the anchoring means, and x, y of the place on the picture that shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What the name of a picture says about which section it is.
+
+    Parameters
+    ----------
+    numbers
+        The numbers in it, any of which may be the id of an image.
+    images
+        Those of them that look like the id of an image, of whatever dataset.
+    folders
+        The folders of its path that are numbers, such as the id of an experiment.
+    section
+        The section number, or None.
+    """
+
+    numbers: tuple[int, ...] = ()
+    images: tuple[int, ...] = ()
+    folders: tuple[int, ...] = ()
+    section: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where the picture of one section lies.
@@ -31,23 +57,43 @@ class Placement:
     ----------
     label
         What to call it in messages.
-    numbers
-        Numbers that its name holds: one that is the id of an image of the dataset tells which
-        section it is.
+    named
+        What its name says.
     section_number
-        Which section it is where none of them does; None if it does not say.
+        Which section it is where its name holds the id of no image; None if nothing says.
     size
         Width and height in pixels of the picture that was registered, or None.
     corners
         p, i, r in microns of the picture's top left corner, of the step along its whole upper
-        edge, and of the step along its whole left edge: corners, not centres of pixels.
+        edge, and of the step along its whole left edge: corners, not centres of pixels. Empty where
+        the file does not say.
+    markers
+        VisuAlign's, in pixels of the picture, of which (0, 0) is the outer corner.
     """
 
     label: str
-    numbers: tuple[int, ...]
+    named: Named
     section_number: int | None
     size: tuple[int, int] | None
     corners: tuple[tuple[float, float, float], ...]
+    markers: tuple[Marker, ...] = ()
+
+    def not_named(self, numbers: Collection[int]) -> Placement:
+        """Return the same without some numbers in its name."""
+        named = replace(
+            self.named,
+            numbers=tuple(each for each in self.named.numbers if each not in numbers),
+            images=tuple(each for each in self.named.images if each not in numbers),
+        )
+        return replace(self, named=named)
+
+    def mirrored(self, extent: float) -> Placement:
+        """Return the same with left and right turned over: ``r -> extent - r``."""
+        if not self.corners:
+            return self
+        (p, i, r), *steps = self.corners
+        turned = [(p, i, extent - r), *((p, i, -r) for p, i, r in steps)]
+        return replace(self, corners=tuple(turned))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +134,7 @@ def register(
     plane: Plane,
     mapping: Mapping,
     detection_xy: Detection,
+    failed: Collection[int] = (),
 ) -> SectionTable:
     """Place the sections of a dataset by another registration.
 
@@ -107,6 +154,9 @@ def register(
         section shows the pixel at the foot of its perpendicular on the section.
     detection_xy
         What gives a section its slice coordinate; see `tabulate`.
+    failed
+        Ids of images of the dataset that are not in the table because they failed quality
+        control: their entries are passed over.
 
     Returns
     -------
@@ -117,8 +167,9 @@ def register(
     Raises
     ------
     RegistrationError
-        If an entry fits no section or more than one, two fit the same one, a plane is none or
-        another plane of section, or a picture has not the shape of its section.
+        If no entry is for this dataset, one that is fits no section or more than one, two fit the
+        same one, a plane is none or another plane of section, or a picture has not the shape of
+        its section.
 
     Warns
     -----
@@ -127,14 +178,15 @@ def register(
         most of them over.
     """
     owner = f"{registration.name}: dataset {dataset_id}"
-    rows = _rows(table, registration.placements, owner)
+    rows, placements = _rows(table, registration, dataset_id, frozenset(failed), owner)
     places = np.stack(
         [
             _pixels(table, row, placement, owner)
-            for row, placement in zip(rows, registration.placements, strict=True)
+            for row, placement in zip(rows, placements, strict=True)
         ]
     )
-    _check_planes(places, registration.placements, plane, owner)
+    _check_planes(places, placements, plane, owner)
+    _tell_of_markers(placements, owner)
     _tell(table, rows, places, plane, owner)
     chosen = table.take(np.array(rows, dtype=np.intp))
     coordinate = _coordinates(chosen, places, plane, detection_xy)
@@ -150,21 +202,108 @@ def register(
     )
 
 
-def _rows(table: SectionTable, placements: Sequence[Placement], owner: str) -> list[int]:
-    """Return the row of the table that each entry places."""
-    rows: dict[int, str] = {}
+def _rows(
+    table: SectionTable,
+    registration: Registration,
+    dataset_id: int,
+    failed: Collection[int],
+    owner: str,
+) -> tuple[list[int], list[Placement]]:
+    """Return the rows of the table that are placed, and by which entries.
+
+    An entry is for an image whose id its name holds. Only where its name holds no id of an image,
+    and does not name another experiment, is it for the section of its number. The entries of
+    other experiments of the same animal are passed over.
+    """
+    rows: dict[int, Placement] = {}
+    renumbered, unplaced = [], []
     images = {int(image): row for row, image in enumerate(table.image_id)}
-    for placement in placements:
-        named = {images[number] for number in placement.numbers if number in images}
-        row = named.pop() if len(named) == 1 else _row_of_number(table, placement, owner)
+    for placement in registration.placements:
+        row = _row_of_image(images, placement, owner)
+        if row is None:
+            if _is_foreign(placement, dataset_id, failed, owner):
+                continue
+            if placement.corners:
+                row = _row_of_number(table, placement, owner)
+        if row is None or not placement.corners:
+            unplaced.append(placement.label)
+            continue
+        number = placement.section_number
+        if number not in (None, table.section_number[row], table.image_id[row]):
+            renumbered.append(
+                f"{placement.label} is section {table.section_number[row]} of the dataset"
+            )
         if row in rows:
             raise RegistrationError(
-                f"{owner}: {rows[row]} and {placement.label} are both image {table.image_id[row]}"
+                f"{owner}: {rows[row].label} and {placement.label} are both image "
+                f"{table.image_id[row]}"
             )
-        rows[row] = placement.label
+        rows[row] = placement
+    if unplaced:
+        warnings.warn(
+            f"{owner}: passed over, as they have no anchoring: {', '.join(unplaced)}",
+            AtldldWarning,
+            stacklevel=6,
+        )
     if not rows:
-        raise RegistrationError(f"{owner}: no section is registered")
-    return list(rows)
+        raise RegistrationError(_nothing_fits(table, registration, owner))
+    if renumbered:
+        warnings.warn(
+            f"{owner}: sections have other numbers in the registration; they are told by the ids "
+            f"of their images: {_some(renumbered)}",
+            AtldldWarning,
+            stacklevel=6,
+        )
+    return list(rows), list(rows.values())
+
+
+def _row_of_image(images: dict[int, int], placement: Placement, owner: str) -> int | None:
+    """Return the row of the image whose id the name of an entry holds, or None."""
+    found = {images[number] for number in placement.named.numbers if number in images}
+    if len(found) > 1:
+        named = [number for number in placement.named.numbers if number in images]
+        raise RegistrationError(
+            f"{owner}: {placement.label} names several of its images: {_some(named)}"
+        )
+    return found.pop() if found else None
+
+
+def _is_foreign(placement: Placement, dataset_id: int, failed: Collection[int], owner: str) -> bool:
+    """Whether an entry that names no image of a dataset is none of its business."""
+    named = placement.named
+    if set(named.numbers) & set(failed):
+        return True
+    if dataset_id in named.folders and named.images:
+        raise RegistrationError(
+            f"{owner}: {placement.label} is said to be of this dataset, which has no image "
+            f"{_some(named.images)}"
+        )
+    return bool(named.images) or (bool(named.folders) and dataset_id not in named.folders)
+
+
+def _nothing_fits(table: SectionTable, registration: Registration, owner: str) -> str:
+    """Return what an error says about a registration of other sections."""
+    placements = registration.placements
+    if not placements:
+        return f"{owner}: no section is registered"
+    held = [f"{len(placements)} pictures such as {placements[0].label}"]
+    images = [number for each in placements for number in each.named.images]
+    folders = sorted({number for each in placements for number in each.named.folders})
+    if images:
+        held.append(f"images {_some(images)}")
+    if folders:
+        held.append(f"experiments {_some(folders)}")
+    return (
+        f"{owner}: nothing in it is for this dataset. It holds {', '.join(held)}; the dataset has "
+        f"images {_some(table.image_id)}, sections {_some(table.section_number)}"
+    )
+
+
+def _some(values: Iterable[object], most: int = 4) -> str:
+    """Return the first few of some values as text."""
+    shown = [str(value) for value in values]
+    rest = len(shown) - most
+    return ", ".join(shown[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _row_of_number(table: SectionTable, placement: Placement, owner: str) -> int:
@@ -265,6 +404,17 @@ def _tell(table: SectionTable, rows: list[int], places: Array, plane: Plane, own
             f"{owner}: the registration shows most sections as a mirror would, compared with "
             "Allen's own: left and right may be exchanged in it. "
             "atldld.read_quicknii(path, mirror=True) turns it over",
+            AtldldWarning,
+            stacklevel=6,
+        )
+
+
+def _tell_of_markers(placements: Sequence[Placement], owner: str) -> None:
+    bent = [placement.label for placement in placements if placement.markers]
+    if bent:
+        warnings.warn(
+            f"{owner}: the markers of VisuAlign are left out of account; sections are placed by "
+            f"their anchoring alone: {_some(bent)}",
             AtldldWarning,
             stacklevel=6,
         )
