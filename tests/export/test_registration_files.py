@@ -219,7 +219,7 @@ def test_images_that_failed_are_passed_over(tmp_path):
     phantom = phantom_dataset(dataset_id=301, sections=4, resolution=60)
     ids = phantom.image_ids
     slices = [
-        {"filename": f"301/10um/{image}_s{n}.jpg", "anchoring": nine(4000 + 500 * n)}
+        {"filename": f"301/10um/{image}.jpg", "anchoring": nine(4000 + 500 * n)}
         for n, image in enumerate(ids)
     ]
 

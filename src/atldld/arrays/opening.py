@@ -106,8 +106,8 @@ def open_dataarray(
     reference_space
         ``"native"``, or 9 or 10: r of the other space is ``11350 - r``.
     registration
-        A better registration in the place of Allen's affine one: the path of a JSON file of
-        QuickNII or DeepSlice (``.atlas.to_quicknii`` writes one to start from), what
+        A better registration in the place of Allen's affine one: the path of a file of QuickNII,
+        VisuAlign or DeepSlice (``.atlas.to_quicknii`` writes one to start from), what
         such a file holds, or a mapping from section numbers or image ids to nine numbers. p, i, r
         are then those of its atlas, CCFv3, and so says ``reference_space``. Sections that it
         does not place are left out, with a warning.

@@ -120,12 +120,12 @@ def to_quicknii(
 def read_quicknii(
     content: str | os.PathLike[str] | Mapping[Any, Any], *, mirror: bool = False
 ) -> Registration:
-    """Read a file of QuickNII or DeepSlice, for ``registration=`` of `atldld.open_dataarray`.
+    """Read a file of QuickNII, VisuAlign or DeepSlice, for ``registration=`` of `atldld.open_dataarray`.
 
     Parameters
     ----------
     content
-        Path of the JSON file, or what it holds.
+        Path of the file, or what its JSON holds.
     mirror
         Whether to turn left and right over (``r -> 11400 - r``). Both sides of CCFv3 look alike, so
         that a tool can place a section with left and right exchanged; opening warns where a
