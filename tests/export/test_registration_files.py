@@ -150,7 +150,7 @@ def test_sections_of_the_expert_lie_near_allens(real):
             detection_xy="center",
         )
     for number in set(ours) & {2, 46}:
-        ox, oy, oz, ux, uy, uz, vx, vy, vz = ours[number]
+        _, oy, _, _, uy, _, _, vy, _ = ours[number]
         allen = 25 * (528 - oy - (uy + vy) / 2)
         assert abs(float(sections.sel(section=number).p) - allen) < 120
     assert set(theirs) > {2, 46}
@@ -334,36 +334,48 @@ def test_every_form_says_the_same(tmp_path, opened, opened_by, ending):
 
 
 NESTED = "[" * 100_000 + "]" * 100_000
+HEAD = f"Filenames,{','.join(NINE)}\n"
+
+
+def one(anchoring="[1,2,3,4,5,6,7,8,9]", entry='"nr": 1', **more):
+    """Return a file of one entry, as text that need not be good JSON."""
+    extra = "".join(f', "{key}": {value}' for key, value in more.items())
+    return f'{{"slices": [{{{entry}, "anchoring": {anchoring}{extra}}}], "target": "{TARGET}"}}'
+
+
+def content(slices="[]", target=f'"{TARGET}"', more=""):
+    """Return a file, as text that need not be good JSON."""
+    return f'{{"slices": {slices}, "target": {target}{more}}}'
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("a.json", NESTED),
-        ("a.json", '{"target": "%s", "slices": %s}' % (TARGET, NESTED)),
-        ("a.json", '{"slices": 5, "target": null}'),
-        ("a.json", '{"slices": {"a": 1}, "target": "x"}'),
-        ("a.json", '{"slices": [], "target": ["x"]}'),
-        ("a.json", '{"slices": [], "target": "%s", "target-resolution": 5}' % TARGET),
-        ("a.json", '{"slices": [], "target": "%s", "atldld": {"reference_space": []}}' % TARGET),
-        ("a.json", '{"slices": [[1]], "target": "%s"}' % TARGET),
-        ("a.json", '{"slices": [{"nr": 1, "anchoring": 5}], "target": "%s"}' % TARGET),
-        ("a.json", '{"slices": [{"nr": 1, "anchoring": [[1],2,3,4,5,6,7,8,9]}], "target": "%s"}' % TARGET),
-        ("a.json", '{"slices": [{"nr": [1], "anchoring": [%s]}], "target": "%s"}' % ("1e999," * 8 + "1", TARGET)),
-        ("a.json", '{"slices": [{"nr": {}, "anchoring": [1%s,2,3,4,5,6,7,8,9]}], "target": "%s"}' % ("0" * 400, TARGET)),
-        ("a.json", '{"slices": [{"nr": 1e300, "anchoring": [1,2,3,4,5,6,7,8,9]}], "target": "%s"}' % TARGET),
-        ("a.json", '{"slices": [{"filename": ["x"], "anchoring": [1,2,3,4,5,6,7,8,9]}], "target": "%s"}' % TARGET),
-        ("a.json", '{"slices": [{"nr": 1, "anchoring": [1,2,3,4,5,6,7,8,9], "markers": 3}], "target": "%s"}' % TARGET),
-        ("a.json", '{"slices": [{"nr": 1, "anchoring": [1,2,3,4,5,6,7,8,9], "markers": [[1, 2, 3]]}], "target": "%s"}' % TARGET),
-        ("a.json", '{"slices": [{"nr": 1, "anchoring": [1,2,3,4,5,6,7,8,9], "markers": [[1, 2, 3, 4]]}], "target": "%s"}' % TARGET),
+        ("a.json", content(NESTED)),
+        ("a.json", content("5", "null")),
+        ("a.json", content('{"a": 1}', '"x"')),
+        ("a.json", content(target='["x"]')),
+        ("a.json", content(more=', "target-resolution": 5')),
+        ("a.json", content(more=', "atldld": {"reference_space": []}')),
+        ("a.json", content("[[1]]")),
+        ("a.json", one("5")),
+        ("a.json", one("[[1],2,3,4,5,6,7,8,9]")),
+        ("a.json", one(f"[{'1e999,' * 8}1]", '"nr": [1]')),
+        ("a.json", one(f"[1{'0' * 400},2,3,4,5,6,7,8,9]", '"nr": {}')),
+        ("a.json", one(entry='"nr": 1e300')),
+        ("a.json", one(entry='"filename": ["x"]')),
+        ("a.json", one(markers="3")),
+        ("a.json", one(markers="[[1, 2, 3]]")),
+        ("a.json", one(markers="[[1, 2, 3, 4]]")),
         ("a.json", "\x00"),
         ("a.json", "5"),
-        ("a.waln", '{"sections": "x", "atlas": "%s"}' % TARGET),
+        ("a.waln", f'{{"sections": "x", "atlas": "{TARGET}"}}'),
         ("a.csv", ""),
         ("a.csv", "Filenames,ox\na,1\n"),
-        ("a.csv", "Filenames," + ",".join(NINE) + "\na,1\n"),
-        ("a.csv", "Filenames," + ",".join(NINE) + "\n" + "x" * 200_000 + ",1\n"),
-        ("a.csv", "Filenames," + ",".join(NINE) + "\na,b,c,d,e,f,g,h,i,j,k,l,m\n"),
+        ("a.csv", f"{HEAD}a,1\n"),
+        ("a.csv", f"{HEAD}{'x' * 200_000},1\n"),
+        ("a.csv", f"{HEAD}a,b,c,d,e,f,g,h,i,j,k,l,m\n"),
         ("a.xml", "<series>"),
         ("a.xml", "<x/>"),
         ("a.xml", "<series><slice nr='1' anchoring='ox=1&amp;oy=2'/></series>"),
@@ -371,7 +383,7 @@ NESTED = "[" * 100_000 + "]" * 100_000
         ("a.xml", "<s>" * 100_000),
         ("a.xml", "<!DOCTYPE a [<!ENTITY b 'c'>]><series>&b;&d;</series>"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.filterwarnings("ignore:.*no anchoring")
 def test_hostile_files_give_our_errors(tmp_path, opened, name, text):
     (tmp_path / name).write_text(text)

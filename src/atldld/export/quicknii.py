@@ -120,7 +120,7 @@ def to_quicknii(
 def read_quicknii(
     content: str | os.PathLike[str] | Mapping[Any, Any], *, mirror: bool = False
 ) -> Registration:
-    """Read a file of QuickNII, VisuAlign or DeepSlice, for ``registration=`` of `atldld.open_dataarray`.
+    """Read a file of QuickNII, VisuAlign or DeepSlice, for ``registration=`` of the openings.
 
     Parameters
     ----------
