@@ -15,11 +15,12 @@ FACES = {"sync", "cli", "plot", "export", "measure", "packing"}
 ROOMS = {
     "errors": set(),
     "urls": set(),
-    "options": set(),
+    "forking": set(),
+    "options": {"forking"},
     "model": {"errors"},
     "sampling": {"model", "errors"},
-    "source": {"model", "errors", "urls", "options"},
-    "reading": {"sampling", "source", "model", "errors", "options"},
+    "source": {"model", "errors", "urls", "forking", "options"},
+    "reading": {"sampling", "source", "model", "errors", "forking", "options"},
     "arrays": {"reading", "sampling", "source", "model", "errors", "options"},
     "testing": {"errors"},
     **{
