@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .coordinates import pir
 from .fetching import failures_table, plan_table, prefetch
-from .geometry import geometry_table
 from .planning import planned_reads
+from .positions import geometry_table, pir
 from .telling import in_html, in_text
 
 if TYPE_CHECKING:

@@ -28,12 +28,19 @@ from ..source import source_from
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .chunks import chunk_sizes, in_chunks
-from .describe import attributes, channel_coordinate, frame, ground, microns_of
+from .describe import (
+    attributes,
+    channel_coordinate,
+    frame,
+    ground,
+    microns_of,
+    showing,
+    warn_if_failed,
+)
 from .index import DIM, GUARD, GuardIndex, SectionIndex
 from .pieces import Sampling
 from .request import Region, Request, target_space
 from .sections import CoverageArray, SectionArray
-from .showing import showing, warn_if_failed
 
 _DIMS = (DIM, "y", "x", "channel")
 

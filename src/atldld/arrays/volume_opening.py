@@ -27,12 +27,18 @@ from ..source import source_from
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .chunks import in_chunks, volume_chunk_sizes
-from .describe import attributes, channel_coordinate, ground, microns_of, volume_frame
+from .describe import (
+    attributes,
+    channel_coordinate,
+    ground,
+    microns_of,
+    showing,
+    volume_frame,
+    warn_if_failed,
+)
 from .index import GUARD, GuardIndex
-from .request import Request, target_space
-from .showing import showing, warn_if_failed
+from .request import Like, Request, VolumeRequest, space_wanted, target_space
 from .volume_pieces import MIDLINE, Between, VolumeSampling
-from .volume_request import Like, VolumeRequest, space_wanted
 from .volumes import ShownArray, VolumeArray, What
 
 _DIMS = (*AXES, "channel")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from ..arrays.coordinates import section_points
+from ..arrays.positions import section_points
 from ..errors import AtldldWarning
 from ..model.affine import Array
 from ..model.space import AXES

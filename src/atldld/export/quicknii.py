@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
-from ..arrays.coordinates import readers
+from ..arrays.positions import readers
 from ..arrays.registering import registration_from
 from ..model.affine import tier_origin, tier_size
 from ..model.anchoring import DEFAULT_TARGET, Target, anchoring_of

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..arrays.showing import warn_if_failed
+from ..arrays.describe import warn_if_failed
 from ..model.read import View
 from ..source import source_from
 from ..source.protocol import Source

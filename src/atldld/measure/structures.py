@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 from xarray.core import indexing
 
-from ..arrays.coordinates import section_points
+from ..arrays.positions import section_points
 from ..errors import AtldldWarning
 from ..model.space import AXES
 from .annotation import CCFV3, Space, atlas_attributes

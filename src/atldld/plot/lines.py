@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from ..arrays.coordinates import readers
+from ..arrays.positions import readers
 from ..model.affine import Array
 from ..model.geometry import pixel_points
 from ..model.sections import SectionTable

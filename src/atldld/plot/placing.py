@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from ..arrays.geometry import geometry_table
 from ..arrays.index import DIM
 from ..arrays.opening import open_dataarray
+from ..arrays.positions import geometry_table
 from ..model.affine import Array
 from ..model.space import AXES, extent
 from ..source.protocol import Source

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from atldld.arrays.coordinates import pir
+from atldld.arrays.positions import pir
 from atldld.testing import AllenServer, oracle, phantom_dataset
 from twins import pixels_of_grid
 
