@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .export.quicknii import read_quicknii
     from .measure.annotation import open_annotation
     from .measure.grids import open_grid, open_grids
+    from .measure.measures import aggregate, structure_measures
     from .measure.points import points_to_sections, sections_to_points
     from .measure.quantify import quantify
     from .measure.structures import structure_bounds, structure_table, structures_at
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __version__ = "1.0.0.dev0"
 
 _HOMES = {
+    "aggregate": ".measure.measures",
     "dataset_info": ".source.search",
     "napari_layers": ".export.napari",
     "open_annotation": ".measure.annotation",
@@ -59,6 +61,7 @@ _HOMES = {
     "read_quicknii": ".export.quicknii",
     "set_options": ".options",
     "structure_bounds": ".measure.structures",
+    "structure_measures": ".measure.measures",
     "structure_table": ".measure.structures",
     "structures_at": ".measure.structures",
     "unionizes": ".measure.unionizes",
@@ -76,6 +79,7 @@ __all__ = [
     "DisplacementField",
     "ImageError",
     "RegistrationError",
+    "aggregate",
     "dataset_info",
     "napari_layers",
     "open_annotation",
@@ -95,6 +99,7 @@ __all__ = [
     "sections_to_points",
     "set_options",
     "structure_bounds",
+    "structure_measures",
     "structure_table",
     "structures_at",
     "unionizes",

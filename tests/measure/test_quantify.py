@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 import atldld
 from atldld.arrays.index import MixError
 from atldld.errors import ImageError, RegistrationError
-from atldld.measure.quantify import aggregate, structure_measures
-from atldld.measure.quantify_cells import Block, dense_sums, sums_of_pixels
+from atldld.measure.cells import Block, dense_sums, sums_of_pixels
 from atldld.testing import (
     AllenServer,
     Fault,
@@ -211,7 +210,7 @@ def test_known_answers_through_jpeg(server, known):
         ("energy", total[enough] / pixels[enough]),
     ):
         assert np.abs(found[name].values[enough] / truth - 1).max() < 0.01
-    whole = aggregate(found, ["p", "i", "r"])
+    whole = atldld.aggregate(found, ["p", "i", "r"])
     assert abs(float(whole.density) / (expressing.sum() / pixels.sum()) - 1) < 0.003
     assert abs(float(whole.energy) / (total.sum() / pixels.sum()) - 1) < 0.003
 
@@ -221,12 +220,12 @@ def test_energy_at_coarser_tiers(server, known, tier):
     pixels, _, total = known
     found = atldld.quantify(FINE.id, resolution=400, tier=tier, source=server.url).compute()
     assert list(found) == ["n_pixels", "sum_intensity", "energy"]
-    whole = aggregate(found, ["p", "i", "r"])
+    whole = atldld.aggregate(found, ["p", "i", "r"])
     assert abs(float(whole.energy) / (total.sum() / pixels.sum()) - 1) < 0.01
-    coarse = aggregate(found, coarsen={"p": 33, "i": 4, "r": 4})
+    coarse = atldld.aggregate(found, coarsen={"p": 33, "i": 4, "r": 4})
     truth = xr.Dataset({"n_pixels": (("p", "i", "r"), pixels), "sum_intensity":
                         (("p", "i", "r"), total), "energy": (("p", "i", "r"), total)})  # fmt: skip
-    truth = aggregate(truth, coarsen={"p": 33, "i": 4, "r": 4})
+    truth = atldld.aggregate(truth, coarsen={"p": 33, "i": 4, "r": 4})
     large = truth.sum_intensity.values > 0.02 * total.sum()
     assert large.sum() > 5
     assert np.abs(coarse.energy.values[large] / truth.energy.values[large] - 1).max() < 0.03
@@ -269,7 +268,7 @@ class TestReads:
 
     def test_blocks_do_not_matter(self, server, monkeypatch):
         from atldld.arrays import image_opening
-        from atldld.measure import quantify_graph
+        from atldld.measure import quantify as quantify_graph
 
         whole = atldld.quantify(FINE.id, source=server.url).compute()
         monkeypatch.setattr(image_opening, "CHUNK", 768)
@@ -379,7 +378,7 @@ def test_what_it_may_be_combined_with(server):
 
 def test_ratios_of_sums(server):
     found = atldld.quantify(CORONAL.id, source=server.url).compute()
-    coarse = aggregate(found, coarsen={"p": 2, "i": 5, "r": 3})
+    coarse = atldld.aggregate(found, coarsen={"p": 2, "i": 5, "r": 3})
     assert coarse.sizes == {"p": 34, "i": 9, "r": 20}
     assert coarse.n_pixels.dtype == np.int64
     assert int(coarse.n_pixels.sum()) == int(found.n_pixels.sum())
@@ -393,10 +392,10 @@ def test_ratios_of_sums(server):
     assert float(one.density) == float(block.n_expressing.sum() / block.n_pixels.sum())
     assert float(one.intensity) == float(block.sum_intensity.sum() / block.n_expressing.sum())
     assert coarse.p.values[:2].tolist() == [100.0, 500.0]
-    line = aggregate(found, dim="r")
+    line = atldld.aggregate(found, dim="r")
     assert line.energy.dims == ("p", "i")
     with pytest.raises(ValueError, match="no sums"):
-        aggregate(found[["energy"]], dim="r")
+        atldld.aggregate(found[["energy"]], dim="r")
 
 
 def test_structures_by_ratios_of_sums(server):
@@ -409,7 +408,7 @@ def test_structures_by_ratios_of_sums(server):
     }
     annotation = xr.DataArray(ids, nodes, attrs={"reference_space": 9})
     server.reset_log()
-    table = structure_measures(found, annotation)
+    table = atldld.structure_measures(found, annotation)
     known = found.compute()
     for structure in (1, 2, 11, 12):
         part = known.where(annotation == structure)
@@ -439,7 +438,7 @@ def test_pixels_of_one_image_by_structure(server):
     grey = atldld.open_image(image, view="expression_mask", source=server.url)
     table = atldld.structure_table(grey.where(grey >= 32, 0).astype(float), annotation)
     measured = atldld.quantify(CORONAL.id, sections=[number], source=server.url)
-    cells = structure_measures(measured, annotation)
+    cells = atldld.structure_measures(measured, annotation)
     assert table["count"].tolist() == cells["n_pixels"].tolist()
     assert table["sum"].tolist() == cells["sum_intensity"].tolist()
 
@@ -485,7 +484,7 @@ def test_any_block_on_any_cells(data):
 
 
 def test_cells_finer_than_pixels_take_no_memory(monkeypatch):
-    from atldld.measure import quantify_cells
+    from atldld.measure import cells
 
     rng = np.random.default_rng(3)
     pixels = rng.integers(0, 256, (50, 60), dtype=np.uint8)
@@ -493,8 +492,8 @@ def test_cells_finer_than_pixels_take_no_memory(monkeypatch):
     block = Block(affine, 0.0, 0.0, 1, 60, 50)
     ends = ((0, 300), (0, 300), (0, 40))
     dense = dense_sums([sums_of_pixels(pixels, block, ends, 1.5, 32, None)], ends)
-    monkeypatch.setattr(quantify_cells, "_MOST_BINS", 10)
-    monkeypatch.setattr(quantify_cells, "_PIXELS_AT_ONCE", 500)
+    monkeypatch.setattr(cells, "_MOST_BINS", 10)
+    monkeypatch.setattr(cells, "_PIXELS_AT_ONCE", 500)
     sparse = dense_sums([sums_of_pixels(pixels, block, ends, 1.5, 32, None)], ends)
     for one, other in zip(dense, sparse, strict=True):
         assert np.array_equal(one, other)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import atldld
-from atldld.plot.placing import missing_between
+from atldld.plot.footprints import missing_between
 from atldld.testing import AllenServer, phantom_dataset
 
 VIEWS = {0: (2, 1), 1: (0, 1), 2: (2, 0)}

@@ -6,12 +6,12 @@ import click
 
 from .. import __version__
 from .cache import cache
+from .datasets import info, search
 from .demo import demo
 from .doctor import doctor
 from .download import download
 from .pack import pack, verify
 from .preview import preview
-from .search import info, search
 from .shell import Commands
 from .volume import volume
 

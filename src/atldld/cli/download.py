@@ -71,8 +71,7 @@ def download(
     images. What is there already is not fetched again. An image that cannot be had does not stop
     the others; it is named at the end, with status 1.
     """
-    from .native import save_images
-    from .warped import save_planes
+    from .saving import save_images, save_planes
 
     if not warped and (resolution is not None or region is not None):
         raise click.UsageError("--resolution and --region belong to --warped")

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ..model.space import AXES
-from .placing import Placed, index_affine, placed
+from .placed import Placed, index_affine, placed
 
 Layer = tuple[Any, dict[str, Any], str]
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .blocks import pack_file, packed, write_planar, write_values
-from .placing import Placed, index_affine, placed, stored_dtype, written_attributes
-from .target import replacing
+from .placed import Placed, index_affine, placed, stored_dtype, written_attributes
+from .whole_files import pack_file, packed, replacing, write_planar, write_values
 
 RAS_OF_PIR = np.array([[0.0, 0.0, 1e-3], [-1e-3, 0.0, 0.0], [0.0, -1e-3, 0.0]])
 """From p, i, r in microns to x (right), y (anterior), z (superior) in millimetres."""

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 
-from .blocks import packed, write_values
-from .placing import Placed, index_affine, placed, stored_dtype, written_attributes
-from .target import replacing
+from .placed import Placed, index_affine, placed, stored_dtype, written_attributes
+from .whole_files import packed, replacing, write_values
 
 LPS_OF_PIR = np.array([[0.0, 0.0, -1e-3], [1e-3, 0.0, 0.0], [0.0, -1e-3, 0.0]])
 """From p, i, r in microns to left, posterior, superior in millimetres."""

@@ -13,8 +13,8 @@ import xarray as xr
 from ..errors import AtldldWarning
 from ..model.affine import Array
 from ..model.space import AXES
-from .placing import Placed, placed, step_of, stored_dtype, thickness, written_attributes
-from .target import replacing
+from .placed import Placed, placed, step_of, stored_dtype, thickness, written_attributes
+from .whole_files import replacing
 
 VERSION = "0.5"
 

@@ -19,8 +19,8 @@ from ..model.geometry import pixel_points
 from ..model.registration import Registration
 from ..model.registration_files import MARK, anchorings_checksum
 from ..model.sections import SectionTable
-from .placing import written_attributes
-from .target import replacing
+from .placed import written_attributes
+from .whole_files import replacing
 
 
 def to_quicknii(

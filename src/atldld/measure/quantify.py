@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from ..arrays.describe import warn_if_failed
-from ..model.read import View
+from .. import options
+from ..arrays.describe import attributes, microns_of, volume_frame, warn_if_failed
+from ..arrays.image_opening import ImageOpening
+from ..arrays.index import GUARD, GuardIndex
+from ..arrays.request import (
+    Region,
+    checked_region,
+    checked_space,
+    one_of,
+    positive,
+    target_space,
+    whole_number,
+)
+from ..errors import AtldldWarning, RegistrationError
+from ..model.dataset import SectionDataset, SectionImage
+from ..model.grid import Axis, footprint
+from ..model.read import VIEWS, View
+from ..model.sections import SectionTable, tabulate
+from ..model.space import AXES, extent
+from ..reading.failing import Failing
+from ..reading.ledger import Ledger
 from ..source import source_from
 from ..source.protocol import Source
-from .quantify_asked import MEASURES, THRESHOLD, Asked
-from .quantify_cells import Function
-from .quantify_graph import SUMS, Quantifying
-from .structures import structure_table
+from .cells import Block, Cells, Ends, Function, dense_sums, overlap, sums_of_pixels
+from .measures import MEASURES, SUMS, with_measures
 
-_LONG_NAMES = {
-    "n_pixels": "image pixels in the cell",
-    "n_expressing": "expressing pixels in the cell",
-    "sum_intensity": "sum of intensity over the expressing pixels in the cell",
-    "density": "expression density: expressing pixels / pixels",
-    "intensity": "expression intensity: sum of intensity / expressing pixels",
-    "energy": "expression energy: sum of intensity / pixels",
-}
+THRESHOLD = 32
+"""Grey level of Allen's mask from which on a pixel expresses."""
 
 
 def quantify(
@@ -124,7 +137,7 @@ def quantify(
     Notes
     -----
     Measures of larger parts are ratios of sums, never means of ratios: `aggregate` and
-    `structure_measures` in this module see to that. The definitions are those of Lein et al.
+    `structure_measures` see to that. The definitions are those of Lein et al.
     (2007) and of Allen's white paper on informatics data processing.
 
     Examples
@@ -136,7 +149,7 @@ def quantify(
     ...     found = atldld.quantify(1001, resolution=400, source=server.url).compute()
     >>> dict(found.sizes)
     {'p': 34, 'i': 21, 'r': 30}
-    >>> whole = aggregate(found, dim=["p", "i", "r"])
+    >>> whole = atldld.aggregate(found, dim=["p", "i", "r"])
     >>> bool(whole.energy == found.sum_intensity.sum() / found.n_pixels.sum())
     True
     """
@@ -157,122 +170,348 @@ def quantify(
     origin = source_from(source)
     record = origin.dataset(asked.dataset_id)
     warn_if_failed(record, 2)
-    return _measured(Quantifying(asked, origin, record).dataset(), asked.measures)
+    return with_measures(Quantifying(asked, origin, record).dataset(), asked.measures)
 
 
-def aggregate(
-    measured: xr.Dataset,
-    dim: str | Iterable[str] | None = None,
-    coarsen: Mapping[str, int] | None = None,
-) -> xr.Dataset:
-    """Return measures of larger parts: ratios of sums.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of `atldld.quantify`, checked; it says what they mean."""
 
-    Parameters
-    ----------
-    measured
-        From `quantify`, after any selection.
-    dim
-        Dimensions to sum over entirely.
-    coarsen
-        For dimensions, how many cells make one; what is left over at the end makes a last one.
-        The place of the new cell is the mean of its nodes'.
+    dataset_id: int
+    resolution: float
+    threshold: float
+    function: Function | None
+    measures: tuple[str, ...]
+    tier: int
+    view: View
+    sections: frozenset[int] | None
+    region: Region
+    space: int | Literal["native"]
+    chunks: Mapping[str, int] | None
+    fill: bool
 
-    Returns
-    -------
-    xarray.Dataset
-        The sums over the parts, and of them the measures that `measured` has.
-
-    Raises
-    ------
-    ValueError
-        If `measured` lacks the sums.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> measured = xr.Dataset({"n_pixels": ("p", [10, 30]), "n_expressing": ("p", [10, 0]),
-    ...                        "sum_intensity": ("p", [500.0, 0.0]), "density": ("p", [1.0, 0.0])})
-    >>> float(aggregate(measured, dim="p").density)
-    0.25
-    """
-    names = [name for name in SUMS if name in measured]
-    if "n_pixels" not in names or "sum_intensity" not in names:
-        raise ValueError(f"there are no sums to aggregate: {', '.join(SUMS)} are what it takes")
-    sums = measured[names]
-    with xr.set_options(keep_attrs=True):
-        if coarsen:
-            types = {name: sums[name].dtype for name in names}
-            sums = sums.coarsen(dict(coarsen), boundary="pad").sum()
-            sums = sums.astype(types)
-        if dim is not None:
-            sums = sums.sum([dim] if isinstance(dim, str) else list(dim))
-    return _measured(sums, [name for name in MEASURES if name in measured])
-
-
-def structure_measures(
-    measured: xr.Dataset,
-    annotation: xr.DataArray,
-    structures: Iterable[int] | None = None,
-    tree: Any = None,
-    by_hemisphere: bool = False,
-) -> pd.DataFrame:
-    """Return the measures of every structure of an atlas: ratios of sums over its cells.
-
-    Parameters
-    ----------
-    measured
-        From `quantify`, after any selection. It is computed, in one pass.
-    annotation, structures, tree, by_hemisphere
-        As for `atldld.structure_table`: a cell counts for the structure at its node.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each ``structure_id`` (with ``hemisphere``, if asked for): the sums, and of
-        them the measures that `measured` has. Atlas, version and space are in ``attrs``.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `atldld.structure_table`.
-    """
-    names = [name for name in SUMS if name in measured]
-    sums = measured[names].compute()
-    there = sums["n_pixels"] > 0
-    table = pd.DataFrame()
-    for name in names:
-        values = sums[name].astype(np.float64).where(there)
-        values.attrs = {**measured.attrs, **measured[name].attrs}
-        found = structure_table(
-            values, annotation, structures=structures, tree=tree, by_hemisphere=by_hemisphere
+    @classmethod
+    def checked(
+        cls,
+        dataset_id: Any,
+        *,
+        resolution: Any,
+        threshold: Any,
+        function: Any,
+        measures: Any,
+        tier: Any,
+        view: Any,
+        sections: Any,
+        region: Any,
+        reference_space: Any,
+        chunks: Any,
+        on_error: Any,
+    ) -> Asked:
+        """Return the options in their own types, or say which of them is wrong."""
+        wanted_tier = whole_number("tier", tier, 0, 30)
+        return cls(
+            dataset_id=whole_number("dataset_id", dataset_id, 0, 2**63 - 1),
+            resolution=positive("resolution", resolution),
+            threshold=_checked_threshold(threshold, function),
+            function=function,
+            measures=_chosen_measures(measures, wanted_tier),
+            tier=wanted_tier,
+            view=_checked_view(view, function),
+            sections=_checked_sections(sections),
+            region=checked_region(region),
+            space=checked_space(reference_space),
+            chunks=_checked_chunks(chunks),
+            fill=one_of("on_error", on_error, ("raise", "fill")) == "fill",
         )
-        if table.empty:
-            kept = [column for column in ("acronym", "name") if column in found]
-            table = found[[*kept, "size", "count", "covered"]].copy()
-            table.attrs = {**found.attrs, "values": "measures of expression"}
-        table[name] = found["sum"]
-    for name in MEASURES:
-        if name in measured:
-            table[name] = _ratio(name, table)
-    return table
 
 
-def _measured(sums: xr.Dataset, measures: Iterable[str]) -> xr.Dataset:
-    """Return sums with measures computed from them."""
-    found = {name: _ratio(name, sums) for name in measures}
-    measured = sums.assign(found)
-    # A measure is not a view: it has no grey levels.
-    attrs = {name: value for name, value in sums.attrs.items() if name != "view"}
-    for name, variable in measured.data_vars.items():
-        variable.attrs = {**attrs, "long_name": _LONG_NAMES[str(name)]}
-    return measured
+def _checked_sections(sections: Any) -> frozenset[int] | None:
+    if sections is None:
+        return None
+    return frozenset(whole_number("a section number", each, -(2**53), 2**53) for each in sections)
 
 
-def _ratio(name: str, sums: Any) -> Any:
-    """Return a measure from columns or variables of sums; NaN where nothing is divided by."""
-    above, below = {
-        "density": ("n_expressing", "n_pixels"),
-        "intensity": ("sum_intensity", "n_expressing"),
-        "energy": ("sum_intensity", "n_pixels"),
-    }[name]
-    return sums[above] / sums[below].where(sums[below] > 0)
+def _chosen_measures(measures: Any, tier: int) -> tuple[str, ...]:
+    if measures is None:
+        return MEASURES if tier == 0 else ("energy",)
+    if isinstance(measures, str):
+        measures = [measures]
+    wanted = tuple(one_of("measures", each, MEASURES) for each in measures)
+    refused = [each for each in wanted if each != "energy"]
+    if tier and refused:
+        raise ValueError(
+            f"{' and '.join(refused)} cannot be measured at tier {tier}: its pixels mix those of "
+            "full resolution that express with those that do not, so that how many are above a "
+            "threshold means another thing at every tier. Use tier=0 (windows keep it in "
+            "bounds), or measures=['energy'], a mean, which a coarser tier keeps"
+        )
+    return wanted
+
+
+def _checked_threshold(threshold: Any, function: Any) -> float:
+    if function is not None:
+        if not callable(function):
+            raise TypeError(f"function is {function!r}; it must be a function of pixels")
+        if threshold != THRESHOLD:
+            raise ValueError("threshold is for Allen's grey masks: a function decides by itself")
+    if isinstance(threshold, bool | str) or not isinstance(threshold, int | float | np.number):
+        raise TypeError(f"threshold is {threshold!r}; it must be a grey level, 0 to 255")
+    if not 0 <= threshold <= 255:
+        raise ValueError(f"threshold is {threshold!r}; it must be a grey level, 0 to 255")
+    return float(threshold)
+
+
+def _checked_view(view: Any, function: Any) -> View:
+    if view is None:
+        return "expression_mask" if function is None else "image"
+    wanted: View = one_of("view", view, VIEWS)
+    if function is None and wanted != "expression_mask":
+        raise ValueError(
+            f"view={wanted!r} needs a function of its pixels; without one, the grey levels of "
+            "the expression mask are measured"
+        )
+    return wanted
+
+
+def _checked_chunks(chunks: Any) -> Mapping[str, int] | None:
+    if isinstance(chunks, str) and chunks == "auto":
+        return None
+    if not isinstance(chunks, Mapping) or set(chunks) - set(AXES):
+        raise ValueError(f"chunks is {chunks!r}; it must be 'auto' or a dict of p, i and r")
+    return {str(axis): whole_number(f"chunks {axis}", each, -1, 2**31) for axis, each in
+            chunks.items()}  # fmt: skip
+
+
+_SLAB_MICRONS = 1600.0
+_MOST_CELLS = 2**21
+_ROUNDING = 1e-3
+"""Microns."""
+
+_WHOLE_IMAGE = 8 * 10**6
+"""Pixels up to which an image is read as one block."""
+
+
+class Quantifying:
+    """Builds the lazy sums of one dataset."""
+
+    def __init__(self, asked: Asked, source: Source, record: SectionDataset) -> None:
+        from dask.tokenize import tokenize
+
+        self.asked = asked
+        self.source = source
+        self.record = record
+        self.space, self.flip = target_space(record, asked.space)
+        self.cells = _cells(record, asked)
+        self.images = _images(record, asked)
+        carried = options.carry()
+        name = tokenize(record.id, repr(asked), source)
+        self.failing = Failing(asked.fill, False, Ledger(f"{name}-{carried.process}"))
+
+    def dataset(self) -> xr.Dataset:
+        """Return the sums, lazily."""
+        sums = xr.Dataset(
+            {name: xr.Variable(AXES, data) for name, data in self._sums().items()},
+            coords=self._coordinates(),
+            attrs=self._attributes(),
+        )
+        return sums.drop_vars("n_expressing") if self.asked.tier else sums
+
+    def _sums(self) -> dict[str, Any]:
+        import dask.array as da
+        from dask.delayed import delayed
+
+        parts = list(self._parts())
+        edges = self._edges()
+        shape = tuple(len(each) - 1 for each in edges)
+        grids = {name: np.empty(shape, dtype=object) for name in SUMS}
+        summed = delayed(dense_sums, pure=False)
+        for place in np.ndindex(*shape):
+            p, i, r = (
+                (int(each[at]), int(each[at + 1])) for each, at in zip(edges, place, strict=True)
+            )
+            ends = (p, i, r)
+            found = summed([part for touched, part in parts if overlap(touched, ends)], ends)
+            size = tuple(past - low for low, past in ends)
+            for number, name in enumerate(SUMS):
+                dtype = np.float64 if name == "sum_intensity" else np.int64
+                grids[name][place] = da.from_delayed(found[number], size, dtype)
+        return {name: da.block(grid.tolist()) for name, grid in grids.items()}
+
+    def _parts(self) -> Iterable[tuple[Ends, Any]]:
+        """Yield the sums of every block of every image, with the cells that it may touch."""
+        from dask.delayed import delayed
+
+        summed = delayed(sums_of_pixels, pure=False)
+        table = tabulate(self.record, mapping="parallel", flip=self.flip)
+        half = self.cells.step / 2
+        # A pixel on the border is read whichever way the arithmetic of windows rounds.
+        region = {
+            name: (
+                max(float(axis.microns[0]) - half, low - _ROUNDING),
+                min(float(axis.microns[-1]) + half, high + _ROUNDING),
+            )
+            for name, axis, (low, high) in zip(
+                AXES, self.cells.axes, self.cells.bounds, strict=True
+            )
+        }
+        for image in self.images:
+            opening = self._opening(image)
+            try:
+                window = opening.window(region)
+            except ValueError:
+                continue  # nothing of it lies in the volume
+            chunks: Any = "auto" if window.area > _WHOLE_IMAGE else {"y": -1, "x": -1}
+            data = opening.variable(window, chunks, _row(table, image)).data
+            step, (x, y) = 2**self.asked.tier, opening.origin
+            tops = np.concatenate([[0], np.cumsum(data.chunks[0])]) + window.top
+            lefts = np.concatenate([[0], np.cumsum(data.chunks[1])]) + window.left
+            blocks = data.to_delayed(optimize_graph=False)
+            for row, column in np.ndindex(*blocks.shape[:2]):
+                block = Block(
+                    opening.affine,
+                    x + step * float(lefts[column]),
+                    y + step * float(tops[row]),
+                    step,
+                    int(data.chunks[1][column]),
+                    int(data.chunks[0][row]),
+                )
+                touched = block.ends(self.cells.step, self.cells.ends)
+                if all(low < past for low, past in touched):
+                    pixels = blocks[(row, column, *(0,) * (blocks.ndim - 2))]
+                    yield (
+                        touched,
+                        summed(
+                            pixels,
+                            block,
+                            self.cells.ends,
+                            self.cells.step,
+                            self.asked.threshold,
+                            self.asked.function,
+                            self.cells.bounds,
+                        ),
+                    )
+
+    def _opening(self, image: SectionImage) -> ImageOpening:
+        return ImageOpening.of(
+            self.record,
+            image,
+            self.source,
+            self.asked.tier,
+            self.asked.view,
+            self.asked.space,
+            fill=self.asked.fill,
+            failing=self.failing,
+            fill_value=math.nan if self.asked.fill else 0,
+        )
+
+    def _edges(self) -> list[Any]:
+        """Return the numbers of cells that chunks begin with, and one past the last."""
+        along = AXES[self.record.plane.section]
+        wanted = self.asked.chunks
+        if wanted is None:
+            thick = max(round(_SLAB_MICRONS / self.cells.step), 1)
+            side = max(math.isqrt(_MOST_CELLS // thick), 1)
+            wanted = {axis: thick if axis == along else side for axis in AXES}
+        edges = []
+        for name, axis in zip(AXES, self.cells.axes, strict=True):
+            size = wanted.get(name, -1)
+            first, past = axis.first, axis.first + axis.count
+            edges.append(np.append(np.arange(first, past, size if size > 0 else axis.count), past))
+        return edges
+
+    def _coordinates(self) -> xr.Coordinates:
+        where = volume_frame(self.record, self.space)
+        space = -1 if self.space is None else self.space
+        nodes = {
+            name: xr.Variable(name, axis.microns, microns_of(name))
+            for name, axis in zip(AXES, self.cells.axes, strict=True)
+        }
+        default = xr.Coordinates(nodes)
+        guard = xr.Variable((), space, {"long_name": "reference space", "frame": where})
+        indexes = {GUARD: GuardIndex(GUARD, where, (self.failing.ledger.name,))}
+        return xr.Coordinates(
+            {**default.variables, GUARD: guard}, indexes={**indexes, **default.xindexes}
+        )
+
+    def _attributes(self) -> dict[str, Any]:
+        asked = self.asked
+        attrs = attributes(
+            self.record,
+            reference_space=self.space,
+            mapping="exact: each pixel by its own p, i, r",
+            resolution=asked.resolution,
+            source=self.source.name,
+        )
+        said: dict[str, Any] = (
+            {"threshold": asked.threshold}
+            if asked.function is None
+            else {"function": getattr(asked.function, "__name__", type(asked.function).__name__)}
+        )
+        if asked.region:
+            said["region"] = "; ".join(
+                f"{axis} {low:g} to {high:g} microns" for axis, (low, high) in asked.region.items()
+            )
+        return {**attrs, "view": asked.view, "tier": asked.tier, **said}
+
+
+def _cells(record: SectionDataset, asked: Asked) -> Cells:
+    step = asked.resolution
+    bounds = extent(record.reference_space)
+    low, high = (np.zeros(3), np.array(bounds)) if bounds is not None else footprint(record)
+    axes, within = [], []
+    for name, least, most in zip(AXES, low, high, strict=True):
+        # Up to the cell that the far end lies in, by the rule that pixels go by.
+        axis = Axis.spanning(float(least), float(most) + 1.5 * step, step)
+        ends = asked.region.get(name, (-math.inf, math.inf))
+        axes.append(_touched(axis, ends, name))
+        within.append(ends)
+    return Cells((axes[0], axes[1], axes[2]), (within[0], within[1], within[2]))
+
+
+def _touched(axis: Axis, ends: tuple[float, float], name: str) -> Axis:
+    """Return the cells that something between two ends may lie in."""
+    near, far = (axis.first - 0.5) * axis.step, (axis.first + axis.count - 0.5) * axis.step
+    if ends[1] < near or ends[0] >= far:
+        raise ValueError(
+            f"region {name}=({ends[0]:g}, {ends[1]:g}) holds no cell; they reach from {near:g} to "
+            f"{far:g} microns"
+        )
+    first, last = (
+        min(
+            max(math.floor(min(max(end, near), far) / axis.step + 0.5), axis.first),
+            axis.first + axis.count - 1,
+        )
+        for end in ends
+    )
+    return replace(axis, first=first, count=last - first + 1)
+
+
+def _images(record: SectionDataset, asked: Asked) -> list[SectionImage]:
+    images = list(record.images)
+    if asked.sections is not None:
+        images = [image for image in images if image.section_number in asked.sections]
+        missing = asked.sections - {image.section_number for image in images}
+        if missing:
+            named = ", ".join(map(str, sorted(missing)))
+            raise ValueError(f"dataset {record.id} has no sections {named}")
+    if asked.view.startswith("expression"):
+        lacking = [image for image in images if not image.has_expression]
+        images = [image for image in images if image.has_expression]
+        if not images:
+            raise RegistrationError(
+                f"dataset {record.id}: no section image has an expression mask (expression_path "
+                "is null); measure the images with function="
+            )
+        if lacking:
+            named = ", ".join(str(image.id) for image in lacking)
+            warnings.warn(
+                f"dataset {record.id}: sections without an expression mask left out, images "
+                f"{named}",
+                AtldldWarning,
+                stacklevel=4,
+            )
+    return images
+
+
+def _row(table: SectionTable, image: SectionImage) -> SectionTable:
+    return table.take(table.image_id == image.id)

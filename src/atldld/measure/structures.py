@@ -16,11 +16,10 @@ from ..arrays.positions import section_points
 from ..errors import AtldldWarning
 from ..model.space import AXES
 from .annotation import CCFV3, Space, atlas_attributes
-from .frame import frame_of
 from .lookup import lookup_of, space_of
-from .places import points_array
-from .sums import Box, Places, Planes, sums_of
-from .tree import read_tree
+from .ontology import read_tree
+from .points import points_array
+from .sums import Box, Places, Planes, frame_of, sums_of
 
 _SECTIONS = ("section", "y", "x")
 _CARRIED = ("dataset_id", "gene", "hemisphere", "registration", "resampled", "citation")

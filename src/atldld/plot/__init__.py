@@ -4,7 +4,7 @@ The libraries that draw are imported by the functions that need them.
 """
 
 from .browsing import browse
-from .placing import placement
+from .footprints import placement
 from .plotting import plot
 
 __all__ = ["browse", "placement", "plot"]

@@ -10,13 +10,11 @@ import xarray as xr
 
 from ..arrays.index import DIM
 from ..errors import AtldldError
-from .lines import outline, tables
-from .looks import Look, Rgba, grey, is_empty, look_of, rgba
-from .needed import library
-from .panel import OUTLINE, Panel
-from .reading import MOST_BYTES, check_cost, lost_images, read
+from .figures import library
+from .outlines import outline, tables
+from .panel import OUTLINE, Look, Panel, Rgba, grey, is_empty, look_of, rgba
+from .pictures import MOST_BYTES, check_cost, image_of, lost_images, name_of, place_of, read
 from .subject import Subject, subject
-from .wanted import image_of, name_of, place_of
 
 if TYPE_CHECKING:
     from panel.viewable import Viewable

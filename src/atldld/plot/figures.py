@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from .needed import library
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,3 +88,18 @@ def single_size(aspect: float) -> tuple[float, float]:
     """Return width and height in inches of a figure of one picture with labelled axes."""
     width = 7.0 if aspect <= 1 else max(7.0 / aspect, 3.2)
     return width + 1.0, min(width * aspect + 1.1, _TALLEST)
+
+
+def library(module: str, extra: str) -> Any:
+    """Return a module, or say how to install it.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = module.split(".")[0]
+        raise ImportError(f"this needs {name}: pip install 'atldld[{extra}]'") from error

@@ -9,13 +9,10 @@ import xarray as xr
 
 from ..arrays.index import DIM
 from ..model.space import AXES
-from .figures import axes_given, figure_of, grid_shape, new_figure, single_size
-from .needed import library
+from .figures import axes_given, figure_of, grid_shape, library, new_figure, single_size
 from .panel import Panel, draw, hide_ticks, label_axes, scale_bar
-from .planes import nodes_at
-from .reading import MOST_BYTES
-from .subject import Subject, subject
-from .wanted import Over, Wanted, name_of, over_of, panels_of, place_of
+from .pictures import MOST_BYTES, Over, Wanted, name_of, over_of, panels_of, place_of
+from .subject import Subject, nodes_at, subject
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

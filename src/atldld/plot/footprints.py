@@ -15,12 +15,11 @@ from ..arrays.positions import geometry_table
 from ..model.affine import Array
 from ..model.space import AXES, extent
 from ..source.protocol import Source
-from .figures import axes_given, figure_of
-from .lines import footprints
-from .needed import library
+from .figures import axes_given, figure_of, library
+from .outlines import footprints
+from .pictures import name_of
 from .plotting import evenly_chosen, three_axes
 from .subject import axis_label
-from .wanted import name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
