@@ -18,13 +18,11 @@ import numpy.typing as npt
 import xarray as xr
 
 from .. import __version__
+from ..arrays.lookup import CCFV3, annotated_space
 from ..model.space import AXES, space_name
 from .guard import guarded
 from .metaimage import MetaImage, metaimages_of, read_metaimage
 from .symmetry import Origin, settle_origin
-
-CCFV3 = "CCFv3"
-Space = int | Literal["CCFv3"]
 
 _AXIS_NAMES = {"p": "posterior", "i": "inferior", "r": "right"}
 _OPPOSITE = {"p": "a", "a": "p", "i": "s", "s": "i", "r": "l", "l": "r"}
@@ -129,7 +127,7 @@ def open_annotation(
     >>> annotation.attrs["origin"], int(annotation.sel(p=5200, i=3200, r=2400))
     ('node', 8)
     """
-    space = _space(reference_space)
+    space = annotated_space(reference_space)
     labels = _read(path)
     step = _step(labels, path, spacing)
     order = (axes or labels.axes or "").lower()
@@ -162,35 +160,6 @@ def open_annotation(
         "atldld_version": __version__,
     }
     return guarded(xr.DataArray(values, coords, AXES, name="structure_id", attrs=attrs), space)
-
-
-def space_of_annotation(annotation: xr.DataArray) -> Space:
-    """Return the space of an annotation, or say what is wrong with it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is not one that `open_annotation` could have returned.
-    """
-    if not isinstance(annotation, xr.DataArray):
-        raise TypeError(f"annotation is {type(annotation).__name__}; it must be a DataArray")
-    if set(annotation.dims) != set(AXES) or annotation.dtype.kind not in "iu":
-        raise ValueError(
-            f"annotation has dims {annotation.dims} and dtype {annotation.dtype}; it must hold "
-            "structure ids over p, i and r, as from open_annotation"
-        )
-    space = annotation.attrs.get("reference_space")
-    if space is None:
-        raise ValueError("annotation does not say its space: set attrs['reference_space']")
-    return _space(space)
-
-
-def _space(value: Any) -> Space:
-    if isinstance(value, str) and value.lower() == "ccfv3":
-        return CCFV3  # type: ignore[return-value]  # the one text that Space allows
-    if not isinstance(value, bool | str) and value in (9, 10):
-        return int(value)
-    raise ValueError(f"reference_space is {value!r}; it must be 9, 10 or 'CCFv3'")
 
 
 def _read(path: str | PathLike[str]) -> Labels:

@@ -12,11 +12,11 @@ import pandas as pd
 import xarray as xr
 from xarray.core import indexing
 
+from ..arrays.lookup import CCFV3, Space, lookup_of, space_of
 from ..arrays.positions import section_points
 from ..errors import AtldldWarning
 from ..model.space import AXES
-from .annotation import CCFV3, Space, atlas_attributes
-from .lookup import lookup_of, space_of
+from .annotation import atlas_attributes
 from .ontology import read_tree
 from .points import points_array
 from .sums import Box, Places, Planes, frame_of, sums_of

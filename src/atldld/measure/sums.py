@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..arrays.lookup import Lookup
 from ..model.affine import points_of
-from .lookup import Lookup
 from .ontology import Tree
 
 Array = npt.NDArray[np.float64]

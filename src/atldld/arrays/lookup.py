@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,11 @@ import xarray as xr
 
 from ..errors import AtldldWarning
 from ..model.space import AXES, FLIP_R, can_flip
-from .annotation import CCFV3, Space, space_of_annotation
 
 Array = npt.NDArray[np.float64]
+
+CCFV3 = "CCFv3"
+Space = int | Literal["CCFv3"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,3 +162,33 @@ def _coded(annotation: xr.DataArray) -> tuple[npt.NDArray[np.int64], npt.NDArray
     for slab, out in zip(values, codes, strict=True):
         out[:] = np.searchsorted(ids, slab)
     return ids, codes
+
+
+def space_of_annotation(annotation: xr.DataArray) -> Space:
+    """Return the space of an annotation, or say what is wrong with it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not one that `open_annotation` could have returned.
+    """
+    if not isinstance(annotation, xr.DataArray):
+        raise TypeError(f"annotation is {type(annotation).__name__}; it must be a DataArray")
+    if set(annotation.dims) != set(AXES) or annotation.dtype.kind not in "iu":
+        raise ValueError(
+            f"annotation has dims {annotation.dims} and dtype {annotation.dtype}; it must hold "
+            "structure ids over p, i and r, as from open_annotation"
+        )
+    space = annotation.attrs.get("reference_space")
+    if space is None:
+        raise ValueError("annotation does not say its space: set attrs['reference_space']")
+    return annotated_space(space)
+
+
+def annotated_space(value: Any) -> Space:
+    """Return a space that an annotation can lie in: 9, 10 or ``"CCFv3"``."""
+    if isinstance(value, str) and value.lower() == "ccfv3":
+        return CCFV3  # type: ignore[return-value]  # the one text that Space allows
+    if not isinstance(value, bool | str) and value in (9, 10):
+        return int(value)
+    raise ValueError(f"reference_space is {value!r}; it must be 9, 10 or 'CCFv3'")
