@@ -5,8 +5,10 @@ import warnings
 import dask
 import numpy as np
 import pytest
+import xarray as xr
 
 import atldld
+from atldld.source.inventory import clear_cache
 from atldld.testing import AllenServer, Fault, phantom_dataset
 
 PHANTOM = phantom_dataset(31, sections=6, resolution=12, tier_count=6, seed=1)
@@ -21,6 +23,12 @@ def server():
 def opened(server, function=atldld.open_dataarray, **options):
     options = {"resolution": 100, "chunks": {"section": 2}, **options}
     return function(31, source=server.url, **options)
+
+
+def clear(server):
+    """Forget what was downloaded and what was asked for."""
+    clear_cache()
+    server.reset_log()
 
 
 def compute(array, scheduler):
@@ -84,17 +92,118 @@ def test_one_warning_a_section(server):
     assert str(bad) in str(caught[0].message)
 
 
-def test_what_was_filled_is_not_covered(server):
-    data = opened(server, atldld.open_dataset, on_error="fill", tier=2)
+@pytest.mark.parametrize(
+    ("scheduler", "times"), [("synchronous", None), ("threads", 1), ("distributed", 1)]
+)
+def test_what_is_filled_is_not_covered_in_the_same_computation(server, scheduler, times):
+    data = opened(server, atldld.open_dataset, on_error="fill", tier=2, chunks="auto")
+    good = data.image.where(data.covered).compute()
     bad = int(data.image_id[1])
-    assert data.covered.isel(section=1).any()
-    server.add_fault(Fault("404", image_ids=(bad,)))
+    clear(server)
+    server.add_fault(Fault("404", image_ids=(bad,), times=times))
+    result, _ = compute(data.image.where(data.covered), scheduler)
+    assert np.isnan(result.isel(section=1)).all()
+    xr.testing.assert_identical(result.drop_isel(section=1), good.drop_isel(section=1))
+
+
+@pytest.mark.parametrize("chunks", ["auto", None, {"section": 2, "channel": 1}])
+def test_what_is_covered_does_not_depend_on_order(server, chunks):
+    def fresh():
+        return opened(server, atldld.open_dataset, on_error="fill", tier=2, chunks=chunks)
+
+    bad = int(fresh().image_id[1])
+    server.add_fault(Fault("404", image_ids=(bad,), times=1))
+    data = fresh()
     with pytest.warns(atldld.AtldldWarning, match="is filled"):
-        image = data.image.compute()
-    covered = data.covered.compute()
-    assert not covered.isel(section=1).any()
+        image = data.image.load()
+    covered = data.covered.load()
     assert (image.isel(section=1) == 255).all()
+    assert not covered.isel(section=1).any()
     assert covered.isel(section=2).any()
+    # The fault is over: a new opening knows nothing of it, whichever is computed first.
+    data = fresh()
+    assert data.covered.load().isel(section=1).any()
+    assert (data.image.load().isel(section=1) != 255).any()
+
+
+def test_the_coverage_of_expression_is_that_of_both(server):
+    bad = PHANTOM.image_ids[1]
+    server.add_fault(Fault("404", image_ids=(bad,), views=("expression",)))
+    data = opened(server, atldld.open_dataset, on_error="fill", tier=2, include_expression=True)
+    with pytest.warns(atldld.AtldldWarning, match="is filled"):
+        data = data.load()
+    place = data.image_id.values.tolist().index(bad)
+    assert not data.covered.isel(section=place).any()
+    assert (data.image.isel(section=place) != 255).any()
+    assert data.covered.drop_isel(section=place).any(["y", "x"]).all()
+
+
+@pytest.mark.parametrize("view", ["image", "expression_mask"])
+@pytest.mark.parametrize("chunks", ["auto", None])
+def test_marks_change_no_pixel(server, view, chunks):
+    kept = opened(server, atldld.open_dataset, view=view, chunks=chunks)
+    filled = opened(server, atldld.open_dataset, view=view, chunks=chunks, on_error="fill")
+    assert filled.sizes == kept.sizes
+    part = {"section": [4, 1], "y": slice(10, 30), "x": [7, 3]}
+    xr.testing.assert_identical(filled.isel(part).load(), kept.isel(part).load())
+    xr.testing.assert_identical(
+        filled.isel(section=0, y=5).load(), kept.isel(section=0, y=5).load()
+    )
+    xr.testing.assert_identical(filled.load(), kept.load())
+
+
+def test_coverage_reads_images_only_where_they_may_be_filled(server):
+    data = opened(server, atldld.open_dataset)
+    assert data.covered.isel(section=0).atlas.plan().empty
+    data = opened(server, atldld.open_dataset, on_error="fill", chunks="auto")
+    plan = data.isel(section=0).atlas.plan()
+    assert set(plan[plan["whole"]]["image_id"]) >= {int(data.image_id[0])}
+    for name in ("image", "covered"):
+        assert set(data[name].isel(section=0).atlas.plan()["image_id"]) == set(plan["image_id"])
+    clear(server)
+    data.isel(section=0).load()
+    clear(server)
+    data.isel(section=1).load()
+    assert {each.image_id for each in server.image_requests} == {int(data.image_id[1])}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "between"),
+    [("threads", "nearest"), ("threads", "linear"), ("distributed", "nearest")],
+)
+def test_a_volume_shows_no_section_that_is_filled(server, scheduler, between):
+    options = {"resolution": 200, "between": between, "source": server.url, "masked": True}
+    good = atldld.open_volume(31, **options).compute()
+    number = int(good.section_number.max())
+    bad = next(
+        image_id
+        for image_id in PHANTOM.image_ids
+        if PHANTOM.image(image_id)["section_number"] == number
+    )
+    clear(server)
+    server.add_fault(Fault("404", image_ids=(bad,)))
+    volume = atldld.open_volume(31, on_error="fill", tier=2, **options)
+    result, _ = compute(volume, scheduler)
+    shown = result.section_number >= 0
+    assert not (result.section_number == number).any()
+    assert shown.any()
+    assert (shown == result.image.notnull().all("channel")).all()
+    assert (shown == result.distance.notnull()).all()
+    lost = good.section_number == number
+    assert (shown == ((good.section_number >= 0) & ~lost)).all()
+
+
+def test_a_volume_by_itself_says_what_it_shows(server):
+    bad = PHANTOM.image_ids[1]
+    number = PHANTOM.image(bad)["section_number"]
+    server.add_fault(Fault("404", image_ids=(bad,)))
+    for chunks in ("auto", None):
+        volume = atldld.open_volume(
+            31, resolution=200, on_error="fill", tier=2, source=server.url, chunks=chunks
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", atldld.AtldldWarning)
+            assert not (volume.section_number.load() == number).any()
 
 
 def test_an_image_that_comes_after_all_is_no_failure(server):

@@ -23,7 +23,11 @@ _MOST_PLANES = 64
 
 
 def chunk_sizes(
-    chunks: Any, dims: tuple[str, ...], shape: tuple[int, ...], itemsize: int
+    chunks: Any,
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    itemsize: int,
+    most_sections: int = AUTO_SECTIONS,
 ) -> dict[str, Any]:
     """Return the chunk size of each dimension.
 
@@ -37,6 +41,8 @@ def chunk_sizes(
         Names and lengths of the dimensions, ``section`` first, then ``y`` and ``x``.
     itemsize
         Bytes of one value.
+    most_sections
+        Sections a chunk, at most, if not given.
 
     Raises
     ------
@@ -55,7 +61,7 @@ def chunk_sizes(
     plane = max(point * rows * columns, 1)
     if plane > AUTO_BYTES:
         rows, columns = _piece(rows, columns, AUTO_BYTES // point)
-    sections = min(max(AUTO_BYTES // plane, 1), AUTO_SECTIONS, max(shape[0], 1))
+    sections = min(max(AUTO_BYTES // plane, 1), most_sections, max(shape[0], 1))
     return dict(zip(dims, (sections, rows, columns, *shape[3:]), strict=True))
 
 

@@ -27,7 +27,7 @@ from ..sampling.reads import choose_tiers
 from ..source import source_from
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
-from .chunks import chunk_sizes, in_chunks
+from .chunks import AUTO_SECTIONS, chunk_sizes, in_chunks
 from .describe import (
     attributes,
     channel_coordinate,
@@ -37,6 +37,7 @@ from .describe import (
     showing,
     warn_if_failed,
 )
+from .filling import HadArray, had, pixels
 from .index import DIM, GUARD, GuardIndex, SectionIndex
 from .pieces import Sampling
 from .request import Region, Request, target_space
@@ -121,8 +122,9 @@ def open_dataarray(
     on_error
         What to do about an image that cannot be had. ``"raise"``: an `ImageError` that names
         it. ``"fill"``: its section is filled and not covered, with a warning, and
-        ``.atlas.failures()`` tells afterwards. Either way, with ``tier="auto"`` a neighbouring
-        tier serves for an image that is bad at its tier, and ``.atlas.failures()`` tells.
+        ``.atlas.failures()`` tells afterwards; docs/reliability.md says what that costs. Either
+        way, with ``tier="auto"`` a neighbouring tier serves for an image that is bad at its
+        tier, and ``.atlas.failures()`` tells.
     source
         Where data come from: None, the service of ``set_options(api_url=...)``; the base URL of
         a service; or a `Source`.
@@ -223,9 +225,10 @@ def open_dataset(
     -------
     xarray.Dataset
         ``image`` as from `open_dataarray`; ``expression`` if asked for; ``covered (section,
-        y, x)``, bool, lazily computed from the matrices without any download: whether the
-        point lies within ``[0, width - 1] x [0, height - 1]`` of the section's full-resolution
-        pixels.
+        y, x)``, bool, lazy: whether the point lies within ``[0, width - 1] x [0, height - 1]`` of
+        the section's full-resolution pixels. It is computed from the matrices without any
+        download; with ``on_error="fill"``, where what was filled is not covered, together with
+        the pixels, from the same reading of each image.
 
     Raises
     ------
@@ -260,11 +263,10 @@ def open_dataset(
         registration=registration,
         on_error=on_error,
     )
-    variables = {"image": opening.pixels(opening.request.view)}
+    views: dict[str, View] = {"image": opening.request.view}
     if include_expression:
-        variables["expression"] = opening.pixels("expression")
-    variables["covered"] = opening.coverage()
-    return opening.dataset(variables, has_expression=include_expression)
+        views["expression"] = "expression"
+    return opening.dataset(opening.with_coverage(views), has_expression=include_expression)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -281,20 +283,41 @@ class _Opening:
 
     def pixels(self, view: View) -> xr.Variable:
         """Return one view of all sections as a lazy variable."""
-        record = self.dataset_record
+        array = self._array(view)
+        return self._lazy(array, _DIMS[: len(array.shape)], self._attributes_of(view))
+
+    def with_coverage(self, views: dict[str, View]) -> dict[str, xr.Variable]:
+        """Return views of all sections, and where these cover the grid, as lazy variables."""
+        attrs = {"long_name": "covered by the section image"}
+        if not self.failing.fill:
+            found = {name: self.pixels(view) for name, view in views.items()}
+            return {**found, "covered": self._lazy(CoverageArray(self.sampling), _DIMS[:3], attrs)}
+        arrays = [self._array(view, marked=True) for view in views.values()]
+        marked = [self._lazy(array, _DIMS, {}) for array in arrays]
+        chunks = self.request.chunks if isinstance(self.request.chunks, Mapping) else {}
+        found = {}
+        for (name, view), variable in zip(views.items(), marked, strict=True):
+            channels = replace(self.sampling, view=view).channels
+            found[name] = pixels(variable, channels, chunks.get("channel", -1))
+            found[name].attrs = self._attributes_of(view)
+        if self.request.chunks is None:
+            return {**found, "covered": self._lazy(HadArray(arrays), _DIMS[:3], attrs)}
+        covered = had(marked)
+        covered.attrs = attrs
+        return {**found, "covered": covered}
+
+    def _array(self, view: View, *, marked: bool = False) -> SectionArray:
         sampling = replace(self.sampling, view=view)
-        array = SectionArray(sampling, self.source, self._fill(view), self.carried, self.failing)
+        fill = self._fill(view)
+        return SectionArray(sampling, self.source, fill, self.carried, self.failing, marked=marked)
+
+    def _attributes_of(self, view: View) -> dict[str, Any]:
         attrs: dict[str, Any] = self._attributes()
         attrs["view"] = view
-        attrs["long_name"] = " ".join([*record.genes, view.replace("_", " ")])
+        attrs["long_name"] = " ".join([*self.dataset_record.genes, view.replace("_", " ")])
         if not self.request.masked:
-            attrs["value_where_not_covered"] = int(array.fill_value)
-        return self._lazy(array, _DIMS[: len(array.shape)], attrs)
-
-    def coverage(self) -> xr.Variable:
-        """Return where the sections cover the grid as a lazy variable."""
-        attrs = {"long_name": "covered by the section image"}
-        return self._lazy(CoverageArray(self.sampling, self.failing), _DIMS[:3], attrs)
+            attrs["value_where_not_covered"] = int(self._fill(view))
+        return attrs
 
     def dataset(
         self, variables: dict[str, xr.Variable], *, has_expression: bool = False
@@ -328,14 +351,22 @@ class _Opening:
         )
 
     def _lazy(
-        self, array: SectionArray | CoverageArray, dims: tuple[str, ...], attrs: dict[str, Any]
+        self,
+        array: SectionArray | CoverageArray | HadArray,
+        dims: tuple[str, ...],
+        attrs: dict[str, Any],
     ) -> xr.Variable:
+        marked = isinstance(array, SectionArray) and array.marked
         sizes = chunk_sizes(
             "auto" if self.request.chunks is None else self.request.chunks,
             _DIMS,
             (*array.shape, *(1,) * (4 - len(array.shape))),
             array.dtype.itemsize,
+            # A selection from marked pixels reads whole chunks.
+            1 if marked or isinstance(array, HadArray) else AUTO_SECTIONS,
         )
+        if marked:
+            sizes["channel"] = -1
         variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs)
         return in_chunks(variable, sizes, array, chunked=self.request.chunks is not None)
 

@@ -21,6 +21,7 @@ from .. import options
 from ..model.read import ImageRead, Window
 from ..reading.conventions import probes_needed
 from ..reading.reader import FromMatrices, Reader, index_outer
+from .filling import HadArray
 from .graph import indexings, lazy_variables
 
 
@@ -182,6 +183,8 @@ def _recording(data: Any, notes: Notes) -> Any | None:
     """Return lazily indexed data with a recorder in place of its reader, or None without one."""
     if isinstance(data, Reader | FromMatrices):
         return _Recorder(data, notes)
+    if isinstance(data, HadArray):
+        return HadArray([_Recorder(array, notes) for array in data.arrays])
     if not isinstance(
         data, indexing.ExplicitlyIndexed | indexing.ImplicitToExplicitIndexingAdapter
     ):

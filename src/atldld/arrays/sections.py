@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -16,14 +16,14 @@ from ..model.affine import Array
 from ..model.read import ImageRead
 from ..model.sections import SectionTable
 from ..reading.failing import Failing
-from ..reading.reader import FromMatrices, Reader, index_outer, places, squeezed
+from ..reading.reader import FromMatrices, GridReader, index_outer, places, squeezed
 from ..sampling.coverage import Indices
 from ..sampling.warp import warp
 from ..source.protocol import Source
 from .pieces import Piece, Sampling
 
 
-class SectionArray(Reader[Piece]):
+class SectionArray(GridReader[Piece]):
     """Sections of a dataset on one grid, read when they are indexed.
 
     Parameters
@@ -38,11 +38,14 @@ class SectionArray(Reader[Piece]):
         The options of the opening, for the process that computes.
     failing
         What to do about an image that cannot be had.
+    marked
+        Whether the last axis has marks, of what was not filled, behind the channels.
 
     Notes
     -----
-    Shape (sections, rows, columns[, 3]). It holds numpy columns, not records, and pickles: it
-    travels in tasks. The index of a read is OUTER: one indexer an axis.
+    Shape (sections, rows, columns[, 3]), with marks (sections, rows, columns, 4 or 2). It holds
+    numpy columns, not records, and pickles: it travels in tasks. The index of a read is OUTER:
+    one indexer an axis.
     """
 
     def __init__(
@@ -52,11 +55,14 @@ class SectionArray(Reader[Piece]):
         fill_value: float,
         carried: options.Carried,
         failing: Failing,
+        *,
+        marked: bool = False,
     ) -> None:
-        super().__init__(source, carried, failing)
+        super().__init__(source, carried, failing, marked)
         self.sampling = sampling
         self.fill_value = fill_value
-        self.shape = (len(sampling.table), *sampling.grid.shape, *sampling.channels)
+        depth = self.with_marks(sum(sampling.channels))
+        self.shape = (len(sampling.table), *sampling.grid.shape, *depth)
         self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
 
     @property
@@ -95,26 +101,37 @@ class SectionArray(Reader[Piece]):
     def _numbers(self, rows: Indices, columns: Indices) -> tuple[Indices, Indices]:
         return rows + self.sampling.grid.y.first, columns + self.sampling.grid.x.first
 
-    def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
-        sections, rows, columns = places(key[:3], self.shape[:3])
+    def section(self, part: Piece) -> int:
+        """Return the row of the table that a piece is of."""
+        return part.section
+
+    def _pixels(self, key: tuple[Any, ...]) -> tuple[npt.NDArray[Any], set[int]]:
+        sections, rows, columns = places(key, self.shape[:3])
         shape = (len(sections), len(rows), len(columns), *self.sampling.channels)
-        out = np.empty(shape, dtype=self.dtype)
+        out, filled = np.empty(shape, dtype=self.dtype), set()
         if out.size:
             pieces = self.pieces(key)
             for piece in pieces:
                 if piece.needed is None:
                     out[sections == piece.section] = self.fill_value
             with options.using(self.carried):
-                self._read(pieces, sections, self._numbers(rows, columns)[1], out)
-        return squeezed(out, key)
+                filled = self._read(pieces, sections, self._numbers(rows, columns)[1], out)
+        return out, filled
+
+    def _shown(self, key: tuple[Any, ...], filled: set[int]) -> npt.NDArray[np.bool_]:
+        sections, rows, columns = places(key, self.shape[:3])
+        return covered_mask(self.sampling, sections, *self._numbers(rows, columns), filled)
 
     def _read(
         self, pieces: list[Piece], sections: Indices, columns: Indices, out: npt.NDArray[Any]
-    ) -> None:
+    ) -> set[int]:
+        """Put the pixels of sections where they belong; return which sections were filled."""
+        filled = set()
         for found in self.images(pieces):
             shown = np.flatnonzero(sections == found.asked.section)
             if found.image is None:
                 out[shown] = self.fill_value
+                filled.add(found.asked.section)
                 continue
             warp(
                 found.image,
@@ -131,6 +148,7 @@ class SectionArray(Reader[Piece]):
             for place in shown[1:]:
                 out[place] = out[shown[0]]
             del found  # before the next one is decoded
+        return filled
 
     def __dask_tokenize__(self) -> Hashable:
         # dask does not look into what is returned here: whatever is not text must be made so.
@@ -140,6 +158,7 @@ class SectionArray(Reader[Piece]):
             repr(self.fill_value),
             self.failing.fill,
             self.failing.other_tiers,
+            self.marked,
         )
 
 
@@ -150,18 +169,14 @@ class CoverageArray(FromMatrices):
     ----------
     sampling
         Where every grid point comes from.
-    failing
-        What knows which sections were filled because their image could not be had: those
-        are not covered.
 
     Notes
     -----
     Shape (sections, rows, columns), bool. Nothing is downloaded.
     """
 
-    def __init__(self, sampling: Sampling, failing: Failing) -> None:
+    def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
-        self.failing = failing
         self.shape = (len(sampling.table), *sampling.grid.shape)
         self.dtype = np.dtype(bool)
 
@@ -180,15 +195,36 @@ class CoverageArray(FromMatrices):
     def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
         sections, rows, columns = places(key, self.shape)
         grid = self.sampling.grid
-        rows, columns = rows + grid.y.first, columns + grid.x.first
-        out = np.zeros((len(sections), len(rows), len(columns)), dtype=bool)
-        if out.size:
-            filled = self.failing.filled()
-            for place, section in enumerate(sections):
-                if int(self.sampling.table.image_id[section]) in filled:
-                    continue
-                out[place] = self.sampling.covered(int(section), rows, columns).mask(columns)
-        return squeezed(out, key)
+        numbers = rows + grid.y.first, columns + grid.x.first
+        return squeezed(covered_mask(self.sampling, sections, *numbers), key)
 
     def __dask_tokenize__(self) -> Hashable:
         return type(self).__name__, tokenize(self.sampling)
+
+
+def covered_mask(
+    sampling: Sampling,
+    sections: Indices,
+    rows: Indices,
+    columns: Indices,
+    without: Collection[int] = (),
+) -> npt.NDArray[np.bool_]:
+    """Return which grid points sections cover, shape (sections, rows, columns).
+
+    Parameters
+    ----------
+    sampling
+        Where every grid point comes from.
+    sections
+        Rows of the table.
+    rows, columns
+        Grid numbers.
+    without
+        Sections that cover nothing.
+    """
+    out = np.zeros((len(sections), len(rows), len(columns)), dtype=bool)
+    if out.size:
+        for place, section in enumerate(sections):
+            if int(section) not in without:
+                out[place] = sampling.covered(int(section), rows, columns).mask(columns)
+    return out

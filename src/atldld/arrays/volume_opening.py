@@ -36,10 +36,11 @@ from .describe import (
     volume_frame,
     warn_if_failed,
 )
+from .filling import HadArray, had, pixels
 from .index import GUARD, GuardIndex
 from .request import Like, Request, VolumeRequest, space_wanted, target_space
 from .volume_pieces import MIDLINE, Between, VolumeSampling
-from .volumes import ShownArray, VolumeArray, What
+from .volumes import NOTHING, ShownArray, VolumeArray, What
 
 _DIMS = (*AXES, "channel")
 _LONG_NAMES: dict[What, dict[str, Any]] = {
@@ -238,19 +239,32 @@ class _Volume:
 
     def dataset(self) -> xr.Dataset:
         """Return the volume with its coordinates."""
-        image = VolumeArray(self.sampling, self.source, self._fill(), self.carried, self.failing)
+        image = self._array(marked=self.failing.fill)
         attrs: dict[str, Any] = self._attributes()
         attrs["view"] = self.request.view
         attrs["long_name"] = " ".join([*self.record.genes, self.request.view.replace("_", " ")])
         if not self.request.masked:
             attrs["value_where_not_covered"] = int(image.fill_value)
-        variables = {"image": self._lazy(image, attrs)}
+        lazy = self._lazy(image, attrs)
+        chunks = self.request.chunks if isinstance(self.request.chunks, Mapping) else {}
+        variables = {"image": lazy}
+        if image.marked:
+            channel = chunks.get("channel", -1)
+            variables["image"] = pixels(lazy, self.sampling.channels, channel)
         names: list[What] = ["section_number", "distance"]
         if self.sampling.mirrored:
             names.append("mirrored")
         for name in names:
-            shown = ShownArray(self.sampling, self.failing, name)
-            variables[name] = self._lazy(shown, dict(_LONG_NAMES[name]))
+            shown = ShownArray(self.sampling, name)
+            named = dict(_LONG_NAMES[name])
+            if not image.marked:
+                variables[name] = self._lazy(shown, named)
+            elif self.request.chunks is None:
+                variables[name] = self._lazy(HadArray([image], shown, NOTHING[name]), named)
+            else:
+                there = had([lazy])
+                variables[name] = self._lazy(shown, named).where(there, NOTHING[name])
+                variables[name].attrs = named
         dataset = xr.Dataset(variables, self._coordinates(), self._attributes())
         if self.like is not None and self.request.region:
             dataset = _cut(dataset, self.request.region)
@@ -278,7 +292,14 @@ class _Volume:
             attrs["mirrored_about_r_microns"] = MIDLINE
         return attrs
 
-    def _lazy(self, array: VolumeArray | ShownArray, attrs: dict[str, Any]) -> xr.Variable:
+    def _array(self, *, marked: bool) -> VolumeArray:
+        return VolumeArray(
+            self.sampling, self.source, self._fill(), self.carried, self.failing, marked=marked
+        )
+
+    def _lazy(
+        self, array: VolumeArray | ShownArray | HadArray, attrs: dict[str, Any]
+    ) -> xr.Variable:
         dims = _DIMS[: len(array.shape)]
         gap = (
             float(np.median(np.diff(self.sampling.stack.z))) if len(self.sampling.stack) > 1 else 0
@@ -305,6 +326,8 @@ class _Volume:
             gap / (rate * along.step),
             blended=self.sampling.between == "linear",
         )
+        if isinstance(array, VolumeArray) and array.marked:
+            sizes["channel"] = -1
         return in_chunks(variable, sizes, array, picks, chunked=self.request.chunks is not None)
 
     def _coordinates(self) -> xr.Coordinates:

@@ -14,7 +14,7 @@ from xarray.core import indexing
 from .. import options
 from ..model.read import ImageRead
 from ..reading.failing import Failing
-from ..reading.reader import Found, FromMatrices, Reader, index_outer, places, squeezed
+from ..reading.reader import Found, FromMatrices, GridReader, index_outer, places, squeezed
 from ..sampling.coverage import Indices
 from ..sampling.warp import warp
 from ..source.protocol import Source
@@ -24,7 +24,7 @@ _TILE = 128
 """Side of the tiles that are warped at once: a band of a plane is often narrow."""
 
 
-class VolumeArray(Reader[VolumePiece]):
+class VolumeArray(GridReader[VolumePiece]):
     """A volume of a dataset, read when it is indexed.
 
     Parameters
@@ -39,11 +39,13 @@ class VolumeArray(Reader[VolumePiece]):
         The options of the opening, for the process that computes.
     failing
         What to do about an image that cannot be had.
+    marked
+        Whether the last axis has marks, of what was not filled, behind the channels.
 
     Notes
     -----
-    Shape (p, i, r[, 3]). Each section is read and decoded once for a box, however many of its
-    planes show it.
+    Shape (p, i, r[, 3]), with marks (p, i, r, 4 or 2). Each section is read and decoded once
+    for a box, however many of its planes show it.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class VolumeArray(Reader[VolumePiece]):
         fill_value: float,
         carried: options.Carried,
         failing: Failing,
+        *,
+        marked: bool = False,
     ) -> None:
-        super().__init__(source, carried, failing)
+        super().__init__(source, carried, failing, marked)
         self.sampling = sampling
         self.fill_value = fill_value
-        self.shape = (*sampling.grid.shape, *sampling.channels)
+        self.shape = (*sampling.grid.shape, *self.with_marks(sum(sampling.channels)))
         self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
 
     def pieces(self, key: tuple[Any, ...]) -> list[VolumePiece]:
@@ -77,34 +81,54 @@ class VolumeArray(Reader[VolumePiece]):
         """Return the same piece, read at another tier."""
         return self.sampling.piece(part.section, part.layers, tier)
 
-    def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
+    def section(self, part: VolumePiece) -> int:
+        """Return the row of the stack that a piece is of."""
+        return part.section
+
+    def _pixels(self, key: tuple[Any, ...]) -> tuple[npt.NDArray[Any], set[int]]:
         numbers = box_numbers(self.sampling, key)
         shape = (*map(len, numbers), *self.sampling.channels)
-        out = np.empty(shape, dtype=self.dtype)
+        out, filled = np.empty(shape, dtype=self.dtype), set()
         if out.size:
             box = self.sampling.box(*numbers)
+            fill_in = self._blend if self.sampling.between == "linear" else self._show
             with options.using(self.carried):
-                if self.sampling.between == "linear":
-                    self._blend(box, out)
-                else:
-                    self._show(box, out)
-        return squeezed(in_space(out, self.sampling), key)
+                filled = fill_in(box, out)
+        return in_space(out, self.sampling), filled
 
-    def _show(self, box: Box, out: npt.NDArray[Any]) -> None:
-        """Fill a box with the pixels of the nearest section."""
+    def _shown(self, key: tuple[Any, ...], filled: set[int]) -> npt.NDArray[np.bool_]:
+        numbers = box_numbers(self.sampling, key)
+        out = np.zeros(tuple(map(len, numbers)), dtype=bool)
+        if out.size:
+            box = self.sampling.box(*numbers)
+            hidden = np.zeros_like(out)
+            for layer in range(len(box.layers)):
+                out |= box.shown(layer, filled) & ~hidden
+                hidden |= box.shown(layer)
+        return in_space(out, self.sampling)
+
+    def _show(self, box: Box, out: npt.NDArray[Any]) -> set[int]:
+        """Fill a box with the pixels of the nearest section; return which could not be had."""
+        failed = set()
         out[...] = self.fill_value
         mirror = np.full_like(out, self.fill_value) if len(box.layers) > 1 else out
         for found in self.images(box.pieces()):
-            if found.image is not None:
+            if found.image is None:
+                failed.add(found.asked.section)
+            else:
                 for layer, affine in zip(found.part.layers, found.part.affines, strict=True):
                     into = mirror if layer.mirrored else out
                     self._warp(found, layer, affine, box.columns, into[layer.place])
             del found  # before the next one is decoded
         if mirror is not out:
             np.copyto(out, mirror, where=_spread(~box.shown(0), out))
+        return failed
 
-    def _blend(self, box: Box, out: npt.NDArray[Any]) -> None:
-        """Fill a box with the pixels of the two sections that a voxel lies between."""
+    def _blend(self, box: Box, out: npt.NDArray[Any]) -> set[int]:
+        """Fill a box with the pixels of the two sections that a voxel lies between.
+
+        Return the sections that could not be had.
+        """
         sums = [np.zeros(out.shape, dtype=np.float32) for _ in box.layers]
         weights = [np.zeros(out.shape[:3], dtype=np.float32) for _ in box.layers]
         failed = set()
@@ -125,6 +149,7 @@ class VolumeArray(Reader[VolumePiece]):
         for layer_number in reversed(range(len(box.layers))):
             shown = box.shown(layer_number, failed)
             self._finish(sums[layer_number], weights[layer_number], shown, out)
+        return failed
 
     def _finish(
         self,
@@ -186,12 +211,13 @@ class VolumeArray(Reader[VolumePiece]):
             repr(self.fill_value),
             self.failing.fill,
             self.failing.other_tiers,
+            self.marked,
         )
 
 
 What = Literal["section_number", "distance", "mirrored"]
 _DTYPES = {"section_number": np.int32, "distance": np.float64, "mirrored": np.bool_}
-_NOTHING = {"section_number": -1, "distance": np.nan, "mirrored": False}
+NOTHING = {"section_number": -1, "distance": np.nan, "mirrored": False}
 
 
 class ShownArray(FromMatrices):
@@ -201,9 +227,6 @@ class ShownArray(FromMatrices):
     ----------
     sampling
         Where every voxel comes from.
-    failing
-        What knows which sections were filled because their image could not be had: no voxel
-        shows those.
     what
         ``"section_number"``, int32, -1 for none; ``"distance"``, float64, microns of the image
         stack, NaN for none; or ``"mirrored"``, bool.
@@ -213,9 +236,8 @@ class ShownArray(FromMatrices):
     Shape (p, i, r). Nothing is downloaded.
     """
 
-    def __init__(self, sampling: VolumeSampling, failing: Failing, what: What) -> None:
+    def __init__(self, sampling: VolumeSampling, what: What) -> None:
         self.sampling = replace(sampling, between="nearest")
-        self.failing = failing
         self.what = what
         self.shape = sampling.grid.shape
         self.dtype = np.dtype(_DTYPES[what])
@@ -225,15 +247,13 @@ class ShownArray(FromMatrices):
 
     def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
         numbers = box_numbers(self.sampling, key)
-        out = np.full(tuple(map(len, numbers)), _NOTHING[self.what], dtype=self.dtype)
+        out = np.full(tuple(map(len, numbers)), NOTHING[self.what], dtype=self.dtype)
         if out.size:
             self._fill(self.sampling.box(*numbers), out)
         return squeezed(in_space(out, self.sampling), key)
 
     def _fill(self, box: Box, out: npt.NDArray[Any]) -> None:
         stack = self.sampling.stack
-        filled = self.failing.filled()
-        failed = [row for row in range(len(stack)) if int(stack.image_id[row]) in filled]
         hidden = np.zeros(out.shape, dtype=bool) if len(box.layers) > 1 else None
         for mirrored, planes in enumerate(box.layers):
             for place, nodes, found in planes:
@@ -242,8 +262,6 @@ class ShownArray(FromMatrices):
                     if hidden is not None:
                         there &= ~hidden[place]
                         hidden[place] |= there
-                    if band.section in failed:
-                        continue
                     if self.what == "distance":
                         rows = nodes.rows[:, None]
                         z = nodes.z(self.sampling.layers[mirrored].trv, rows, box.columns)

@@ -35,10 +35,6 @@ class Failing:
         if self.fill or self.other_tiers:
             self.ledger.clear(read)
 
-    def filled(self) -> frozenset[int]:
-        """Return the ids of the images whose sections were filled."""
-        return self.ledger.failed_images() if self.fill else frozenset()
-
 
 def neighbours(tier: int, count: int) -> tuple[int, ...]:
     """Return the tiers that may serve for another: the next finer, then the next coarser.

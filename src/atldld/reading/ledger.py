@@ -117,11 +117,6 @@ class Ledger:
         """Return what failed, the last word about each image, oldest first."""
         return _last_words([*self._known(), *self._from_cluster()])
 
-    def failed_images(self) -> frozenset[int]:
-        """Return the ids of the images that were filled, as far as this machine knows."""
-        words = _last_words(self._known())
-        return frozenset(each.image_id for each in words if each.outcome == "filled")
-
     def _known(self) -> list[Failure]:
         with _lock:
             own = list(_notes.get(self.name, ()))

@@ -107,6 +107,10 @@ class Reader(BackendArray, Generic[P]):
         self.source = source
         self.carried = carried
         self.failing = failing
+        self._filled: dict[tuple[int, Window], None] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_filled": {}}
 
     @abstractmethod
     def pieces(self, key: tuple[Any, ...]) -> Sequence[P]:
@@ -167,8 +171,44 @@ class Reader(BackendArray, Generic[P]):
             else:
                 image = found
                 self.failing.had(read)
+            self._note(wanted, filled=image is None)
             yield Found(wanted, part, read, image, found_out.whole_origin)
             del found, image  # before the next one is decoded
+
+    def lacking(self, parts: Sequence[P]) -> list[P]:
+        """Return the parts whose image cannot be had, as this array found when it last read them.
+
+        What it has not read is read now.
+        """
+        filled = list(self._filled)
+        lacking: list[P] = []
+        unread: list[P] = []
+        for part in parts:
+            if part.needed is None:
+                continue
+            before = any(
+                image_id == part.whole.image_id and _overlap(window, part.needed)
+                for image_id, window in filled
+            )
+            (lacking if before else unread).append(part)
+        for found in self.images(unread):
+            if found.image is None:
+                lacking.append(found.asked)
+            del found  # before the next one is decoded
+        return lacking
+
+    def _note(self, part: P, *, filled: bool) -> None:
+        """Keep in mind which windows of an image were filled, until they are had."""
+        image_id, needed = part.whole.image_id, part.needed
+        if needed is None:
+            return
+        # Other threads note as well: each step is one that no other can come into.
+        if filled:
+            self._filled[image_id, needed] = None
+        elif self._filled:
+            for noted in list(self._filled):
+                if noted[0] == image_id and needed.holds(noted[1]):
+                    self._filled.pop(noted, None)
 
     def _asked(
         self, parts: Sequence[P], windows: bool | None
@@ -205,6 +245,58 @@ class Reader(BackendArray, Generic[P]):
             raise error
         self.failing.ledger.note(read, error, "filled")
         return read, None
+
+
+class GridReader(Reader[P]):
+    """A reader over three axes, and channels, that can mark what it did not fill.
+
+    Parameters
+    ----------
+    source, carried, failing
+        As for `Reader`.
+    marked
+        Whether there is one channel more, the last one: 1 where the pixels are those of an
+        image, 0 where they are not. Pixels and marks of a chunk come from one reading, and agree.
+    """
+
+    def __init__(
+        self, source: Source, carried: options.Carried, failing: Failing, marked: bool
+    ) -> None:
+        super().__init__(source, carried, failing)
+        self.marked = marked
+
+    @abstractmethod
+    def _pixels(self, key: tuple[Any, ...]) -> tuple[npt.NDArray[Any], set[int]]:
+        """Return the pixels of an outer index along three axes, and which sections were filled."""
+
+    @abstractmethod
+    def _shown(self, key: tuple[Any, ...], filled: set[int]) -> npt.NDArray[np.bool_]:
+        """Return where an outer index along three axes shows sections that were not filled."""
+
+    @abstractmethod
+    def section(self, part: P) -> int:
+        """Return which section a part is of."""
+
+    def with_marks(self, count: int) -> tuple[int, ...]:
+        """Return the length of the last axis for a count of channels (0 for no such axis)."""
+        return (max(count, 1) + 1,) if self.marked else (count,) * bool(count)
+
+    def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
+        along = key[:3]
+        if not self.marked:
+            return squeezed(self._pixels(along)[0], key)
+        depth = self.shape[3] - 1
+        if np.all(np.arange(depth + 1)[key[3]] == depth):
+            with options.using(self.carried):
+                lacking = self.lacking(self.pieces(along))
+            marks = self._shown(along, {self.section(part) for part in lacking})
+            values = np.zeros((*marks.shape, depth), dtype=self.dtype)
+        else:
+            values, filled = self._pixels(along)
+            marks = self._shown(along, filled)
+            values = values.reshape(*marks.shape, depth)
+        both = np.concatenate([values, marks[..., None]], axis=-1, dtype=self.dtype)
+        return squeezed(both, key)
 
 
 class FromMatrices(BackendArray):
@@ -273,3 +365,9 @@ def squeezed(out: npt.NDArray[Any], key: tuple[Any, ...], axes: int = 3) -> npt.
 
 def _keeps_axis(part: Any) -> bool:
     return isinstance(part, slice) or np.ndim(part) > 0
+
+
+def _overlap(one: Window, other: Window) -> bool:
+    return max(one.left, other.left) < min(one.right, other.right) and max(
+        one.top, other.top
+    ) < min(one.bottom, other.bottom)
