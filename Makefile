@@ -3,13 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types docs check notebooks package bench load release clean
+.PHONY: demo test test-exhaustive test-all lint types docs check notebooks package bench load release clean
 
 demo: $(VENV)/demo
 	$(BIN)/atldld demo --output demo-output/atldld-demo.png
 
 test: $(VENV)/develop
-	$(BIN)/pytest -q -n auto
+	$(BIN)/pytest -q -n auto -m "not exhaustive"
+
+# What takes long: clusters, kills, a browser, the harness of the benchmarks.
+test-exhaustive: $(VENV)/develop
+	$(BIN)/pytest -q -n auto -m exhaustive
+
+test-all: test test-exhaustive
 
 lint: $(VENV)/develop
 	$(BIN)/ruff check .
@@ -22,7 +28,7 @@ types: $(VENV)/develop
 docs: $(VENV)/develop
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet --fresh-env docs build/docs
 
-check: test lint types docs
+check: test-all lint types docs
 
 # Runs the notebooks against a stand-in for the service and stores them with their pictures.
 notebooks: $(VENV)/develop

@@ -7,6 +7,8 @@ import sys
 import pytest
 from benchmarks.process import ROOT, JobFailedError, run_job
 
+pytestmark = pytest.mark.exhaustive
+
 FIGURES = (
     "bare-loop", "bytes", "square-region", "open-1000", "graph-tasks", "mean-time", "warm",
     "volume-warm",

@@ -65,7 +65,7 @@ def requests_of_workers(client):
     return dict(client.run(mine, on_error="ignore").values())
 
 
-@pytest.mark.parametrize("in_flight", [1, 3])
+@pytest.mark.parametrize("in_flight", [1, pytest.param(3, marks=pytest.mark.exhaustive)])
 def test_a_killed_worker_changes_nothing(cluster, expected, in_flight):
     with AllenServer([PHANTOM]) as server, atldld.set_options(max_connections=4):
         array = opened(server, chunks={"section": 4})
@@ -90,6 +90,7 @@ def test_a_killed_worker_changes_nothing(cluster, expected, in_flight):
         assert server.connections_high_water <= 4 + in_flight
 
 
+@pytest.mark.exhaustive
 def test_workers_killed_again_and_again(cluster, expected):
     with AllenServer([PHANTOM], latency=0.02) as server, atldld.set_options(max_connections=4):
         array = opened(server, chunks={"section": 1})

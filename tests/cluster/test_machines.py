@@ -16,6 +16,8 @@ import atldld
 from atldld.source.cluster import machines, share_of
 from atldld.testing import AllenServer, phantom_dataset
 
+pytestmark = pytest.mark.exhaustive
+
 distributed = pytest.importorskip("distributed")
 
 PHANTOM = phantom_dataset(51, sections=32, resolution=100, seed=5)

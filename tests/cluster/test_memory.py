@@ -30,6 +30,8 @@ import dask
 import atldld
 from pathlib import Path
 
+pytestmark = pytest.mark.exhaustive
+
 url, options = sys.argv[1], ast.literal_eval(sys.argv[2])
 
 

@@ -14,6 +14,8 @@ import pytest
 import atldld
 from atldld.testing import AllenServer, phantom_dataset
 
+pytestmark = pytest.mark.exhaustive
+
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("ipykernel")
 
