@@ -6,6 +6,7 @@ it. Nothing here is shared with the rest of the package, so that a mistake canno
 
 from __future__ import annotations
 
+from .atlas import SyntheticAtlas
 from .cutting import phantom_dataset
 from .datasets import PhantomDataset
 from .doubts import Doubts
@@ -25,6 +26,7 @@ __all__ = [
     "RecordedFolder",
     "Request",
     "SpawnedServer",
+    "SyntheticAtlas",
     "load_recorded",
     "phantom_dataset",
 ]

@@ -11,6 +11,7 @@ References
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import random
 import re
 from collections.abc import Mapping
@@ -64,11 +65,18 @@ def failure(message: str) -> dict[str, Any]:
 def _answer(
     query: Query, tables: Tables, doubts: Doubts, phantom_rows: int, scramble: int
 ) -> dict[str, Any]:
-    rows = [row for row in tables.rows(query.model) if _holds(query, row, tables)]
-    rows = _ordered(rows, query, tables, doubts, scramble)
-    start, count = _paging(query.options, doubts, len(rows))
-    total = len(rows) + phantom_rows
-    page = rows[start : start + count]
+    quick = tables.quick(query)
+    if quick is not None:
+        available, made = quick
+        start, count = _paging(query.options, doubts, available)
+        page = list(itertools.islice(made, start, start + count))
+    else:
+        rows = [row for row in tables.rows(query.model) if _holds(query, row, tables)]
+        rows = _ordered(rows, query, tables, doubts, scramble)
+        available = len(rows)
+        start, count = _paging(query.options, doubts, available)
+        page = rows[start : start + count]
+    total = available + phantom_rows
     chosen = [_told(query.model, row, query.include, tables) for row in page]
     return {
         "success": True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -19,6 +19,7 @@ _JSON = "application/json; charset=utf-8"
 _DOWNLOADS = ("section_image_download", "image_download", "projection_image_download")
 
 Make = Callable[[Fault | None], Answer]
+Grid = bytes | Callable[[Sequence[str]], bytes]
 
 
 class Routes:
@@ -39,7 +40,10 @@ class Routes:
     centres
         p, i, r by structure id and reference space.
     grids
-        What the grid service sends, by dataset id.
+        What the grid service sends, by dataset id: a zip, or what makes one of the names of the
+        volumes that are asked for.
+    grid_files
+        What it sends of the connectivity atlas, by dataset id, name and resolution in microns.
     """
 
     def __init__(
@@ -50,7 +54,8 @@ class Routes:
         doubts: Doubts,
         bodies: Bodies,
         centres: Mapping[tuple[int, int], sync.Point],
-        grids: Mapping[int, bytes],
+        grids: Mapping[int, Grid],
+        grid_files: Mapping[tuple[int, str, int], bytes],
     ) -> None:
         self.origin = origin
         self.images = images
@@ -59,6 +64,7 @@ class Routes:
         self._bodies = bodies
         self._centres = centres
         self._grids = grids
+        self._grid_files = grid_files
         self._queries = 0
 
     def respond(self, target: str) -> tuple[Subject, Make]:
@@ -74,7 +80,9 @@ class Routes:
                 subject = Subject("metadata", shown)
                 return subject, lambda fault: self._query(rest, parameters, fault)
             if path.startswith("/grid_data/download/"):
-                return subject, lambda _: self._grid(path.rpartition("/")[2])
+                return subject, lambda _: self._grid(path.rpartition("/")[2], parameters)
+            if path.startswith("/grid_data/download_file/"):
+                return subject, lambda _: self._grid_file(path.rpartition("/")[2], parameters)
             if path == "/cgi-bin/imageservice":
                 return self._image(shown, self.images.service(parameters))
             if path.startswith("/api/v2/"):
@@ -106,11 +114,24 @@ class Routes:
         subject, _ = self._image(shown, region)
         return replace(subject, kind="redirect"), lambda _: answer
 
-    def _grid(self, wanted: str) -> Answer:
+    def _grid(self, wanted: str, parameters: Mapping[str, str]) -> Answer:
         found = self._grids.get(int(wanted)) if wanted.isdecimal() else None
         if found is None:
             return text(404, f"there are no grid data of {wanted}")
+        if not isinstance(found, bytes):
+            volumes = parameters.get("include", "").split(",")
+            found = found([volume for volume in volumes if volume])
         return Answer(200, found, "application/zip")
+
+    def _grid_file(self, wanted: str, parameters: Mapping[str, str]) -> Answer:
+        resolution = parameters.get("resolution", "")
+        if not (wanted.isdecimal() and resolution.isdecimal()):
+            return text(404, f"there is no grid file of {wanted} at {resolution}")
+        key = int(wanted), parameters.get("image", ""), int(resolution)
+        found = self._grid_files.get(key)
+        if found is None:
+            return text(404, "there is no grid file of {}, {} at {} microns".format(*key))
+        return Answer(200, found, "application/octet-stream")
 
     def _image(self, shown: str, region: Region) -> tuple[Subject, Make]:
         subject = Subject(

@@ -17,7 +17,7 @@ from .handler import Handler
 from .images import BadRequestError, Images, Region
 from .listener import Listener
 from .log import Log, Request
-from .routes import Routes
+from .routes import Grid, Routes
 from .served import BareRows, Served
 from .tables import Tables
 
@@ -32,7 +32,7 @@ class AllenServer:
     ----------
     datasets
         What to serve: a `PhantomDataset`, what `load_recorded` returned, a SectionDataSet row
-        (a dict, which may be as odd as you like), or several of these.
+        (a dict, which may be as odd as you like), or several of these; or a `SyntheticAtlas`.
     latency
         Seconds between each request and its answer.
     doubts
@@ -49,7 +49,11 @@ class AllenServer:
     structure_centres
         p, i, r by structure id and reference space, for ``structure_to_image``.
     grids
-        Zip files that the grid service sends, by dataset id.
+        Zip files that the grid service sends, by dataset id; or functions that make one of the
+        names of the volumes asked for.
+    grid_files
+        Files of the connectivity atlas, by dataset id, name (``"projection_density"``) and
+        resolution in microns.
 
     Examples
     --------
@@ -74,7 +78,8 @@ class AllenServer:
         port: int = 0,
         cache_bytes: int = 2**28,
         structure_centres: Mapping[tuple[int, int], sync.Point] | None = None,
-        grids: Mapping[int, bytes] | None = None,
+        grids: Mapping[int, Grid] | None = None,
+        grid_files: Mapping[tuple[int, str, int], bytes] | None = None,
     ) -> None:
         self.datasets = _sources(datasets)
         self.latency = latency
@@ -96,7 +101,8 @@ class AllenServer:
             self.doubts,
             self._bodies,
             {**sync.STRUCTURE_CENTRES, **(structure_centres or {})},
-            dict(grids or {}),
+            {} if grids is None else grids,
+            {} if grid_files is None else grid_files,
         )
 
     @staticmethod

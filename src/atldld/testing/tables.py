@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from .atlas import SyntheticAtlas
 from .oracle import FLIP
+from .queries import Query
 from .rows import Row
 from .served import Served
 
@@ -129,22 +131,39 @@ class Tables:
         for associations in ASSOCIATIONS.values():
             for association in associations.values():
                 self._rows.setdefault(association.model, {})
+        self._atlases: list[SyntheticAtlas] = []
         for source in sources:
+            if isinstance(source, SyntheticAtlas):
+                self._atlases.append(source)
             for row in source.rows:
                 self._gather("SectionDataSet", row)
+
+    def quick(self, query: Query) -> tuple[int, Iterator[Row]] | None:
+        """Return how many rows meet a query, and those rows, where a made-up atlas knows it.
+
+        None where rows must be looked at one by one, or stand elsewhere, too.
+        """
+        if len(self._atlases) != 1 or self._rows.get(query.model):
+            return None
+        return self._atlases[0].select(query)
 
     def rows(self, model: str) -> list[Row]:
         """Return all rows of a model, in the order they were served in."""
         if model not in self._rows:
             raise UnknownModelError(f"uninitialized constant {model}")
-        return list(self._rows[model].values())
+        made = (row for atlas in self._atlases for row in atlas.all_rows(model, images=True))
+        return [*self._rows[model].values(), *made]
 
     def columns(self, model: str) -> set[str]:
         """Return the names of the columns that any row of a model has."""
         if model not in self._columns:
             nested = ASSOCIATIONS.get(model, {})
+            first = (next(iter(atlas.all_rows(model)), {}) for atlas in self._atlases)
             self._columns[model] = {
-                name for row in self.rows(model) for name in row if name not in nested
+                name
+                for row in (*self._rows[model].values(), *first)
+                for name in row
+                if name not in nested
             }
         return self._columns[model]
 
