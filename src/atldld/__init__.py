@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .options import set_options
     from .packing.pack import pack
     from .sampling.displacement import DisplacementField
+    from .source.catalogue import Catalogue, catalogue
     from .source.search import dataset_info, search
     from .source.verifying import verify_bundle
 
@@ -43,6 +44,7 @@ __version__ = "1.0.0.dev0"
 
 _HOMES = {
     "aggregate": ".measure.measures",
+    "catalogue": ".source.catalogue",
     "dataset_info": ".source.search",
     "napari_layers": ".export.napari",
     "open_annotation": ".measure.annotation",
@@ -67,6 +69,7 @@ _HOMES = {
     "unionizes": ".measure.unionizes",
     "verify_bundle": ".source.verifying",
     "view": ".export.napari",
+    "Catalogue": ".source.catalogue",
     "DisplacementField": ".sampling.displacement",
 }
 
@@ -75,11 +78,13 @@ __all__ = [
     "AtldldError",
     "AtldldWarning",
     "BundleError",
+    "Catalogue",
     "DatasetNotFoundError",
     "DisplacementField",
     "ImageError",
     "RegistrationError",
     "aggregate",
+    "catalogue",
     "dataset_info",
     "napari_layers",
     "open_annotation",

@@ -77,8 +77,8 @@ class TestHelp:
 
     def test_all_commands_are_there(self):
         assert set(main.commands) == {
-            "cache", "demo", "doctor", "download", "info", "pack", "preview", "search", "verify",
-            "volume",
+            "cache", "catalogue", "demo", "doctor", "download", "info", "pack", "preview", "search",
+            "verify", "volume",
         }  # fmt: skip
 
 

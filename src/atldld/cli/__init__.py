@@ -6,6 +6,7 @@ import click
 
 from .. import __version__
 from .cache import cache
+from .catalogue import catalogue
 from .datasets import info, search
 from .demo import demo
 from .doctor import doctor
@@ -31,6 +32,6 @@ def main() -> None:
 
 
 for command in (
-    cache, demo, doctor, download, info, pack, preview, search, verify, volume,
+    cache, catalogue, demo, doctor, download, info, pack, preview, search, verify, volume,
 ):  # fmt: skip
     main.add_command(command)

@@ -60,8 +60,8 @@ def search(
     terms = SearchTerms.checked(
         gene=gene or None,
         plane=plane or None,
-        product=[_id_or_name(each) for each in product] or None,
-        specimen=[_id_or_name(each) for each in specimen] or None,
+        product=[id_or_name(each) for each in product] or None,
+        specimen=[id_or_name(each) for each in specimen] or None,
         dataset_id=dataset or None,
         image_id=image or None,
         failed=None if failed else False,
@@ -141,7 +141,8 @@ def _datasets(found: list[DatasetSummary]) -> str:
     return table_text(headings, rows)
 
 
-def _id_or_name(text: str) -> int | str:
+def id_or_name(text: str) -> int | str:
+    """Return what a user typed as an id if it can be one."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else text
 
 

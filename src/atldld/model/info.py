@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_MOST_ALIASES = 100
+_LONGEST_ALIAS = 100
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetSummary:
     """What the service says about a dataset in its own row; nothing is required but an id.
@@ -45,6 +49,8 @@ class DatasetSummary:
         Microns, or NaN.
     failed
         Whether it failed quality control.
+    aliases
+        Other names of the genes probed.
     """
 
     dataset_id: int
@@ -60,6 +66,7 @@ class DatasetSummary:
     reference_space: int | None = None
     section_thickness: float = math.nan
     failed: bool = False
+    aliases: tuple[str, ...] = ()
 
     @classmethod
     def from_row(cls, row: Row) -> Self:
@@ -92,6 +99,7 @@ class DatasetSummary:
             reference_space=_number(row.get("reference_space_id")),
             section_thickness=math.nan if thickness is None else thickness,
             failed=rma.flag(row, "failed"),
+            aliases=_aliases(genes),
         )
 
     def meets(self, terms: SearchTerms) -> bool:
@@ -363,6 +371,15 @@ def _whole(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**53:
         return None
     return value
+
+
+def _aliases(genes: list[Row]) -> tuple[str, ...]:
+    """Return the names that ``alias_tags`` hold with blanks between."""
+    tags = (gene.get("alias_tags") for gene in genes)
+    names = [name for text in tags if isinstance(text, str) for name in text.split()]
+    return tuple(
+        name for name in names[:_MOST_ALIASES] if len(name) <= _LONGEST_ALIAS and name.isprintable()
+    )
 
 
 def _number(value: Any) -> int | None:

@@ -6,12 +6,13 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .catalogue import Catalogue
     from .protocol import Source
 
 __all__ = ["source_from"]
 
 
-def source_from(source: str | os.PathLike[str] | Source | None = None) -> Source:
+def source_from(source: str | os.PathLike[str] | Source | Catalogue | None = None) -> Source:
     """Return the source that a user named.
 
     Parameters
@@ -20,8 +21,8 @@ def source_from(source: str | os.PathLike[str] | Source | None = None) -> Source
         None for the service that the options name (``api_url``); the base URL of an Allen
         API, such as ``"http://127.0.0.1:8000/api/v2"``, where a bare host gets ``/api/v2``
         and a slash at the end makes no difference; the path or fsspec URL of a bundle (http and
-        https only for a zip file); the folder of one service in a cache; or a `Source`, which
-        is returned as it is.
+        https only for a zip file); the folder of one service in a cache; a `Catalogue`, for its
+        service, described by its tables; or a `Source`, which is returned as it is.
 
     Raises
     ------
@@ -53,9 +54,15 @@ def source_from(source: str | os.PathLike[str] | Source | None = None) -> Source
         return stored_source(source)
     if isinstance(source, Source) and not isinstance(source, type):
         return source
+    from .catalogue import Catalogue
+
+    if isinstance(source, Catalogue):
+        from .allen import AllenSource
+
+        return AllenSource(source.service, source.where)
     raise TypeError(
         f"source is {source!r}; it must be None, the base URL of an Allen API, the path or URL of "
-        "a bundle, or a Source"
+        "a bundle, a Catalogue, or a Source"
     )
 
 

@@ -7,6 +7,7 @@ import operator
 import time
 import warnings
 from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from ..model.terms import SearchTerms
 from ..options import Options, current
 from ..urls import base_url, without_credentials
 from .cache import Cache, section_of
+from .catalogue import Catalogue, catalogue_of
 from .faults import worth_retrying
 from .flight import together
 from .jpeg import jpeg_fault, size_limit
@@ -60,6 +62,8 @@ class AllenSource:
         Base URL of the API, such as ``"https://api.brain-map.org/api/v2"``. A URL that names
         only a host gets ``/api/v2``; a slash at the end makes no difference. A name and
         password in it are used, and never shown.
+    tables
+        Path or URL of a catalogue of this service, in place of the one in the cache.
 
     Raises
     ------
@@ -73,6 +77,7 @@ class AllenSource:
     """
 
     base: str
+    tables: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base", base_url(self.base))
@@ -82,7 +87,7 @@ class AllenSource:
 
     def __dask_tokenize__(self) -> Hashable:
         """Return what tells this source from others: its URL, without credentials."""
-        return "atldld.AllenSource", self.name
+        return "atldld.AllenSource", self.name, *([] if self.tables is None else [self.tables])
 
     @property
     def name(self) -> str:
@@ -92,8 +97,9 @@ class AllenSource:
     def dataset(self, dataset_id: int) -> SectionDataset:
         """Return the metadata of one dataset.
 
-        One request; two where the service does not nest the images in the dataset's row. Where
-        the service is out of reach, its last answer is used, with an `AtldldWarning`.
+        None where a catalogue with section images is at hand; else one request, or two where the
+        service does not nest the images in the dataset's row. Where the service is out of reach,
+        its last answer is used, with an `AtldldWarning`.
 
         Raises
         ------
@@ -111,6 +117,8 @@ class AllenSource:
     def search(self, terms: SearchTerms) -> list[DatasetSummary]:
         """Return the datasets that meet some terms, by ascending id.
 
+        Without a request where a catalogue is at hand that knows them all.
+
         Raises
         ------
         ValueError
@@ -118,7 +126,20 @@ class AllenSource:
         APIError
             If it did not answer as it should.
         """
+        listed = self.catalogue()
+        if listed is not None and listed.covers(terms):
+            return listed.search(terms)
         return search_service(self.base, terms)
+
+    def catalogue(self) -> Catalogue | None:
+        """Return the catalogue of this service that is at hand, or None.
+
+        Raises
+        ------
+        BundleError
+            If it is damaged and not the one in the cache.
+        """
+        return catalogue_of(self.base, self.tables)
 
     def url(self, read: ImageRead) -> str:
         """Return where the bytes of a read come from, without credentials."""
@@ -222,6 +243,10 @@ class AllenSource:
 
     def _rows(self, dataset_id: int) -> _DatasetRows:
         """Return the rows of a dataset, or if the service is out of reach, those kept of it."""
+        listed = self.catalogue()
+        if listed is not None and listed.has_images:
+            with suppress(DatasetNotFoundError):
+                return _DatasetRows(*listed.rows(dataset_id))
         options = current()
         cache, name = self._cache(options), dataset_name(dataset_id)
         kept = _DatasetRows.from_json(cache.load(name))

@@ -48,12 +48,15 @@ class Query:
     order
         Field that the rows are ordered by; the service promises no order of its own, and
         pages without one can overlap.
+    only
+        Names of the columns wanted, with commas between; all if empty.
     """
 
     model: str
     criteria: tuple[str, ...] = ()
     include: str = ""
     order: str = "id"
+    only: str = ""
 
     def url(self, base: str, start_row: int = 0, num_rows: int = ROWS_A_PAGE) -> str:
         """Return the URL of one page.
@@ -69,8 +72,10 @@ class Query:
             stages.append("rma::criteria," + ",".join(self.criteria))
         if self.include:
             stages.append("rma::include," + self.include)
+        only = f"[only$eq'{self.only}']" if self.only else ""
         stages.append(
-            f"rma::options[start_row$eq{start_row}][num_rows$eq{num_rows}][order$eq'{self.order}']"
+            f"rma::options[start_row$eq{start_row}][num_rows$eq{num_rows}]"
+            f"[order$eq'{self.order}']{only}"
         )
         return f"{base}/data/query.json?criteria={quote(','.join(stages), safe=_UNESCAPED)}"
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..errors import AtldldWarning
 from ..model.info import DatasetInfo, DatasetSummary
-from ..model.terms import SearchTerms
+from ..model.terms import SearchTerms, fits, listed, near
 from . import source_from
+from .allen import AllenSource
 from .describing import dataset_rows
 from .protocol import SearchableSource, Source
+from .search_allen import genes_like
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_MOST_ASKED_ABOUT = 3
+"""Genes that nothing was found of; beyond that, asking what was meant would be many questions."""
 
 _TYPES = {
     "dataset_id": "int64",
@@ -49,7 +57,8 @@ def search(
     Parameters
     ----------
     gene
-        Acronym, such as ``"Prox1"`` or ``"Prox*"``.
+        Acronym, such as ``"Prox1"`` or ``"Prox*"``; or another name of a gene, where no
+        acronym is spelled that way.
     plane
         ``"coronal"``, ``"sagittal"`` or ``"transverse"``; or ``"variable"``, ``"n/a"`` or
         ``"tangential"``, whose datasets have no registration.
@@ -86,7 +95,8 @@ def search(
     Warns
     -----
     AtldldWarning
-        If the service promised more rows than it sent.
+        If the service promised more rows than it sent; if there is no gene of that name. Then the
+        gene of which it is another name is looked for, or a close name is told.
 
     See Also
     --------
@@ -118,6 +128,14 @@ def search(
 def summaries(terms: SearchTerms, source: str | Source | None = None) -> list[DatasetSummary]:
     """Return what a source has that meets some terms.
 
+    A gene that nothing is called by is looked for among the other names of genes.
+
+    Warns
+    -----
+    AtldldWarning
+        If there is no such gene; the message says what it is another name of, or which name is
+        close.
+
     Raises
     ------
     TypeError
@@ -126,7 +144,55 @@ def summaries(terms: SearchTerms, source: str | Source | None = None) -> list[Da
     origin = source_from(source)
     if not isinstance(origin, SearchableSource):
         raise TypeError(f"the source {origin.name} cannot be searched (it has no method search)")
-    return origin.search(terms)
+    found = origin.search(terms)
+    missing = [
+        wanted
+        for wanted in terms.genes
+        if "*" not in wanted
+        and not any(fits(wanted, gene) for each in found for gene in each.genes)
+    ]
+    if len(missing) > _MOST_ASKED_ABOUT:
+        return found
+    others = [other for wanted in missing for other in _meant(origin, wanted)]
+    if others:
+        found += origin.search(replace(terms, genes=tuple(others)))
+        found = sorted({each.dataset_id: each for each in found}.values(), key=_id)
+    return found
+
+
+def _id(found: DatasetSummary) -> int:
+    return found.dataset_id
+
+
+def _meant(origin: SearchableSource, wanted: str) -> list[str]:
+    """Return the genes of which a name is another one, and say what was found out about it."""
+    genes = _genes_near(origin, wanted)
+    if any(fits(wanted, gene) for gene in genes):
+        return []  # There is one, but no dataset of it meets the other conditions.
+    others = sorted(
+        gene for gene, aliases in genes.items() if any(fits(wanted, alias) for alias in aliases)
+    )
+    if others:
+        what = f"it is another name of {listed(others)}, looked for instead"
+    else:
+        names = [*genes, *(alias for aliases in genes.values() for alias in aliases)]
+        what = near(wanted, names).strip()
+    if not what:
+        return []
+    warnings.warn(f"no gene here is called {wanted!r}: {what}", AtldldWarning, stacklevel=4)
+    return others
+
+
+def _genes_near(origin: SearchableSource, wanted: str) -> dict[str, tuple[str, ...]]:
+    """Return other names of genes by acronym: of all, or of those that could be meant."""
+    if isinstance(origin, AllenSource):
+        catalogue = origin.catalogue()
+        if catalogue is None or catalogue.products is not None:
+            return genes_like(origin.base, wanted)
+        every: Iterable[DatasetSummary] = catalogue.summaries()
+    else:
+        every = origin.search(SearchTerms())
+    return {gene: each.aliases for each in every for gene in each.genes}
 
 
 def datasets_table(found: Sequence[DatasetSummary]) -> pd.DataFrame:

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from ..errors import RegistrationError
+from ..errors import APIError, RegistrationError
 from ..model.info import DatasetSummary
 from ..model.rows import records, texts
 from ..model.terms import SearchTerms, fits, listed, near
 from ..options import Options
-from .rma import Query, Row, condition, fetch_rows
+from .rma import Query, Row, condition, fetch_page, fetch_rows
 
 _Value = TypeVar("_Value")
 
@@ -98,6 +98,29 @@ def with_product_ids(
             )
         ids += chosen or [-1]
     return replace(terms, products=tuple(ids))
+
+
+def genes_like(base: str, wanted: str) -> dict[str, tuple[str, ...]]:
+    """Return the other names of genes, by acronym, of those that a text could mean.
+
+    Those that begin with the same two letters, or begin and end with the same, and those that
+    have the text among their other names. Nothing where the service does not say: this only
+    helps.
+    """
+    starts = condition("acronym", f"{wanted[:2]}*", "il")
+    ends = condition("acronym", f"{wanted[0]}*{wanted[-1]}", "il")
+    questions = [starts, ends, condition("alias_tags", f"*{wanted}*", "il")]
+    genes: dict[str, tuple[str, ...]] = {}
+    for question in questions:
+        try:
+            rows = fetch_page(Query("Gene", (question,)).url(base)).rows
+        except APIError:
+            continue
+        for row in rows:
+            for acronym in texts([row], "acronym"):
+                tags = row.get("alias_tags")
+                genes[acronym] = tuple(tags.split()) if isinstance(tags, str) else ()
+    return genes
 
 
 def texts_of(rows: Iterable[Row], field: str) -> list[str]:
