@@ -11,7 +11,7 @@ import xarray as xr
 
 from .fetching import failures_table, plan_table, prefetch
 from .planning import planned_reads
-from .positions import geometry_table, pir
+from .positions import geometry_table, pir, with_pir
 from .telling import in_html, in_text
 
 if TYPE_CHECKING:
@@ -151,11 +151,18 @@ class AtlasAccessor:
         """
         return prefetch(self._obj)
 
-    def pir(self) -> xr.Dataset:
+    def pir(self, prefix: str = "") -> xr.Dataset:
         """Return the exact p, i, r of every pixel, lazily.
 
         A section is a tilted plane: its one slice coordinate stands for it, and this is where
-        each of its pixels truly lies.
+        each of its pixels truly lies. It works on values in memory as well.
+
+        Parameters
+        ----------
+        prefix
+            What the names of the three begin with. Sections have coordinates p, i and r of their
+            own, one of which is the slice coordinate: what is to be merged with them needs other
+            names (`with_pir` gives the object itself with these).
 
         Returns
         -------
@@ -168,7 +175,8 @@ class AtlasAccessor:
         Raises
         ------
         ValueError
-            If the object holds no reader: it is computed, or does not come from this package.
+            If the object does not know where its sections lie: it does not come from this package,
+            or was read from a file; or if its coordinates no longer belong together.
 
         Examples
         --------
@@ -180,7 +188,35 @@ class AtlasAccessor:
         >>> bool(places.r.max() - places.r.min() > 300)
         True
         """
-        return pir(self._obj)
+        return pir(self._obj, prefix)
+
+    def with_pir(self) -> Any:
+        """Return this object with the exact place of every pixel as coordinates, lazily.
+
+        Returns
+        -------
+        DataArray or Dataset
+            The same, with ``exact_p``, ``exact_i`` and ``exact_r``, as from `pir`. No coordinate
+            of sections, images or volumes has such a name: ``p``, ``i`` and ``r`` of sections stay
+            what they are, one number a section, row or column.
+
+        Raises
+        ------
+        ValueError
+            As `pir`.
+
+        Examples
+        --------
+        >>> import atldld
+        >>> from atldld.testing import AllenServer, phantom_dataset
+        >>> with AllenServer([phantom_dataset(dataset_id=1001, plane="sagittal")]) as server:
+        ...     sections = atldld.open_dataarray(1001, source=server.url, masked=True)
+        ...     placed = sections.isel(section=5).atlas.with_pir()
+        ...     inside = placed.where((placed.exact_r > 3400) & (placed.exact_r < 3500)).compute()
+        >>> placed.exact_r.dims, placed.r.dims
+        (('y', 'x'), ())
+        """
+        return with_pir(self._obj)
 
     def geometry(self) -> pd.DataFrame:
         """Return how the sections of this object lie in reference space, a row each.
@@ -204,7 +240,7 @@ class AtlasAccessor:
         Raises
         ------
         ValueError
-            If the object holds no reader: it is computed, or does not come from this package.
+            If the object does not know where its sections lie, as `pir`.
 
         Examples
         --------

@@ -30,7 +30,7 @@ from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .chunks import in_chunks
 from .describe import attributes, channel_coordinate, ground
 from .image import ImageArray
-from .index import DIM, GUARD, GuardIndex
+from .index import DIM, GUARD, GuardIndex, Places
 from .pieces import whole_read
 from .request import (
     Chunks,
@@ -291,7 +291,7 @@ class ImageOpening:
         flip = self.reference_space != self.record.reference_space
         table = tabulate(self.record, mapping="parallel", flip=flip)
         variable = self.variable(window, chunks, table)
-        return xr.DataArray(variable, coords=self._coordinates(window), name=self.view)
+        return xr.DataArray(variable, coords=self._coordinates(window, table), name=self.view)
 
     def variable(self, window: Window, chunks: Chunks, table: SectionTable) -> xr.Variable:
         """Return the pixels of a window without their coordinates.
@@ -345,7 +345,7 @@ class ImageOpening:
         """Reference microns that a pixel of the tier spans along its longer axis."""
         return float(np.linalg.norm(self.affine[:, :2], axis=0).max() * 2**self.tier)
 
-    def _coordinates(self, window: Window) -> xr.Coordinates:
+    def _coordinates(self, window: Window, table: SectionTable) -> xr.Coordinates:
         step, (left, top) = 2**self.tier, self.origin
         x = left + step * np.arange(window.left, window.right, dtype=np.float64)
         y = top + step * np.arange(window.top, window.bottom, dtype=np.float64)
@@ -370,7 +370,8 @@ class ImageOpening:
         if self.view != "expression_mask":
             plain["channel"] = channel_coordinate()
         default = xr.Coordinates(plain)
-        guard = GuardIndex(GUARD, where, (self.failing.ledger.name,))
+        places = Places(table, np.array([self.image.id]), self.affine[None])
+        guard = GuardIndex(GUARD, where, (self.failing.ledger.name,), (places,))
         return xr.Coordinates(
             {**scalars, **default.variables}, indexes={GUARD: guard, **default.xindexes}
         )

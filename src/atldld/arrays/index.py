@@ -13,6 +13,7 @@ coordinates but no custom index.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +23,8 @@ import xarray as xr
 from xarray.core.indexes import PandasIndex
 from xarray.core.indexing import IndexSelResult
 
+from ..model.affine import Array
+from ..model.sections import SectionTable
 from .internals import AlignedAs
 
 DIM = "section"
@@ -368,6 +371,59 @@ def _within(values: npt.NDArray[Any], label: slice, name: Hashable) -> Any:
     return places
 
 
+@dataclass(slots=True, eq=False)
+class Places:
+    """Where the pixels of sections lie, whatever becomes of the values.
+
+    xarray keeps the guard of one of two arrays that are combined, and asks no more than whether the
+    two agree. If they put an image in two places, neither may speak for values in memory from
+    then on: these could be of both.
+
+    Parameters
+    ----------
+    table
+        The sections that were opened, in the order of the stack.
+    images
+        Shape (n,): ids of the images whose pixels the array shows.
+    affines
+        Shape (n, 3, 3): for each, from (x, y, 1) to p, i, r in microns; x and y are those of the
+        array's coordinates: microns, or pixels.
+    contradicted
+        Whether an array was combined with one that puts an image elsewhere.
+    """
+
+    table: SectionTable
+    images: npt.NDArray[np.int64]
+    affines: Array
+    contradicted: bool = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Places:
+        return self
+
+    def points(self) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return the ids of the images, and their affines."""
+        return self.images, self.affines
+
+    def among(self, others: Iterable[Places]) -> bool:
+        """Whether one of others says the same."""
+        return any(
+            self is other
+            or (
+                np.array_equal(self.images, other.images)
+                and np.array_equal(self.affines, other.affines)
+            )
+            for other in others
+        )
+
+    def hold_against(self, other: Places) -> None:
+        """Notice if an image lies elsewhere in `other`."""
+        if self is other:
+            return
+        _, ours, theirs = np.intersect1d(self.images, other.images, return_indices=True)
+        if not np.array_equal(self.affines[ours], other.affines[theirs]):
+            self.contradicted = other.contradicted = True
+
+
 class GuardIndex(xr.Index):
     """Keeps arrays of different planes or reference spaces apart, also after reductions.
 
@@ -379,12 +435,22 @@ class GuardIndex(xr.Index):
         Plane and reference space, as text.
     ledgers
         Names of the ledgers of failures of the arrays that this one was made from.
+    places
+        Where the sections of these arrays lie. They are found by image id, so that no selection
+        makes them untrue.
     """
 
-    def __init__(self, name: Hashable, frame: str, ledgers: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        name: Hashable,
+        frame: str,
+        ledgers: tuple[str, ...] = (),
+        places: tuple[Places, ...] = (),
+    ) -> None:
         self.name = name
         self.frame = frame
         self.ledgers = ledgers
+        self.places = places
 
     @classmethod
     def from_variables(
@@ -404,10 +470,10 @@ class GuardIndex(xr.Index):
         positions: Iterable[Iterable[int]] | None = None,
     ) -> Self:
         """Return the one guard of all, or refuse."""
+        joined = indexes[0]
         for other in indexes[1:]:
-            indexes[0]._refuse(other)
-        names = dict.fromkeys(name for index in indexes for name in index.ledgers)
-        return cls(indexes[0].name, indexes[0].frame, tuple(names))
+            joined = joined.join(other)
+        return joined
 
     def isel(self, indexers: Mapping[Any, Any]) -> Self:
         """Return the guard itself: selecting does not change the frame."""
@@ -418,9 +484,14 @@ class GuardIndex(xr.Index):
         raise KeyError(f"{self.name!r} is the same for the whole array: {self.frame}")
 
     def join(self, other: Self, how: str = "inner") -> Self:
-        """Return the guard, or refuse another frame."""
+        """Return the guard of both, or refuse another frame."""
         self._refuse(other)
-        return self
+        return type(self)(
+            self.name,
+            self.frame,
+            tuple(dict.fromkeys((*self.ledgers, *other.ledgers))),
+            (*self.places, *(each for each in other.places if not each.among(self.places))),
+        )
 
     def reindex_like(self, other: Self) -> dict[Hashable, Any]:
         """Refuse another frame; nothing to reindex."""
@@ -440,9 +511,13 @@ class GuardIndex(xr.Index):
         dims_dict: Mapping[Any, Hashable],
     ) -> Self:
         """Return the guard under another name."""
-        return type(self)(name_dict.get(self.name, self.name), self.frame, self.ledgers)
+        name = name_dict.get(self.name, self.name)
+        return type(self)(name, self.frame, self.ledgers, self.places)
 
     def _refuse(self, other: Self) -> None:
+        for ours in self.places:
+            for theirs in other.places:
+                ours.hold_against(theirs)
         if self.frame != other.frame:
             raise MixError(
                 f"an array of {self.frame} and one of {other.frame} cannot be combined: their rows "

@@ -38,7 +38,7 @@ from .describe import (
     warn_if_failed,
 )
 from .filling import HadArray, had, pixels
-from .index import DIM, GUARD, GuardIndex, SectionIndex
+from .index import DIM, GUARD, GuardIndex, Places, SectionIndex
 from .pieces import Sampling
 from .request import Region, Request, target_space
 from .sections import CoverageArray, SectionArray
@@ -404,7 +404,12 @@ class _Opening:
             stack += f", registration={self.request.registration.description}"
         indexes: dict[Any, xr.Index] = {
             DIM: SectionIndex(table.section_number, table.image_id, f"{stack})"),
-            GUARD: GuardIndex(GUARD, where, (self.failing.ledger.name,)),
+            GUARD: GuardIndex(
+                GUARD,
+                where,
+                (self.failing.ledger.name,),
+                (Places(table, table.image_id, table.points),),
+            ),
         }
         plain = {name: variables.pop(name) for name in ("y", "x")}
         if self.sampling.channels:

@@ -1,15 +1,16 @@
 """Where the pixels and the sections of an object lie, after whatever was done to it.
 
-Which sections an object shows, and where they lie, is told by the readers in its own dask graph
-or lazy variable; which of their rows and columns it shows, by its coordinates ``y`` and ``x`` in
-microns. Attributes are not asked: they outlive arithmetic that makes them untrue.
+Which sections an object shows is told by its coordinate ``image_id``, which of their rows and
+columns by ``y`` and ``x``; where these lie, by the readers in its dask graph or lazy variable and,
+also once its values are in memory, by the guard of its reference space. Attributes are not asked:
+they outlive arithmetic that makes them untrue.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +29,16 @@ from .graph import indexings, lazy_variables
 from .index import GUARD, GuardIndex
 
 DIMS = ("section", "y", "x")
+_SHOWN = ("image_id", "y", "x")
+
+T = TypeVar("T", xr.DataArray, xr.Dataset)
 
 _LONG_NAMES = {"p": "p (posterior)", "i": "i (inferior)", "r": "r (right)"}
 
 
 @runtime_checkable
 class Placed(Protocol):
-    """A lazy array whose pixels lie on sections, and that knows where."""
+    """What knows where the pixels of sections lie."""
 
     @property
     def table(self) -> SectionTable:
@@ -68,15 +72,27 @@ class SectionPoints:
     dims: tuple[str, ...]
 
 
-def pir(obj: xr.DataArray | xr.Dataset) -> xr.Dataset:
+EXACT = "exact_"
+"""What the names of exact places begin with beside the coordinates p, i and r."""
+
+
+def with_pir(obj: T) -> T:
+    """Return an object with its exact places as coordinates; see `AtlasAccessor.with_pir`."""
+    places = pir(obj, prefix=EXACT)
+    return obj.assign_coords({name: places[name].variable for name in places.data_vars})
+
+
+def pir(obj: xr.DataArray | xr.Dataset, prefix: str = "") -> xr.Dataset:
     """Return the exact p, i, r of every pixel of opened sections, lazily.
 
     Parameters
     ----------
     obj
         What `atldld.open_dataarray`, `atldld.open_dataset` or `atldld.open_image` gave, after
-        any selection; not yet computed. Or a volume: its one-dimensional coordinates p, i and r
-        are the places of its voxels, and are returned.
+        any selection. Or a volume: its one-dimensional coordinates p, i and r are the places of
+        its voxels, and are returned.
+    prefix
+        What the names of the three begin with.
 
     Returns
     -------
@@ -92,12 +108,19 @@ def pir(obj: xr.DataArray | xr.Dataset) -> xr.Dataset:
     Raises
     ------
     ValueError
-        If the object holds no reader (its values are in memory, or come from elsewhere), or does
-        not say which sections, rows and columns it shows.
+        If the object does not know where its sections lie (it comes from elsewhere, or from a
+        file), or does not say which sections, rows and columns it shows.
     """
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix is {prefix!r}; it must be text, such as 'exact_'")
     if is_volume(obj):
         dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
-        return dataset.coords.to_dataset()[list(AXES)]
+        voxels = dataset.coords.to_dataset()
+        if not prefix:
+            return voxels[list(AXES)]
+        return voxels.drop_vars(set(voxels.coords) - set(AXES)).assign(
+            {f"{prefix}{axis}": voxels[axis].variable.to_base_variable() for axis in AXES}
+        )
     points = section_points(obj)
     lengths = {"section": len(points.affines), "y": len(points.y), "x": len(points.x)}
     sizes = {name: _chunks(obj, name, lengths[name]) for name in points.dims}
@@ -107,7 +130,7 @@ def pir(obj: xr.DataArray | xr.Dataset) -> xr.Dataset:
         array = PointArray(points, place)
         attrs = {"long_name": _LONG_NAMES[axis], "units": "µm"}
         lazy = xr.Variable(DIMS, indexing.LazilyIndexedArray(array), attrs).isel(absent)
-        variables[axis] = lazy.chunk(sizes, inline_array=False)
+        variables[f"{prefix}{axis}"] = lazy.chunk(sizes, inline_array=False)
     dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
     coords = dataset.coords.to_dataset()[[name for name in DIMS if name in dataset.coords]]
     return coords.assign(variables)
@@ -167,60 +190,107 @@ def _keeps_axis(part: Any) -> bool:
 
 
 def section_points(obj: xr.DataArray | xr.Dataset) -> SectionPoints:
-    """Return where the pixels of an object lie, found by the readers that it holds.
+    """Return where the pixels of an object lie.
 
     Raises
     ------
     ValueError
         As `pir`.
     """
-    known: dict[int, Array] = {}
-    found = False
-    for reader in readers(obj):
-        found = True
+    known: dict[int, tuple[Array, int]] = {}
+    for reader in _known(obj):
+        numbers = dict(
+            zip(reader.table.image_id.tolist(), reader.table.section_number, strict=True)
+        )
         images, affines = reader.points()
         for image, affine in zip(images.tolist(), affines, strict=True):
-            other = known.setdefault(image, affine)
-            if not np.array_equal(other, affine):
+            other, _ = known.setdefault(image, (affine, int(numbers[image])))
+            if other is not affine and not np.array_equal(other, affine):
                 raise ValueError(
                     f"image {image} lies in two places in this object: it mixes arrays that were "
-                    "opened with different mapping= or reference_space="
+                    "opened with different mapping=, registration= or reference_space="
                 )
-    if not found:
-        raise ValueError(
-            "this object holds no sections whose place is known: its values are in memory, or "
-            "they do not come from atldld. Ask before compute() or load(), on what "
-            "open_dataarray or open_dataset gave"
-        )
-    places = {}
-    for name in ("image_id", "y", "x"):
-        if name not in obj.coords or obj.coords[name].ndim > 1:
-            raise ValueError(
-                f"this object does not say which {name} it shows: the coordinate {name!r} was lost"
-            )
-        places[name] = np.atleast_1d(obj.coords[name].values)
-    try:
-        affines = np.array([known[int(image)] for image in places["image_id"]])
-    except (KeyError, ValueError):
+    images, y, x = (_shown(obj, name, dim) for name, dim in zip(_SHOWN, DIMS, strict=True))
+    if any(image not in known for image in images.tolist()):
         raise ValueError(
             "this object shows images that its readers do not know: image_id was changed"
-        ) from None
+        )
+    _check_labels(obj, [known[image][1] for image in images.tolist()], y, x)
     return SectionPoints(
-        affines.reshape(-1, 3, 3),
-        places["y"].astype(np.float64),
-        places["x"].astype(np.float64),
+        np.array([known[image][0] for image in images.tolist()]).reshape(-1, 3, 3),
+        y.astype(np.float64),
+        x.astype(np.float64),
         tuple(name for name in DIMS if name in obj.dims),
     )
 
 
+def _shown(obj: xr.DataArray | xr.Dataset, name: str, dim: str) -> npt.NDArray[Any]:
+    """Return the values of a coordinate that says what is shown along a dimension."""
+    if name not in obj.coords:
+        raise ValueError(
+            f"this object does not say which {name} it shows: the coordinate {name!r} was lost"
+        )
+    dims = obj.coords[name].dims
+    if dims not in ((), (dim,)):
+        raise ValueError(
+            f"{name} of this object lies along {', '.join(map(repr, dims))}, not along {dim!r}: "
+            "its places can be told before arrays are put together or dimensions are stacked"
+        )
+    return np.atleast_1d(obj.coords[name].values)
+
+
+def _check_labels(
+    obj: xr.DataArray | xr.Dataset, numbers: list[int], y: npt.NDArray[Any], x: npt.NDArray[Any]
+) -> None:
+    """Refuse an object whose coordinates do not belong together any more."""
+    if "section" in obj.coords and obj.coords["section"].dims in ((), ("section",)):
+        shown = np.atleast_1d(obj.coords["section"].values)
+        if shown.shape != (len(numbers),) or not np.array_equal(shown, numbers):
+            raise ValueError(
+                "the section numbers of this object are not those of its images: one of them was "
+                "changed"
+            )
+    for dim, values in (("y", y), ("x", x)):
+        for axis in AXES:
+            if axis in obj.coords and obj.coords[axis].dims == (dim,):
+                copy = obj.coords[axis].values
+                if not np.allclose(copy, values, rtol=1e-9, atol=1e-6):
+                    raise ValueError(
+                        f"{dim} and {axis} of this object no longer agree: one of them was "
+                        "changed, and its places follow from both"
+                    )
+
+
+def _known(obj: xr.DataArray | xr.Dataset) -> list[Placed]:
+    """Return what knows where sections of an object lie, or refuse where nothing does."""
+    found = readers(obj)
+    guard = obj.xindexes.get(GUARD)
+    if not found and isinstance(guard, GuardIndex) and guard.places:
+        raise ValueError(
+            "the place of these values in memory is not sure: sections of their dataset were "
+            "combined with sections that lie in two places, opened with another mapping=, "
+            "registration= or reference_space=. Open the dataset anew, or ask before compute()"
+        )
+    if not found:
+        raise ValueError(
+            "this object holds no sections whose place is known: it does not come from atldld, or "
+            "it was read from a file, or lost its guard (the coordinate 'reference_space') on the "
+            "way. Ask what open_dataarray or open_dataset gave"
+        )
+    return found
+
+
 def readers(obj: xr.DataArray | xr.Dataset) -> list[Placed]:
-    """Return the arrays of sections in an object's dask graph and lazy variables, each once."""
+    """Return what knows where sections lie: in graph, lazy variables and guard, each once."""
     found: dict[int, Placed] = {}
     held = (data for data, _ in indexings(obj, optimized=False))
     for data in (*lazy_variables(obj), *held):
         reader = _unwrapped(data)
         if reader is not None:
             found[id(reader)] = reader
+    guard = obj.xindexes.get(GUARD)
+    if isinstance(guard, GuardIndex):
+        found.update({id(each): each for each in guard.places if not each.contradicted})
     return list(found.values())
 
 
@@ -251,8 +321,8 @@ def geometry_table(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
     """Return how the sections of an object lie; see `AtlasAccessor.geometry`."""
     bounds = extent(_space(obj))
     known: dict[int, dict[str, Any]] = {}
-    held = readers(obj)
-    for table in (reader.table for reader in held):
+    tables = {id(each.table): each.table for each in _known(obj)}
+    for table in tables.values():
         for row in _rows(table, bounds):
             other = known.setdefault(row["image_id"], row)
             if not _alike(row, other):
@@ -261,11 +331,6 @@ def geometry_table(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
                     "neighbours: it mixes arrays that were opened with different mapping=, "
                     "reference_space= or region="
                 )
-    if not held:
-        raise ValueError(
-            "this object holds no sections whose place is known: its values are in memory, or "
-            "they do not come from atldld. Ask before compute() or load(), on what was opened"
-        )
     rows = []
     for image in _images(obj):
         if image not in known:
@@ -304,7 +369,8 @@ def _images(obj: xr.DataArray | xr.Dataset) -> list[int]:
         raise ValueError(
             "this object does not say which image_id it shows: the coordinate 'image_id' was lost"
         )
-    return [int(image) for image in np.atleast_1d(obj.coords["image_id"].values)]
+    images: list[int] = np.atleast_1d(obj.coords["image_id"].values).tolist()
+    return images
 
 
 def _space(obj: xr.DataArray | xr.Dataset) -> int | Literal["CCFv3"] | None:
