@@ -72,6 +72,7 @@ def test_after_any_selection(opened, plane, chunks, chain):
     found = part.atlas.pir()
     dims = tuple(name for name in ("section", "y", "x") if name in part.dims)
     expected = truth(part, plane, "oblique", False, {})
+    assert list(found.data_vars) == ["p", "i", "r"]
     for axis, values in zip("pir", expected, strict=True):
         assert found[axis].dims == dims
         assert isinstance(found[axis].data, dask.array.Array)

@@ -323,3 +323,21 @@ def test_what_cannot_be_put_together(opened):
         atldld.structure_table(opened("coronal", masked=True).compute(), annotation)
     with pytest.raises(ValueError, match="must be sections"):
         atldld.structure_table(values.rename(p="a", i="b", r="c"), annotation)
+
+
+@pytest.mark.parametrize("space", [9, 10])
+def test_structures_at_the_exact_places_of_pixels(opened, space):
+    section = opened("sagittal", reference_space=space).isel(section=2)
+    places = section.atlas.pir()
+    found = atldld.structures_at(places, atlas())
+    assert found.dims == ("y", "x")
+    assert found.chunks
+    r = places.r.values if space == 9 else 11350.0 - places.r.values
+    np.testing.assert_array_equal(found, nearest_label(places.p.values, places.i.values, r))
+    in_memory = atldld.structures_at(section.compute().atlas.pir().compute(), atlas())
+    xr.testing.assert_equal(found, in_memory)
+    volume = atldld.open_volume(42, resolution=400, source=section.attrs["source"])
+    voxels = atldld.structures_at(volume.atlas.pir(), atlas())
+    assert voxels.dims == ("p", "i", "r")
+    with pytest.raises(ValueError, match="points lack r"):
+        atldld.structures_at(places.drop_vars("r"), atlas())

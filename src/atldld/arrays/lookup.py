@@ -70,6 +70,10 @@ class Lookup:
         right = np.broadcast_to(r >= self.middle, found.shape)
         return np.where(inside, found, 0), right
 
+    def ids_at(self, p: Array, i: Array, r: Array) -> npt.NDArray[np.int64]:
+        """Return the structure at every point: the id of the nearest voxel, 0 outside."""
+        return np.asarray(self.ids[self.places(p, i, r)[0]])
+
 
 def lookup_of(annotation: xr.DataArray, space: Space | None) -> Lookup:
     """Return the lookup of an annotation, for places of a space.

@@ -103,7 +103,7 @@ def pir(obj: xr.DataArray | xr.Dataset, prefix: str = "") -> xr.Dataset:
         all three are those of the pixel that is shown.
 
         The places of the grid have the same names in `obj` and are left out here; ``section``,
-        ``y`` and ``x`` are kept.
+        ``y``, ``x`` and the reference space are kept.
 
     Raises
     ------
@@ -116,9 +116,10 @@ def pir(obj: xr.DataArray | xr.Dataset, prefix: str = "") -> xr.Dataset:
     if is_volume(obj):
         dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
         voxels = dataset.coords.to_dataset()
+        voxels = voxels.drop_vars(set(voxels.coords) - {*AXES, GUARD})
         if not prefix:
-            return voxels[list(AXES)]
-        return voxels.drop_vars(set(voxels.coords) - set(AXES)).assign(
+            return voxels
+        return voxels.assign(
             {f"{prefix}{axis}": voxels[axis].variable.to_base_variable() for axis in AXES}
         )
     points = section_points(obj)
@@ -132,7 +133,8 @@ def pir(obj: xr.DataArray | xr.Dataset, prefix: str = "") -> xr.Dataset:
         lazy = xr.Variable(DIMS, indexing.LazilyIndexedArray(array), attrs).isel(absent)
         variables[f"{prefix}{axis}"] = lazy.chunk(sizes, inline_array=False)
     dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
-    coords = dataset.coords.to_dataset()[[name for name in DIMS if name in dataset.coords]]
+    coords = dataset.coords.to_dataset()
+    coords = coords.drop_vars(set(coords.variables) - {*DIMS, GUARD})
     return coords.assign(variables)
 
 

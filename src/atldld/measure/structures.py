@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 from xarray.core import indexing
@@ -135,24 +134,25 @@ def structures_at(
     annotation: xr.DataArray,
     *,
     reference_space: Space | None = None,
-) -> npt.NDArray[np.int64]:
+) -> Any:
     """Return the structure that each of some points lies in.
 
     Parameters
     ----------
     points
-        p, i, r in microns: an array of shape (N, 3), or a pandas frame with these columns.
+        p, i, r in microns: an array of shape (N, 3), or a pandas frame with these columns. Or a
+        Dataset of them over any dimensions, as ``.atlas.pir()`` gives.
     annotation
         From `open_annotation`.
     reference_space
-        The space of the points: 9, 10 or ``"CCFv3"``. None for the annotation's own; r of the
-        other one of 9 and 10 is flipped, exactly.
+        The space of the points: 9, 10 or ``"CCFv3"``. None for the one that a Dataset says, else
+        for the annotation's own; r of the other one of 9 and 10 is flipped, exactly.
 
     Returns
     -------
     structure_id
         Shape (N,), int64: the label of the nearest voxel; 0 outside, and where a coordinate is
-        not a number.
+        not a number. Of a Dataset a DataArray over its dimensions, lazy as it is.
 
     Warns
     -----
@@ -168,11 +168,30 @@ def structures_at(
     >>> structures_at([[190, 0, 120], [190, 0, 5000]], annotation)
     array([5, 0])
     """
-    where = points_array(points)
     space = None if reference_space is None else _known(reference_space)
+    if isinstance(points, xr.Dataset):
+        return _structures_of(points, annotation, space)
+    where = points_array(points)
     lookup = lookup_of(annotation, space)
     found, _ = lookup.places(where[:, 0], where[:, 1], where[:, 2])
     return np.asarray(lookup.ids[found])
+
+
+def _structures_of(
+    points: xr.Dataset, annotation: xr.DataArray, space: Space | None
+) -> xr.DataArray:
+    missing = [axis for axis in AXES if axis not in points.variables]
+    if missing:
+        raise ValueError(f"points lack {', '.join(missing)}; .atlas.pir() gives them")
+    lookup = lookup_of(annotation, space_of(points, "the points") if space is None else space)
+    found: xr.DataArray = xr.apply_ufunc(
+        lookup.ids_at,
+        *(points[axis] for axis in AXES),
+        dask="parallelized",
+        output_dtypes=[lookup.ids.dtype],
+        keep_attrs=False,
+    )
+    return found.rename("structure_id").assign_attrs(long_name="structure")
 
 
 def structure_bounds(
