@@ -205,3 +205,30 @@ class TestAt:
             array.isel(section=0).atlas.at(r=3000)
         with pytest.raises(ValueError, match="before it starts"):
             array.atlas.at(r=slice(3000, 2000))
+
+
+class TestFarAndEmpty:
+    def test_a_lone_section_is_not_taken_from_afar(self, opened):
+        whole = opened("sagittal")
+        r = whole.r.values
+        lone = whole.isel(section=[2])
+        gap = max(r[3] - r[2], r[2] - r[1])
+        for array in (lone, lone.compute()):
+            assert array.atlas.at(r=r[2] + 0.49 * gap).r == r[2]
+            with pytest.raises(KeyError, match=r"\(half a gap\) off; there is one"):
+                array.atlas.at(r=r[2] + 0.51 * gap)
+            with pytest.raises(KeyError, match="half a gap"):
+                array.atlas.at(r=r[2] - 10000)
+
+    def test_nor_is_a_lone_row(self, opened):
+        row = opened("sagittal").isel(y=[20])
+        assert row.atlas.at(i=4099).i == 4000
+        with pytest.raises(KeyError, match="more than 100 microns"):
+            row.atlas.at(i=4101)
+
+    @pytest.mark.parametrize("place", [slice(9000, 9900), slice(None, -1), slice(4001, 4002)])
+    def test_a_slice_that_holds_nothing_is_refused(self, opened, place):
+        with pytest.raises(KeyError, match=r"holds nothing; there are \d+ from"):
+            opened("sagittal").atlas.at(i=place)
+        with pytest.raises(KeyError, match="holds nothing"):
+            opened("sagittal").atlas.at(r=slice(10000, 11000))

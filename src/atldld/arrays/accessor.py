@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
 from .fetching import failures_table, plan_table, prefetch
 from .planning import planned_reads
 from .positions import geometry_table, pir, with_pir
+from .selecting import places_at
 from .telling import in_html, in_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_AXES = ("p", "i", "r")
 
 
 @xr.register_dataarray_accessor("atlas")
@@ -48,8 +46,10 @@ class AtlasAccessor:
         **place
             ``p``, ``i`` and ``r``: a number of microns, or a slice of them (ends included). A
             number along the slicing axis takes the nearest section, if it lies within half
-            the largest gap around it; a number along another axis takes the nearest grid
-            point within half a step.
+            the largest gap around it (of a lone section, the gap to the sections that it was
+            opened with); a number along another axis takes the nearest grid point within half a
+            step. A slice goes by the one coordinate of sections: for all that pass through a
+            box, open it with ``region=``.
 
         Returns
         -------
@@ -61,7 +61,7 @@ class AtlasAccessor:
         ValueError
             If an axis is not one of p, i, r, or is not there to select by.
         KeyError
-            If nothing is near; the message says what there is.
+            If nothing is near, or a slice holds nothing; the message says what there is.
 
         Examples
         --------
@@ -73,18 +73,8 @@ class AtlasAccessor:
         >>> section.sizes["y"]
         41
         """
-        obj, chosen = self._obj, {}
-        for axis, wanted in place.items():
-            if axis not in _AXES:
-                raise ValueError(f"{axis!r} is not an axis of reference space: use p, i or r")
-            if axis not in obj.coords or obj.coords[axis].ndim != 1:
-                raise ValueError(f"there is no {axis} to select by: it is already selected or lost")
-            coordinate = obj.coords[axis]
-            values = coordinate.values
-            find = _inside if isinstance(wanted, slice) else _nearest
-            chosen[coordinate.dims[0]] = find(values, wanted, axis)
         # At once: dask folds one selection into the read, not a second one after it.
-        return obj.isel(chosen)
+        return self._obj.isel(places_at(self._obj, place))
 
     def plan(self) -> pd.DataFrame:
         """Return the image reads that computing this object would cause, without reading any.
@@ -318,45 +308,3 @@ class AtlasAccessor:
             If the object does not say which arrays it was made from.
         """
         return failures_table(self._obj)
-
-
-def _inside(values: Any, wanted: slice, axis: str) -> Any:
-    if wanted.step is not None:
-        raise ValueError(f"{axis}: a slice of reference coordinates has no step")
-    low = -np.inf if wanted.start is None else _number(wanted.start, axis)
-    high = np.inf if wanted.stop is None else _number(wanted.stop, axis)
-    if low > high:
-        raise ValueError(f"{axis}: the slice ends at {high:g}, before it starts at {low:g}")
-    places = np.flatnonzero((values >= low) & (values <= high))
-    if len(places) and (np.diff(places) == 1).all():
-        return slice(int(places[0]), int(places[-1]) + 1)
-    return places
-
-
-def _nearest(values: Any, wanted: Any, axis: str) -> int:
-    target = _number(wanted, axis)
-    if len(values) == 0 or not np.isfinite(target):
-        raise KeyError(f"{axis}={wanted!r}: there is nothing to select from")
-    place = int(np.argmin(np.abs(values - target)))
-    reach = _half_gap(values, place)
-    if abs(values[place] - target) > reach:
-        raise KeyError(
-            f"{axis}={target:g}: the nearest is at {values[place]:g}, more than {reach:g} microns "
-            f"(half a gap) off; there are {len(values)} from {values.min():g} to {values.max():g}"
-        )
-    return place
-
-
-def _number(value: Any, axis: str) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{axis} is too large; it must be a number of microns") from None
-
-
-def _half_gap(values: Any, place: int) -> float:
-    """Return half the larger of the gaps to the neighbours, in microns."""
-    ordered = np.sort(values)
-    at = int(np.searchsorted(ordered, values[place]))
-    gaps = np.diff(ordered[max(at - 1, 0) : at + 2])
-    return float(gaps.max()) / 2 if len(gaps) else np.inf

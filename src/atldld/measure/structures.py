@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 from xarray.core import indexing
@@ -127,6 +128,18 @@ def structure_table(
         **atlas_attributes(annotation),
     }
     return table
+
+
+@overload
+def structures_at(
+    points: xr.Dataset, annotation: xr.DataArray, *, reference_space: Space | None = None
+) -> xr.DataArray: ...
+
+
+@overload
+def structures_at(
+    points: Any, annotation: xr.DataArray, *, reference_space: Space | None = None
+) -> npt.NDArray[np.int64]: ...
 
 
 def structures_at(
