@@ -1,5 +1,6 @@
 """Windows: the same pixels as from whole images, fewer of them, and only where they are right."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -178,8 +179,9 @@ def test_every_reading_of_the_doubts_gives_the_right_pixels(flag, sizes, origin)
             error = np.abs(values - colour)[inside]
             # Half a pixel of tier 2 would be ten levels of this texture in the median.
             assert np.median(error) <= 3
-    assert conventions.known(source_from(server.url)) == (
-        conventions.Conventions(True, "slide" if origin == "floor" else "section")
+    origin = "slide" if origin == "floor" else "section"
+    assert conventions.known(source_from(server.url)) == conventions.Conventions(
+        True, origin, past_left=True, past_top=True
     )
 
 
@@ -210,6 +212,46 @@ def test_a_service_that_sends_windows_of_another_place_is_not_believed(monkeypat
         values = section(server).values
     difference = np.abs(values.astype(int) - expected)
     assert np.percentile(difference, 99) <= 2
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_section_at_the_corner_of_its_slide_does_not_vouch_for_others(monkeypatch, both):
+    """A service that counts windows from the section's corner is right about it alone."""
+    alone = large()
+    slides = phantom_dataset(
+        dataset_id=12, sections=3, resolution=2.5, tier_count=8, brain=BRAIN, slides=True
+    )
+
+    def section(server, dataset_id, place):
+        array = atldld.open_dataarray(
+            dataset_id, tier=0, resolution=5, chunks=None, source=server.url
+        )
+        i, r = array.sizes["y"] // 2, array.sizes["x"] // 2
+        return array.isel(section=place, y=slice(i - 99, i + 99), x=slice(r - 99, r + 99))
+
+    with AllenServer([alone, slides]) as server:
+        expected = [section(server, 12, place).values for place in range(3)]
+        assert any(each.window for each in server.image_requests)
+    place = images.Images.service
+
+    def from_the_section(self, parameters):
+        region = place(self, parameters)
+        if self.window(region) is None:
+            return region
+        row = self.row(region.image_id)
+        top = row["y"] + region.top if both else region.top
+        return replace(region, left=row["x"] + region.left, top=top)
+
+    monkeypatch.setattr(images.Images, "service", from_the_section)
+    monkeypatch.setattr(allen, "_remembered", {})
+    with AllenServer([alone, slides]) as server:
+        section(server, 11, 1).load()
+        assert conventions.known(source_from(server.url)).windows is True
+        for place_of, values in enumerate(expected):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", atldld.AtldldWarning)
+                difference = np.abs(section(server, 12, place_of).values.astype(int) - values)
+            assert np.percentile(difference, 99) <= 2
 
 
 def test_what_was_found_out_is_kept(tmp_path):

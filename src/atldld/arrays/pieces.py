@@ -127,9 +127,16 @@ def whole_read(
 
 
 def sample_reads(dataset_id: int, table: SectionTable | Stack) -> list[ImageRead]:
-    """Return a few images from amid a dataset, to find out about its service."""
+    """Return a few images of a dataset, to find out about its service.
+
+    They come from amid the dataset, where there is tissue; last those that lie furthest from the
+    corner of their slide.
+    """
     count = len(table)
-    places = dict.fromkeys((count // 2, count // 4, 3 * count // 4))
+    furthest = [
+        int(np.argmax(offset)) for offset in (np.minimum(table.x, table.y), table.x, table.y)
+    ]
+    places = dict.fromkeys((count // 2, count // 4, 3 * count // 4, *furthest))
     return [whole_read(dataset_id, table, place, 0, "image") for place in places]
 
 

@@ -95,7 +95,7 @@ class PackPlan:
         they were placed then: windows not known to be right are not used, and whole images lie
         on the pixels of the slide.
         """
-        settled = asdict(_settled(Conventions()))
+        settled = asdict(Conventions().settled())
         for known_then in (_fields(earlier), asdict(self.found)):
             for name in settled:
                 if known_then.get(name) is not None:
@@ -126,7 +126,7 @@ def plan_packing(source: Source, dataset_id: Any, request: PackRequest) -> PackP
     before = known(source)
     found = settle(source, planned[0].reader.samples(), reads)
     if before.lack(reads):
-        asking.conventions = _settled(found)
+        asking.conventions = found.settled()
         reads = [each.read for each in _planned(asking, dataset_id, request)]
     if len(asking.rows.to_json()) > DATASET_BYTES:
         raise BundleError(
@@ -163,11 +163,6 @@ def _planned(asking: _Asking, dataset_id: Any, request: PackRequest) -> list[Pla
             )
             planned += planned_reads(array)
     return planned
-
-
-def _settled(found: Conventions) -> Conventions:
-    """Return conventions in which nothing is open: what is not known is not relied on."""
-    return Conventions(found.windows is True, found.whole_origin or "slide")
 
 
 def _fields(manifest: Manifest | None) -> Mapping[str, Any]:

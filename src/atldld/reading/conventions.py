@@ -2,7 +2,8 @@
 
 Two things are not documented: whether a window shows the place that it was asked for, and
 whether the image of a section that starts between two tier pixels of its slide starts on the
-slide's pixels or on its own. One window held against the whole image of its tier answers both.
+slide's pixels or on its own. One window held against the whole image of its tier answers both, if
+the section can tell: one at the corner of its slide says nothing about others.
 The answer is kept in the cache of the service.
 """
 
@@ -28,42 +29,90 @@ _LEAST_SIDE = 48
 
 @dataclass(frozen=True, slots=True)
 class Conventions:
-    """What is known about a service.
+    """What is known about a service. None is what nobody found out; False is not to be relied on.
 
     Parameters
     ----------
     windows
-        Whether windows show the place that they are asked for; None if not known.
+        Whether windows show the place that they are asked for, of sections that begin at the
+        left and top edge of their slide.
     whole_origin
         Whether the image of a whole section begins on the pixel lattice of its ``"slide"``
-        or of the ``"section"``; None if not known.
+        or of the ``"section"``.
+    past_left, past_top
+        Whether they do for sections that begin further right, or further down: a service
+        that counts windows from the corner of the section is right about all others.
     """
 
     windows: bool | None = None
     whole_origin: Literal["slide", "section"] | None = None
+    past_left: bool | None = None
+    past_top: bool | None = None
+
+    def settled(self) -> Conventions:
+        """Return conventions in which nothing is open: what is not known is not relied on."""
+        return Conventions(
+            self.windows is True,
+            self.whole_origin or "slide",
+            self.past_left is True,
+            self.past_top is True,
+        )
+
+    def trust(self, read: ImageRead) -> bool:
+        """Whether a read is known to bring the pixels that it asks for."""
+        return read.window is None or all(self._matters(read).values())
 
     def lack(self, reads: Collection[ImageRead]) -> bool:
         """Whether something that matters to some reads is not known."""
-        return (self.windows is None and any(read.window is not None for read in reads)) or (
-            self.whole_origin is None
-            and any(read.window is None and read.fraction != (0.0, 0.0) for read in reads)
-        )
+        return bool(self.lacking(reads))
+
+    def lacking(self, reads: Collection[ImageRead]) -> set[str]:
+        """Return the names of what matters to some reads and is not known."""
+        names = set()
+        for read in reads:
+            if read.window is not None and self.windows is not False:
+                names |= {name for name, found in self._matters(read).items() if found is None}
+            if read.window is None and self.whole_origin is None and read.fraction != (0.0, 0.0):
+                names.add("whole_origin")
+        return names
+
+    def _matters(self, read: ImageRead) -> dict[str, bool | None]:
+        """Return what the window of a read hangs on, and whether it is right."""
+        left, top = _offset(read)
+        found = {"windows": self.windows}
+        if left:
+            found["past_left"] = self.past_left
+        if top:
+            found["past_top"] = self.past_top
+        return found
 
 
 def known(source: Source) -> Conventions:
     """Return what is known about a source, without asking it."""
     if not keeps(source):
         return _found.get(source.name, Conventions())
-    text = source.recall(_KEY)
+    text = source.recall(_KEY) or "{}"
+    found = _parsed.get(text)
+    if found is None:
+        if len(_parsed) >= _MOST_PARSED:
+            _parsed.clear()
+        found = _parsed[text] = _from_json(text)
+    return found
+
+
+def _from_json(text: str) -> Conventions:
+    truths = {True: True, False: False}
     try:
-        fields = json.loads(text or "{}")
+        fields = json.loads(text)
         return Conventions(
-            windows={True: True, False: False}.get(fields.get("windows")),
+            windows=truths.get(fields.get("windows")),
             whole_origin={"slide": "slide", "section": "section"}.get(  # type: ignore[arg-type]
                 fields.get("whole_origin")
             ),
+            past_left=truths.get(fields.get("past_left")),
+            past_top=truths.get(fields.get("past_top")),
         )
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return Conventions()
 
 
@@ -114,10 +163,11 @@ def settle(
         return found
     with _asking:
         found = known(source)
-        for candidate in candidates:
+        for pair in _telling(found, candidates, reads):
             if not found.lack(reads):
                 break
-            found = _asked(source, candidate, found)
+            if _may_tell(pair) & found.lacking(reads):
+                found = _asked(source, pair, found)
     return found
 
 
@@ -125,15 +175,41 @@ def probes_needed(
     source: Source, candidates: Sequence[ImageRead], reads: Sequence[ImageRead]
 ) -> tuple[ImageRead, ...]:
     """Return the reads that `settle` would begin with, or nothing if it would ask nothing."""
-    if not known(source).lack(reads):
+    found = known(source)
+    if not found.lack(reads):
         return ()
-    return next((pair for pair in map(probes, candidates) if pair is not None), ())
+    return next(iter(_telling(found, candidates, reads)), ())
 
 
-def _asked(source: Source, candidate: ImageRead, before: Conventions) -> Conventions:
-    pair = probes(candidate)
-    if pair is None:
-        return before
+def _telling(
+    found: Conventions, candidates: Sequence[ImageRead], reads: Sequence[ImageRead]
+) -> list[tuple[ImageRead, ImageRead]]:
+    """Return the pairs to try, the one first that may tell the most of what is lacking."""
+    lacking = found.lacking(reads)
+    pairs = [pair for pair in map(probes, candidates) if pair is not None]
+    telling = [pair for pair in pairs if _may_tell(pair) & lacking]
+    return sorted(telling, key=lambda pair: len(_may_tell(pair) & lacking), reverse=True)
+
+
+def _may_tell(pair: tuple[ImageRead, ImageRead]) -> set[str]:
+    """Return the names of what a pair of probes may tell."""
+    left, top = _offset(pair[0])
+    names = {"windows"}
+    if left:
+        names.add("past_left")
+    if top:
+        names.add("past_top")
+    if pair[0].fraction != (0.0, 0.0):
+        names.add("whole_origin")
+    return names
+
+
+def _offset(read: ImageRead) -> tuple[int, int]:
+    """Return how many pixels of the tier a section begins past the left and top of its slide."""
+    return read.x >> read.tier, read.y >> read.tier
+
+
+def _asked(source: Source, pair: tuple[ImageRead, ImageRead], before: Conventions) -> Conventions:
     try:
         (whole, image), (part, window) = pixels_ahead(source, pair)
     except ImageError as error:
@@ -144,10 +220,13 @@ def _asked(source: Source, candidate: ImageRead, before: Conventions) -> Convent
         )
         return before
     assert part.window is not None
-    verdict = compare(image, window, part.window, whole.fraction)
+    verdict = compare(image, window, part.window, whole.fraction, _offset(whole))
     found = before
-    if verdict.same_place is not None:
+    if verdict.same_place is not None and before.windows is not False:
         found = replace(found, windows=verdict.same_place)
+    if verdict.same_place:
+        left, top = verdict.corner
+        found = replace(found, past_left=left or found.past_left, past_top=top or found.past_top)
     if verdict.shifted is not None and whole.fraction != (0.0, 0.0):
         found = replace(found, whole_origin="section" if verdict.shifted else "slide")
     if found.windows is False and before.windows is not False:
@@ -175,6 +254,8 @@ def _between(read: ImageRead) -> tuple[float, float]:
     return min(x, 1 - x), min(y, 1 - y)
 
 
+_MOST_PARSED = 64
+_parsed: dict[str, Conventions] = {}
 _asking = threading.Lock()
 _found: dict[str, Conventions] = {}
 """What was found out about sources that keep nothing themselves."""

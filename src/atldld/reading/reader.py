@@ -157,9 +157,10 @@ class Reader(BackendArray, Generic[P]):
         asked, at_hand = self._asked(parts, found_out.windows)
         if found_out.lack(asked):
             found_out = settle(self.source, self.samples(), list(asked))
-        if found_out.windows is not True:
-            # Not known to be right is not good enough.
-            asked = {part.whole: part for part in asked.values()}
+        # Not known to be right is not good enough.
+        asked = {
+            read if found_out.trust(read) else part.whole: part for read, part in asked.items()
+        }
         for read, found in pixels_each(self.source, asked, at_hand):
             wanted = part = asked[read]
             image: Pixels | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +34,23 @@ class Verdict:
     shifted
         Whether the image is shifted by the fraction of a pixel asked about; None if the two
         answers cannot be told apart.
+    corner
+        For x and y, whether the pictures could tell that the window was counted from another
+        corner than it was, if it does show the same place.
     """
 
     same_place: bool | None
     shifted: bool | None
+    corner: tuple[bool, bool] = (False, False)
 
 
-def compare(whole: Pixels, part: Pixels, window: Window, fraction: tuple[float, float]) -> Verdict:
+def compare(
+    whole: Pixels,
+    part: Pixels,
+    window: Window,
+    fraction: tuple[float, float],
+    offset: tuple[int, int] = (0, 0),
+) -> Verdict:
     """Hold a window of an image against the whole of it.
 
     Parameters
@@ -54,6 +64,9 @@ def compare(whole: Pixels, part: Pixels, window: Window, fraction: tuple[float, 
     fraction
         By how many pixels (x, y) the image would begin later than that lattice, if it begins
         where the section does.
+    offset
+        How many pixels (x, y) the section begins past the corner of its slide: by so much a
+        window is misplaced that is counted from the wrong one of these two corners.
 
     Returns
     -------
@@ -63,13 +76,22 @@ def compare(whole: Pixels, part: Pixels, window: Window, fraction: tuple[float, 
     if float(wanted.std()) < _LEAST_CONTRAST:
         return Verdict(None, None)
     plain = _difference(near, wanted, window, (0.0, 0.0))
-    if fraction == (0.0, 0.0):
-        return Verdict(plain <= _tolerance(wanted), False)
-    moved = _difference(near, wanted, window, fraction)
+    moved = plain if fraction == (0.0, 0.0) else _difference(near, wanted, window, fraction)
     best, other = min(plain, moved), max(plain, moved)
     if best > _tolerance(wanted):
-        return Verdict(False, None)
-    return Verdict(True, moved < plain if best <= _DECISIVE * other else None)
+        return Verdict(False, False if fraction == (0.0, 0.0) else None)
+    shifted: bool | None = False
+    if fraction != (0.0, 0.0):
+        shifted = moved < plain if best <= _DECISIVE * other else None
+
+    def tells(along: int, down: int) -> bool:
+        misplaced = replace(window, left=window.left + along, top=window.top + down)
+        difference = _difference(near, wanted, misplaced, fraction if moved < plain else (0.0, 0.0))
+        return difference > _tolerance(wanted) and best <= _DECISIVE * difference
+
+    x, y = offset
+    both = bool(x or y) and tells(x, y)
+    return Verdict(True, shifted, (both and x > 0 and tells(x, 0), both and y > 0 and tells(0, y)))
 
 
 def _tolerance(picture: npt.NDArray[np.float32]) -> float:
