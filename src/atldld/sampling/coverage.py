@@ -105,8 +105,9 @@ def _within(
     if slope < 0:
         ends = ends[::-1]
     # Clipped one beyond, so that an end that is far away stays an integer and stays outside.
-    first = np.ceil(np.clip(ends[0], low - 1, high + 1)).astype(np.int64)
-    last = np.floor(np.clip(ends[1], low - 1, high + 1)).astype(np.int64)
+    ends = np.minimum(np.maximum(ends, low - 1), high + 1)
+    first = np.ceil(ends[0]).astype(np.int64)
+    last = np.floor(ends[1]).astype(np.int64)
 
     def covered(u: Indices) -> npt.NDArray[np.bool_]:
         value = slope * u + start
