@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import tracemalloc
 from typing import Any
 
@@ -90,6 +91,33 @@ def seen(found: Any) -> bool:
 @pytest.mark.parametrize("kind", GOOD)
 def test_good_ones_are_read(images, kind):
     assert seen(images(GOOD[kind]))
+
+
+def scans_of(body: bytes) -> list[int]:
+    """Return where the scans of a JPEG begin."""
+    return [match.start() for match in re.finditer(rb"\xff\xda", body)]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_progressive_jpeg_without_its_last_scans_is_no_image(images, mode):
+    """A decoder shows it, with coarser pixels, and calls it sound."""
+    body = encoded(quality=90, progressive=True, mode=mode)
+    scans = scans_of(body)
+    assert len(scans) > 3
+    assert seen(images(body))
+    for place in scans[1:]:
+        found = images(body[:place] + b"\xff\xd9")
+        assert not seen(found)
+        assert "lacks its last scans" in str(found)
+
+
+def test_a_scan_that_is_missing_from_the_middle_is_noticed(images):
+    body = encoded(quality=90, progressive=True)
+    scans = [*scans_of(body), len(body) - 2]
+    for start, stop in itertools.pairwise(scans):
+        # The tables of the next scan stand at the end of this one: they are kept.
+        tables = body.find(b"\xff\xc4", start, stop)
+        assert not seen(images(body[:start] + body[tables if tables > 0 else stop :]))
 
 
 @FUZZ

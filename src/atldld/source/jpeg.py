@@ -5,6 +5,8 @@ Only strict decoding sees damage inside; that happens at first use, elsewhere.
 
 from __future__ import annotations
 
+import re
+
 import simplejpeg
 
 _START = b"\xff\xd8\xff"
@@ -15,6 +17,16 @@ _SCAN = b"\xff\xda"
 _MOST_SCANS = 500
 """A baseline JPEG has at most 4, a progressive one about 10. A forged one repeats an empty scan
 of 20 bytes, and each repetition costs a decoder a walk through the whole picture."""
+
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers that begin a picture: baseline, progressive and others; see ITU T.81, table B.1."""
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+"""Markers that are not followed by a length."""
+
+_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+_MARKER_IN_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_COEFFICIENTS = 64
 
 _OTHER_FORMATS = (
     (b"\x89PNG", "a PNG image"),
@@ -57,6 +69,43 @@ def jpeg_fault(content: bytes, size: tuple[int, int]) -> str | None:
         return f"the header of the JPEG is damaged: {error}"
     if (width, height) != size:
         return f"the image is {width} x {height} pixels, not {size[0]} x {size[1]}"
+    return _missing_scans(content)
+
+
+def _missing_scans(content: bytes) -> str | None:
+    """Return what of a JPEG no scan brings, in words, or None.
+
+    A decoder shows a picture whose last scans are missing, coarser than it is or without its
+    colours, and calls it sound. The headers of the scans tell: each says which coefficients of
+    which components it brings, and how many bits of them are still to come (ITU T.81, B.2.3 and
+    G.1.1.1). A damaged header is left to the decoder.
+    """
+    to_come: dict[int, list[int | None]] = {}
+    progressive, place, pattern = False, 2, _MARKER
+    while (found := pattern.search(content, place)) is not None:
+        kind, place = found[1][0], found.end()
+        if kind == _END[1]:
+            break
+        if kind in _ALONE:
+            continue
+        length = int.from_bytes(content[place : place + 2], "big")
+        body = content[place + 2 : place + length]
+        place, pattern = place + length, _MARKER
+        if kind in _FRAMES:
+            progressive = kind in _PROGRESSIVE
+            to_come = {number: [None] * _COEFFICIENTS for number in body[6::3]}
+        elif kind == _SCAN[1] and len(body) >= 4:
+            pattern = _MARKER_IN_SCAN
+            first, last, bits = body[-3:]
+            if not progressive:
+                first, last, bits = 0, _COEFFICIENTS - 1, 0
+            for number in body[1:-3:2]:
+                for coefficient in range(first, min(last, _COEFFICIENTS - 1) + 1):
+                    to_come.setdefault(number, [None] * _COEFFICIENTS)[coefficient] = bits & 15
+            if not progressive and all(None not in bits_of for bits_of in to_come.values()):
+                return None  # nothing else can follow; the scan is long
+    if any(left != 0 for bits_of in to_come.values() for left in bits_of):
+        return "the JPEG lacks its last scans: it would show less than it holds when whole"
     return None
 
 
