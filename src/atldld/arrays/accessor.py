@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
 from .fetching import failures_table, plan_table, prefetch
+from .lookup import annotation_from, space_of, voxels_of
+from .pixel_table import pixel_table, write_parquet
 from .planning import planned_reads
 from .positions import geometry_table, pir, with_pir
 from .selecting import places_at
@@ -207,6 +211,89 @@ class AtlasAccessor:
         (('y', 'x'), ())
         """
         return with_pir(self._obj)
+
+    @overload
+    def to_table(
+        self, path: None = None, *, structure: Any = None, annotation: Any = None
+    ) -> pd.DataFrame: ...
+
+    @overload
+    def to_table(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        structure: Any = None,
+        annotation: Any = None,
+        overwrite: bool = False,
+    ) -> None: ...
+
+    def to_table(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        structure: int | Sequence[int] | None = None,
+        annotation: xr.DataArray | str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+    ) -> pd.DataFrame | None:
+        """Return a row a pixel, or write these rows to a Parquet file in bounded memory.
+
+        Parameters
+        ----------
+        path
+            The file to write, chunk by chunk, each computed once; it needs pyarrow. None: the
+            table is returned, and must fit into memory.
+        structure
+            Only pixels that lie in this structure, or in one of several: ids of labels.
+        annotation
+            From `open_annotation`, or its name or path: adds the structure of each pixel. Not
+            needed where the object has a variable ``structure_id`` (`open_dataset`).
+        overwrite
+            Whether a file may be replaced.
+
+        Returns
+        -------
+        pandas.DataFrame or None
+            Of sections and images: ``section`` (its number), ``image_id``, ``y``, ``x`` (as the
+            array's coordinates), ``p``, ``i``, ``r``: the exact place in microns, ``structure_id``
+            (0 outside the annotation), and the values: ``red``, ``green``, ``blue`` of an array,
+            or one column of its name where a pixel has one value; of a Dataset ``image_red`` and
+            so on, ``covered``. Of a volume ``p``, ``i``, ``r``, ``structure_id`` and values.
+            Every pixel has a row, also those that no image covers: open with ``masked=True``, so
+            that these are NaN, or take the rows where ``covered`` is true.
+
+        Raises
+        ------
+        ValueError
+            If the object does not know where its sections lie, has dimensions that are no
+            places, or if there is no annotation to find the structure in.
+        FileExistsError
+            If there is something at `path`.
+        ImportError
+            If pyarrow is missing.
+
+        Examples
+        --------
+        >>> import atldld
+        >>> from atldld.testing import AllenServer, phantom_dataset
+        >>> with AllenServer([phantom_dataset(dataset_id=1001, plane="sagittal")]) as server:
+        ...     sections = atldld.open_dataarray(1001, source=server.url, masked=True)
+        ...     part = sections.atlas.at(r=3365, p=slice(6000, 6100), i=slice(3000, 3025))
+        ...     table = part.atlas.to_table()
+        >>> table[["section", "y", "x", "p", "i", "r", "red"]].round(1).head(2)
+           section       y       x       p       i       r    red
+        0       18  3000.0  6000.0  6000.0  3000.0  3379.4  129.0
+        1       18  3000.0  6025.0  6025.0  3000.0  3379.6  129.0
+        """
+        obj = self._obj
+        voxels = None
+        if annotation is not None:
+            opened = annotation_from(annotation)
+            voxels = voxels_of(opened, space_of(obj, "the pixels"))
+        wanted = None if structure is None else np.atleast_1d(structure).tolist()
+        if path is None:
+            return pixel_table(obj, voxels, wanted)
+        write_parquet(obj, path, voxels, wanted, overwrite=overwrite)
+        return None
 
     def geometry(self) -> pd.DataFrame:
         """Return how the sections of this object lie in reference space, a row each.

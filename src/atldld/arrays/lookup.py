@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
+from dask.tokenize import tokenize
+from xarray.core import indexing
 
 from ..errors import AtldldWarning
+from ..model.affine import points_of
+from ..model.sections import SectionTable
 from ..model.space import AXES, FLIP_R, can_flip
+from ..reading.reader import FromMatrices, index_outer, places, squeezed
 
 Array = npt.NDArray[np.float64]
 
@@ -21,34 +29,26 @@ Space = int | Literal["CCFv3"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lookup:
-    """An annotation, made small and quick to look up.
+class Voxels:
+    """Evenly spaced voxels, each with a value.
 
     Parameters
     ----------
-    ids
-        Shape (n,), ascending: the structure ids; the first is 0, outside.
-    codes
-        Shape (p, i, r), unsigned: for each voxel its place among the ids.
+    values
+        Shape (p, i, r).
     first, step
-        p, i, r of the first voxel and microns between voxels, for each axis.
+        p, i, r of the middle of the first voxel and microns between voxels, for each axis.
     flip
         Whether r of the places asked for is that of the other one of spaces 9 and 10.
-    middle
-        r between left and right, in the annotation's own space.
     """
 
-    ids: npt.NDArray[np.int64]
-    codes: npt.NDArray[Any]
+    values: npt.NDArray[Any]
     first: tuple[float, float, float]
     step: tuple[float, float, float]
     flip: bool
-    middle: float
 
-    def places(
-        self, p: Array, i: Array, r: Array
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """Return the place among the ids of every point, and whether it lies on the right.
+    def at(self, p: Array, i: Array, r: Array) -> npt.NDArray[Any]:
+        """Return the value of the nearest voxel of every point; 0 outside.
 
         Parameters
         ----------
@@ -56,27 +56,61 @@ class Lookup:
             Microns; broadcast against each other. Halfway between two voxels the higher one
             counts; what is no number is outside.
         """
-        r = FLIP_R - r if self.flip else r
         inside = np.ones((), dtype=bool)
         numbers = []
-        for values, first, step, count in zip(
-            (p, i, r), self.first, self.step, self.codes.shape, strict=True
+        for microns, first, step, count in zip(
+            (p, i, self.own(r)), self.first, self.step, self.values.shape, strict=True
         ):
-            place = np.floor((values - first) / step + 0.5)
-            good = (place >= 0) & (place < count)
+            number = np.floor((microns - first) / step + 0.5)
+            good = (number >= 0) & (number < count)
             inside = inside & good
-            numbers.append(np.where(good, place, 0).astype(np.intp))
-        found = self.codes[tuple(np.broadcast_arrays(*numbers))]
-        right = np.broadcast_to(r >= self.middle, found.shape)
-        return np.where(inside, found, 0), right
+            numbers.append(np.where(good, number, 0).astype(np.intp))
+        found = self.values[tuple(np.broadcast_arrays(*numbers))]
+        return np.asarray(np.where(inside, found, found.dtype.type(0)))
 
-    def ids_at(self, p: Array, i: Array, r: Array) -> npt.NDArray[np.int64]:
-        """Return the structure at every point: the id of the nearest voxel, 0 outside."""
-        return np.asarray(self.ids[self.places(p, i, r)[0]])
+    def own(self, r: Array) -> Array:
+        """Return r as the voxels count it."""
+        return FLIP_R - r if self.flip else r
 
 
-def lookup_of(annotation: xr.DataArray, space: Space | None) -> Lookup:
-    """Return the lookup of an annotation, for places of a space.
+@dataclass(frozen=True, slots=True, eq=False)
+class Lookup:
+    """An annotation, made small and quick to count by.
+
+    Parameters
+    ----------
+    ids
+        Shape (n,), ascending: the structure ids; the first is 0, outside.
+    voxels
+        For each voxel its place among the ids.
+    middle
+        r between left and right, in the annotation's own space.
+    """
+
+    ids: npt.NDArray[np.int64]
+    voxels: Voxels
+    middle: float
+
+    def places(
+        self, p: Array, i: Array, r: Array
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Return the place among the ids of every point, and whether it lies on the right."""
+        found = self.voxels.at(p, i, r)
+        return found, np.broadcast_to(self.voxels.own(r) >= self.middle, found.shape)
+
+
+def annotation_from(value: Any) -> xr.DataArray:
+    """Return an annotation: as it is, or opened by name or path."""
+    if isinstance(value, str | os.PathLike):
+        opened: Any = importlib.import_module("..", __package__).open_annotation
+        value = opened(value)
+    space_of_annotation(value)
+    annotation: xr.DataArray = value
+    return annotation
+
+
+def voxels_of(annotation: xr.DataArray, space: Space | None) -> Voxels:
+    """Return the voxels of an annotation, for places of a space.
 
     Parameters
     ----------
@@ -101,16 +135,64 @@ def lookup_of(annotation: xr.DataArray, space: Space | None) -> Lookup:
             raise ValueError(f"the voxels of the annotation are not evenly spaced along {axis}")
         first.append(float(values[0]))
         step.append(float(steps[0]) if len(values) > 1 else float(annotation.spacing_microns))
-    ids, codes = _coded(annotation)
-    middle = float(annotation.attrs.get("midline_r", np.nan))
-    return Lookup(
-        ids,
-        codes,
-        (first[0], first[1], first[2]),
-        (step[0], step[1], step[2]),
-        flip,
-        FLIP_R / 2 if np.isnan(middle) else middle,
+    return Voxels(
+        annotation.values, (first[0], first[1], first[2]), (step[0], step[1], step[2]), flip
     )
+
+
+def lookup_of(annotation: xr.DataArray, space: Space | None) -> Lookup:
+    """Return the lookup of an annotation, for places of a space; see `voxels_of`."""
+    voxels = voxels_of(annotation, space)
+    ids, codes = _coded(voxels.values)
+    middle = float(annotation.attrs.get("midline_r", np.nan))
+    return Lookup(ids, replace(voxels, values=codes), FLIP_R / 2 if np.isnan(middle) else middle)
+
+
+class StructureArray(FromMatrices):
+    """The structure at the exact place of every grid point of sections.
+
+    Parameters
+    ----------
+    table
+        The sections.
+    y, x
+        Shape (rows,) and (columns,): microns.
+    voxels
+        Structure ids.
+
+    Notes
+    -----
+    Shape (sections, rows, columns), int64. Nothing is downloaded.
+    """
+
+    def __init__(self, table: SectionTable, y: Array, x: Array, voxels: Voxels) -> None:
+        self.table = table
+        self.y = y
+        self.x = x
+        self.voxels = voxels
+        self.shape = (len(table), len(y), len(x))
+        self.dtype = np.dtype(np.int64)
+
+    def points(self) -> tuple[npt.NDArray[np.int64], Array]:
+        """Return image ids, and the affines from grid microns to the exact p, i, r."""
+        return self.table.image_id, self.table.points
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return index_outer(key, self.shape, self._outer)
+
+    def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[np.int64]:
+        sections, rows, columns = places(key, self.shape)
+        affines = self.table.points[sections][:, None, None]
+        out = self.voxels.at(*points_of(affines, self.x[columns], self.y[rows][:, None]))
+        return squeezed(out.astype(np.int64), key)
+
+    def __dask_tokenize__(self) -> Hashable:
+        voxels = self.voxels
+        return (
+            type(self).__name__,
+            tokenize(self.table.image_id, self.table.points, self.y, self.x, voxels.values),
+            repr((voxels.first, voxels.step, voxels.flip)),
+        )
 
 
 def space_of(obj: Any, what: str) -> Space:
@@ -153,9 +235,8 @@ def _flips(own: Space, space: Space) -> bool:
     return other == 10
 
 
-def _coded(annotation: xr.DataArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+def _coded(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
     """Return the ids of an annotation, ascending from 0, and their places among these."""
-    values = annotation.values
     found = {0}
     for slab in values:
         found.update(int(number) for number in pd.unique(slab.ravel()))

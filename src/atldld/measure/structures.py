@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 from xarray.core import indexing
 
-from ..arrays.lookup import CCFV3, Space, lookup_of, space_of
+from ..arrays.lookup import CCFV3, Space, lookup_of, space_of, voxels_of
 from ..arrays.positions import section_points
 from ..errors import AtldldWarning
 from ..model.space import AXES
@@ -185,9 +185,8 @@ def structures_at(
     if isinstance(points, xr.Dataset):
         return _structures_of(points, annotation, space)
     where = points_array(points)
-    lookup = lookup_of(annotation, space)
-    found, _ = lookup.places(where[:, 0], where[:, 1], where[:, 2])
-    return np.asarray(lookup.ids[found])
+    found = voxels_of(annotation, space).at(where[:, 0], where[:, 1], where[:, 2])
+    return found.astype(np.int64)
 
 
 def _structures_of(
@@ -196,15 +195,15 @@ def _structures_of(
     missing = [axis for axis in AXES if axis not in points.variables]
     if missing:
         raise ValueError(f"points lack {', '.join(missing)}; .atlas.pir() gives them")
-    lookup = lookup_of(annotation, space_of(points, "the points") if space is None else space)
+    voxels = voxels_of(annotation, space_of(points, "the points") if space is None else space)
     found: xr.DataArray = xr.apply_ufunc(
-        lookup.ids_at,
+        voxels.at,
         *(points[axis] for axis in AXES),
         dask="parallelized",
-        output_dtypes=[lookup.ids.dtype],
+        output_dtypes=[voxels.values.dtype],
         keep_attrs=False,
     )
-    return found.rename("structure_id").assign_attrs(long_name="structure")
+    return found.astype(np.int64).rename("structure_id").assign_attrs(long_name="structure")
 
 
 def structure_bounds(
@@ -248,8 +247,8 @@ def structure_bounds(
         grown = read_tree(tree)
         wanted |= {int(each) for each in lookup.ids if int(structure) in grown.line(int(each))}
     codes = np.flatnonzero(np.isin(lookup.ids, sorted(wanted)) & (lookup.ids != 0))
-    seen = [np.zeros(count, dtype=bool) for count in lookup.codes.shape]
-    for place, slab in enumerate(lookup.codes):
+    seen = [np.zeros(count, dtype=bool) for count in lookup.voxels.values.shape]
+    for place, slab in enumerate(lookup.voxels.values):
         mine = np.isin(slab, codes)
         seen[0][place] = mine.any()
         seen[1] |= mine.any(axis=1)
@@ -258,7 +257,9 @@ def structure_bounds(
         hint = "" if tree is not None else "; if it has parts, pass tree="
         raise KeyError(f"the annotation has no voxel of structure {structure}{hint}")
     region = {}
-    for axis, flags, first, step in zip(AXES, seen, lookup.first, lookup.step, strict=True):
+    for axis, flags, first, step in zip(
+        AXES, seen, lookup.voxels.first, lookup.voxels.step, strict=True
+    ):
         numbers = np.flatnonzero(flags)
         region[axis] = (
             float(first + (numbers[0] - 0.5) * step),
