@@ -29,6 +29,8 @@ WRONG = [
     ({"fill_value": 1.5}, TypeError, "whole number"),
     ({"chunks": 5}, TypeError, "a dict of dimensions"),
     ({"reference_space": 8}, ValueError, "'native', 9 or 10"),
+    ({"reference_space": "CCFv3"}, ValueError, "no formula leads to CCFv3: a registration does"),
+    ({"reference_space": "nine"}, ValueError, "it must be 'native', 9 or 10"),
     ({"on_error": "ignore"}, ValueError, "'raise'"),
     ({"source": 5}, TypeError, "source"),
     ({"source": "/no/such/folder"}, atldld.BundleError, "/no/such/folder"),
@@ -50,6 +52,28 @@ def test_wrong_ids(server, dataset_id):
     with pytest.raises((TypeError, ValueError), match="dataset_id"):
         atldld.open_dataarray(dataset_id, source=server.url)
     assert server.requests == []
+
+
+def test_the_name_of_a_gene_is_no_id(server):
+    with pytest.raises(TypeError, match=r"atldld.search\('Prox1'\) finds ids"):
+        atldld.open_dataarray("Prox1", source=server.url)
+    with pytest.raises(TypeError, match="without quotes"):
+        atldld.open_volume("69289763", source=server.url)
+
+
+@pytest.mark.parametrize(
+    "function", [atldld.open_dataarray, atldld.open_dataset, atldld.open_volume]
+)
+def test_the_id_of_an_image_is_told_from_one_of_a_dataset(server, phantoms, function):
+    image = phantoms["coronal"].image_ids[2]
+    with pytest.raises(atldld.DatasetNotFoundError, match=f"section image of dataset 101.*{image}"):
+        function(image, source=server.url)
+
+
+@pytest.mark.parametrize("function", [atldld.open_dataarray, atldld.open_volume])
+def test_a_tier_that_sections_lack_is_told(opened, function):
+    with pytest.warns(atldld.AtldldWarning, match="no section has a tier 20; each is read at"):
+        opened(function=function, tier=20)
 
 
 def test_unknown_chunk_dimension(opened):

@@ -36,6 +36,7 @@ from .request import (
     Chunks,
     Region,
     checked_chunks,
+    checked_id,
     checked_region,
     checked_space,
     one_of,
@@ -137,14 +138,14 @@ def open_image(
     >>> tile.sizes["y"], tile.sizes["x"], float(tile.x[0])
     (10, 20, 300.0)
     """
-    number = whole_number("image_id", image_id, 0, 2**63 - 1)
+    number = checked_id("image_id", image_id)
     wanted_tier = whole_number("tier", tier, 0, 30)
     cut = checked_region(region, ("x", "y", *AXES))
     wanted_view: View = one_of("view", view, VIEWS)
     pieces = checked_chunks(chunks)
     space = checked_space(reference_space)
     fill = one_of("on_error", on_error, ("raise", "fill")) == "fill"
-    owner = None if dataset_id is None else whole_number("dataset_id", dataset_id, 0, 2**63 - 1)
+    owner = None if dataset_id is None else checked_id("dataset_id", dataset_id)
     origin = source_from(source)
     record = dataset_of_image(origin, number) if owner is None else origin.dataset(owner)
     image, record = _image(record, number)

@@ -41,7 +41,7 @@ from .filling import HadArray, had, pixels
 from .index import DIM, GUARD, GuardIndex, Places, SectionIndex
 from .lookup import StructureArray, annotation_from, voxels_of
 from .pieces import Sampling
-from .request import Region, Request, target_space
+from .request import Region, Request, record_of, target_space, warn_of_tiers
 from .sections import CoverageArray, SectionArray
 
 _DIMS = (DIM, "y", "x", "channel")
@@ -449,18 +449,20 @@ class _Opening:
 def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Opening:
     request = Request.checked(dataset_id, **wanted)
     origin = source_from(source)
-    record = origin.dataset(request.dataset_id)
+    record = record_of(origin, request.dataset_id)
     warn_if_failed(record, 3)
     space, table, grid = _placed(record, request)
     table = showing(table, record, request.view, 3)
     table, grid = _in_region(table, grid, record, request)
+    tiers = choose_tiers(
+        request.tier, table.microns_per_pixel, table.tier_count, request.resolution
+    )
+    warn_of_tiers(record, request.tier, tiers, 3)
     sampling = Sampling(
         dataset_id=record.id,
         table=table,
         grid=grid,
-        tiers=choose_tiers(
-            request.tier, table.microns_per_pixel, table.tier_count, request.resolution
-        ),
+        tiers=tiers,
         view=request.view,
         interpolation=request.interpolation,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from ..errors import AtldldError, AtldldWarning, DatasetNotFoundError
 from ..model import affine
 from ..model.dataset import SectionDataset
 from ..model.grid import Grid, axis_through
@@ -20,6 +22,8 @@ from ..model.registration import Registration
 from ..model.sections import Detection
 from ..model.space import AXES, can_flip, space_name
 from ..sampling.reads import INTERPOLATIONS, Interpolation
+from ..source.finding import dataset_of_image
+from ..source.protocol import Source
 from .index import GUARD
 from .registering import registration_from
 from .volume_pieces import Between
@@ -81,7 +85,7 @@ class Request:
         if masked and fill_value is not None:
             raise ValueError("masked=True puts NaN where nothing is covered; leave out fill_value")
         return cls(
-            dataset_id=whole_number("dataset_id", dataset_id, 0, 2**63 - 1),
+            dataset_id=checked_id("dataset_id", dataset_id),
             resolution=positive("resolution", resolution),
             tier="auto" if _is(tier, "auto") else whole_number("tier", tier, 0, _LARGEST_TIER),
             view=one_of("view", view, VIEWS),
@@ -122,6 +126,14 @@ def whole_number(name: str, value: Any, least: int, most: int) -> int:
     if not least <= number <= most:
         raise ValueError(f"{name} is {number}; it must be from {least} to {most}")
     return number
+
+
+def checked_id(name: str, value: Any) -> int:
+    """Return the id of a dataset or image."""
+    if isinstance(value, str):
+        way = "without quotes" if value.strip().isdigit() else f"atldld.search({value!r}) finds ids"
+        raise TypeError(f"{name} is {value!r}; it must be a whole number: {way}")
+    return whole_number(name, value, 0, 2**63 - 1)
 
 
 def finite(name: str, value: Any) -> float:
@@ -192,6 +204,14 @@ def checked_space(value: Any) -> int | Literal["native"]:
     """Return ``"native"``, 9 or 10."""
     if _is(value, "native"):
         return "native"
+    if isinstance(value, str):
+        way = ""
+        if value.lower().startswith("ccf"):
+            way = (
+                ". Datasets lie in Allen's 2011 space, and no formula leads to CCFv3: a "
+                "registration does, registration=..."
+            )
+        raise ValueError(f"reference_space is {value!r}; it must be 'native', 9 or 10{way}")
     number = whole_number("reference_space", value, 0, 2**31)
     if number not in (9, 10):
         raise ValueError(f"reference_space is {number}; it must be 'native', 9 or 10")
@@ -329,3 +349,39 @@ def space_wanted(request: Request, like: Like | None, record: SectionDataset) ->
             "is no way from one to the other"
         )
     return "native" if like.space == native else like.space
+
+
+def record_of(source: Source, dataset_id: int) -> SectionDataset:
+    """Return a dataset of a source; of the id of an image, say whose it is.
+
+    Raises
+    ------
+    DatasetNotFoundError, RegistrationError, APIError, BundleError
+        As the source does.
+    """
+    try:
+        return source.dataset(dataset_id)
+    except DatasetNotFoundError as error:
+        try:
+            owner = dataset_of_image(source, dataset_id)
+        except (AtldldError, TypeError):
+            raise error from None
+        raise DatasetNotFoundError(
+            f"there is no section dataset {dataset_id}: that is the id of a section image of "
+            f"dataset {owner.id}. open_image({dataset_id}) opens it, open_dataarray({owner.id}) "
+            "its dataset"
+        ) from None
+
+
+def warn_of_tiers(
+    record: SectionDataset, wanted: int | Literal["auto"], chosen: npt.NDArray[Any], stacklevel: int
+) -> None:
+    """Warn where no section has such a tier; `stacklevel` counts from the caller."""
+    if wanted == "auto" or len(chosen) == 0 or int(chosen.max()) == wanted:
+        return
+    warnings.warn(
+        f"dataset {record.id}: no section has a tier {wanted}; each is read at its last one, up to "
+        f"{int(chosen.max())} (the coordinate 'tier' says which)",
+        AtldldWarning,
+        stacklevel=stacklevel + 1,
+    )

@@ -38,7 +38,15 @@ from .describe import (
 )
 from .filling import HadArray, had, pixels
 from .index import GUARD, GuardIndex
-from .request import Like, Request, VolumeRequest, space_wanted, target_space
+from .request import (
+    Like,
+    Request,
+    VolumeRequest,
+    record_of,
+    space_wanted,
+    target_space,
+    warn_of_tiers,
+)
 from .volume_pieces import MIDLINE, Between, VolumeSampling
 from .volumes import NOTHING, ShownArray, VolumeArray, What
 
@@ -168,7 +176,7 @@ def open_volume(
     )
     wanted = VolumeRequest.checked(max_distance, between, mirror, like, request.resolution)
     origin = source_from(source)
-    record = origin.dataset(request.dataset_id)
+    record = record_of(origin, request.dataset_id)
     warn_if_failed(record, 2)
     return _Volume.of(request, wanted, origin, record).dataset()
 
@@ -218,6 +226,7 @@ class _Volume:
             grid, picked = wanted.like.grid, wanted.like.picked
             step = grid.step
         tiers = choose_tiers(request.tier, stack.microns_per_pixel, stack.tier_count, step)
+        warn_of_tiers(record, request.tier, tiers, 3)
         sampling = VolumeSampling(
             dataset_id=record.id,
             plane=record.plane,
