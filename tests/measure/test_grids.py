@@ -8,12 +8,15 @@ import zlib
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import atldld
+from atldld.arrays.index import MixError
 from atldld.errors import APIError, AtldldWarning, DatasetNotFoundError
-from atldld.measure.grids import flip_nodes
+from atldld.measure.grid_files import flip_nodes
 from atldld.measure.metaimage import parse_metaimage, read_metaimage
 from atldld.testing import AllenServer, Fault
+from atldld.testing.atlas import grid_zip, nrrd_grid
 from measure_files import HEADER, zipped_grid
 
 SHAPE = (67, 41, 58)
@@ -161,9 +164,96 @@ def test_what_is_not_such_a_volume_is_refused_by_name(tmp_path, header, complain
         atldld.open_grid(tmp_path / "energy.mhd", reference_space=9)
 
 
-def test_connectivity_grids_are_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match="CCFv3"):
-        atldld.open_grid(tmp_path / "projection_density_25.nrrd")
+class TestOtherSpaces:
+    def test_a_young_mouse_has_a_grid_of_its_own(self):
+        values = np.random.default_rng(0).random((77, 43, 50)).astype(np.float32)
+        values[:9] = -1
+        with AllenServer(grids={7: grid_zip({"energy": values}, 160, 7, 6)}) as server:
+            grid = atldld.open_grid(7, volumes=["energy"], source=server.url)
+            both = atldld.open_grids([7], volumes=["energy"], source=server.url)
+        assert np.array_equal(grid.energy, np.where(values < 0, np.nan, values), equal_nan=True)
+        assert grid.i.values.tolist() == [160.0 * k for k in range(43)]
+        assert grid.attrs["reference_space"] == 6
+        xr.testing.assert_equal(
+            both.energy[0].drop_vars(["dataset", "gene", "plane", "specimen", "resampled"]),
+            grid.energy,
+        )
+        with pytest.raises(MixError):
+            _ = grid.energy + adult().energy
+
+    @pytest.mark.parametrize("space", ["native", 9])
+    def test_ages_do_not_mix_in_one_array(self, space):
+        small = np.ones((70, 75, 40), np.float32)
+        zips = {7: grid_zip({"energy": small}, 80, 7, 1)}
+        zips[8] = zipped_grid({"energy": volume()}, 8, space=9)
+        with (
+            AllenServer(grids=zips) as server,
+            pytest.raises(ValueError, match="spaces that do not mix: 7 in reference space 1, 8 in"),
+        ):
+            atldld.open_grids([7, 8], reference_space=space, source=server.url)
+
+    def test_connectivity_lies_in_ccfv3(self, tmp_path):
+        values = np.random.default_rng(0).random((132, 80, 114)).astype(np.float32)
+        body = nrrd_grid(values, 100)
+        key = (7, "projection_density", 100)
+        with AllenServer(grid_files={key: body}) as server:
+            grid = atldld.open_grid(7, volumes=["projection_density"], source=server.url)
+            grids = atldld.open_grids([7, 8], volumes=["projection_density"], source=server.url)
+            assert grids.found.values.tolist() == [True, False]
+            assert np.isnan(grids.projection_density[1]).all()
+            with pytest.raises(DatasetNotFoundError, match="projection_energy of dataset 7"):
+                atldld.open_grid(7, volumes=["projection_energy"], source=server.url)
+            with pytest.raises(ValueError, match="lie in CCFv3"):
+                atldld.open_grids(
+                    [7], volumes=["projection_density"], reference_space=9, source=server.url
+                )
+        assert np.array_equal(grid.projection_density, values)
+        assert grid.p.values[:2].tolist() == [50.0, 150.0]
+        assert grid.attrs["reference_space"] == "CCFv3"
+        assert "connectome" in grid.attrs["citation"]
+        path = tmp_path / "projection_density_100.nrrd"
+        path.write_bytes(body)
+        xr.testing.assert_equal(atldld.open_grid(path), grid)
+        with pytest.raises(MixError):
+            _ = grid.projection_density + adult().energy
+
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            (nrrd_grid(np.ones((13, 8, 11), np.float32), 100), "spans CCFv3"),
+            (nrrd_grid(np.ones((132, 80, 114), np.float32), 100)[:-9], "samples"),
+            (nrrd_grid(np.ones((13, 8, 11), np.float32), 100).replace(b"13 8 11", b"13 8 11000000"),
+             "instead of 4576000000"),
+            (b"NRRD0004\nnothing", "not an NRRD volume"),
+            (b"NRRD0004\ntype: float\ndimension: 3\nsizes: 2 2 2\nencoding: hex\n\n00", "encoding"),
+        ],
+        ids=["size", "cut", "giant", "stub", "hex"],
+    )  # fmt: skip
+    def test_what_is_not_such_a_volume(self, tmp_path, body, words):
+        path = tmp_path / "projection_density_100.nrrd"
+        path.write_bytes(body)
+        with pytest.raises(ValueError, match=words):
+            atldld.open_grid(path)
+
+    def test_a_bomb_in_an_nrrd_is_not_unpacked(self, tmp_path):
+        import gzip
+
+        body = nrrd_grid(np.ones((132, 80, 114), np.float32), 100)
+        head = body[: body.index(b"\n\n") + 2]
+        path = tmp_path / "projection_density_100.nrrd"
+        path.write_bytes(head + gzip.compress(bytes(2**28)))
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match="instead of"):
+                atldld.open_grid(path)
+            assert tracemalloc.get_traced_memory()[1] < 2**25
+        finally:
+            tracemalloc.stop()
+
+
+def adult():
+    with AllenServer(grids={7: zipped_grid({"energy": volume()}, space=9)}) as server:
+        return atldld.open_grid(7, volumes=["energy"], source=server.url)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -352,6 +352,47 @@ class AtlasAccessor:
         from ..export.ome_zarr import to_ome_zarr
 
         to_ome_zarr(self._obj, path, labels=labels, overwrite=overwrite)
+
+    def to_zarr(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        dtype: Literal["float32", "float16"] = "float32",
+        shard: int = 64,
+    ) -> pd.DataFrame:
+        """Mirror what `atldld.open_grids` returned to one Zarr store, or what is missing of it.
+
+        The store is Zarr 3, a dataset a chunk, `shard` of them a file. If the call is stopped or
+        killed, the next one goes on where it stopped; several processes may write the same
+        store at once and share the work (on a local path; on object storage give each its own
+        datasets). Datasets that the store does not have yet are added behind the others; those
+        that failed are tried again, the others left alone. ``open_grids(path)`` opens it.
+
+        Parameters
+        ----------
+        path
+            A folder, or the fsspec URL of one.
+        dtype
+            ``"float32"``, without loss; or ``"float16"``, half the size, rounded to 11 bits (0.05
+            %). The attribute ``loss`` says which.
+        shard
+            Datasets of a file; one shard is held in memory.
+
+        Returns
+        -------
+        pandas.DataFrame
+            What failed in this call: ``dataset_id`` and ``reason``. Their values are NaN and
+            their ``status`` is 3 in the store. Those that have no grid are NaN with status 2.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If these are not grids, or the store holds others: another space, other nodes or
+            volumes, another dtype.
+        """
+        from ..measure.mirror import write_mirror
+
+        return write_mirror(self._obj, path, dtype=dtype, shard=shard)
 
     def to_nifti(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write this as a NIfTI file; see `atldld.export.to_nifti`."""

@@ -13,7 +13,7 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import APIError, DatasetNotFoundError
 from ..options import current
@@ -24,11 +24,24 @@ from .flight import together
 from .transport import UnfitBodyError, fetch
 
 VOLUMES = ("energy", "density", "intensity")
+"""What the grid service has of an expression dataset."""
+
+CONNECTIVITY = (
+    "projection_density", "projection_energy", "injection_fraction", "injection_density",
+    "injection_energy", "data_mask",
+)  # fmt: skip
+"""What it has of a dataset of the connectivity atlas."""
+
+RESOLUTIONS = (10, 25, 50, 100)
+"""Microns of the voxels of connectivity volumes."""
 
 _LARGEST_ZIP = 2**26
 _LARGEST_CONTENT = 2**26
 _MOST_MEMBERS = 64
 """Bounds of a grid zip: those of the adult brain hold 2 MB, the largest of all ages 9."""
+
+_LARGEST_NRRD = 2**32
+"""Bytes of a connectivity volume as it is sent, packed; of 10 micron voxels there are 1.2e9."""
 
 _ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -77,10 +90,64 @@ def grid_archive(source: AllenSource, dataset_id: int, volumes: Sequence[str] = 
     )
 
 
-def zip_members(content: bytes) -> dict[str, bytes]:
+def connectivity_volume(
+    source: AllenSource, dataset_id: int, volume: str, resolution: int
+) -> bytes:
+    """Return the NRRD of a volume of the connectivity atlas, from the cache, or fetched once.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        If the service has no such volume.
+    APIError
+        If it does not answer as it should.
+    """
+    options = current()
+    cache = Cache.of(options.cache_dir, source.base, options.cache_limit)
+    word = CONNECTIVITY[CONNECTIVITY.index(volume)].replace("_", "-")
+    name = f"grids/{dataset_id:d}-{word}-{resolution:d}.nrrd"
+    root = source.base.removesuffix(API_PATH)
+    url = f"{root}/grid_data/download_file/{dataset_id:d}?image={volume}&resolution={resolution:d}"
+
+    def check(content: bytes, _: object) -> None:
+        if not content.startswith(b"NRRD"):
+            raise UnfitBodyError("the body is not an NRRD volume")
+
+    def fetched() -> bytes:
+        try:
+            return fetch(url, limit_bytes=_LARGEST_NRRD, check=check).content
+        except APIError as error:
+            if error.status == 404:
+                raise DatasetNotFoundError(
+                    f"there is no {volume} of dataset {dataset_id} ({error.url})"
+                ) from error
+            raise
+
+    return together(
+        (cache.folder, name),
+        lambda: cache.obtain(
+            name,
+            fetch=fetched,
+            fits=lambda content: content.startswith(b"NRRD"),
+            url=without_credentials(url),
+            patience=options.timeout * (options.retries + 1),
+        ),
+    )
+
+
+def zip_members(
+    content: bytes, is_wanted: Callable[[str], bool] = lambda name: True
+) -> dict[str, bytes]:
     """Return the files of a small zip by name, each held against its checksum.
 
     No more is unpacked than 64 MiB in all, whatever the zip says of itself.
+
+    Parameters
+    ----------
+    content
+        Its bytes.
+    is_wanted
+        Whether a file is wanted, by its name.
 
     Raises
     ------
@@ -96,7 +163,9 @@ def zip_members(content: bytes) -> dict[str, bytes]:
                     f"it holds {len(infos)} files of {size} bytes, more than the "
                     f"{_MOST_MEMBERS} files and {_LARGEST_CONTENT} bytes that grids may have"
                 )
-            return {info.filename: _member(archive, info) for info in infos}
+            return {
+                info.filename: _member(archive, info) for info in infos if is_wanted(info.filename)
+            }
     except (
         zipfile.BadZipFile,
         zlib.error,

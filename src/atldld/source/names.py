@@ -16,7 +16,7 @@ SERVICE_FOLDER: Final = re.compile(r"[a-z0-9._-]+-[0-9a-f]{12}")
 IMAGE_FILE: Final = re.compile(
     r"(?P<view>[a-z_]+)-t(?P<tier>\d{1,3})(-w(?P<window>\d{1,9}-\d{1,9}-\d{1,9}-\d{1,9}))?\.jpg"
 )
-GRID_FILE: Final = re.compile(r"\d{1,19}-[a-z-]{1,40}\.zip")
+GRID_FILE: Final = re.compile(r"\d{1,19}-[a-z0-9-]{1,40}\.(zip|nrrd)")
 
 
 @lru_cache
