@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 import numpy as np
@@ -117,8 +117,8 @@ def needed_window(
         return None
     x, y = affine[:, :2] @ ends + affine[:, 2:]
     reach = reach_pixels(interpolation, affine)
-    left, right = span(float(x.min()), float(x.max()), reach, size[0])
-    top, bottom = span(float(y.min()), float(y.max()), reach, size[1])
+    left, right = span((x.min(), x.max()), reach, size[0])
+    top, bottom = span((y.min(), y.max()), reach, size[1])
     return Window(left, top, right - left, bottom - top)
 
 
@@ -131,10 +131,11 @@ def reach_pixels(interpolation: Interpolation, affine: Array) -> int:
     return 2 * math.ceil(step_pixels(affine)) + 2
 
 
-def span(least: float, most: float, reach: int, size: int) -> tuple[int, int]:
+def span(values: Iterable[float], reach: int, size: int) -> tuple[int, int]:
     """Return the first pixel that places need, and one past the last, cut to ``[0, size)``."""
-    first = min(max(math.floor(least) - reach, 0), size - 1)
-    past = max(min(math.floor(most) + 1 + reach, size), first + 1)
+    ends = (values.min(), values.max()) if isinstance(values, np.ndarray) else tuple(values)
+    first = min(max(math.floor(min(ends)) - reach, 0), size - 1)
+    past = max(min(math.floor(max(ends)) + 1 + reach, size), first + 1)
     return first, past
 
 

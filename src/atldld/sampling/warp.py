@@ -9,6 +9,7 @@ away from its limit of 32767 pixels a side.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,12 @@ _MOST_KEPT = 4 * 2**20
 
 _FAR_BORDER = 3
 """Pixels beyond a tier image that a covered point may stand on: up to two that were cut off."""
+
+_MOST_TILES = 4
+"""Tiles beside each other that are written at once."""
+
+_MOST_FRAMED = 2**22
+"""Pixels of an image that is made ready as a whole: it takes four bytes of each."""
 
 _ROUNDING = 2.0**-21
 """Of the sum of what is added up for a coordinate: what single precision may be off, and more."""
@@ -164,33 +171,76 @@ def warp(
         return
     side = tile_side(affine, largest)
     image = _Image(size, affine, interpolation, _reach(affine, covered))
-    for rows in _groups(covered.rows, side):
+    every = list(groups(columns, side))
+    for rows in groups(covered.rows, side):
         first, last = covered.first[rows.places], covered.last[rows.places]
         some = first <= last
-        low, high = (int(first[some].min()), int(last[some].max())) if some.any() else (0, -1)
         top, bottom = _clipped(rows.tile, side, bounds[0])
-        for across in _groups(columns, side):
-            left, right = _clipped(across.tile, side, bounds[1])
+        low, high, deep = 0, -1, 0
+        if some.any():
+            low, high = int(first[some].min()), int(last[some].max())
+            # Rows below the last one that is covered are not sampled; what a point shows does
+            # not depend on them, as it does on the columns beside it.
+            deep = int(rows.numbers[some].max()) + 1 - top
+        for shows, across in _blocks(every, low, high):
             shown = None
-            if low <= high and high >= left and low < right:
-                # Rows below the last one that is covered are not sampled; what a point shows does
-                # not depend on them, as it does on the columns beside it.
-                tile = Tile(top, left, bottom - top, right - left)
-                deep = int(rows.numbers[some].max()) + 1 - top
-                box = _box(tile, image)
-                source = _cut(pixels, window, box)
-                sampled = _sample(source, box, image, tile, deep)
-                shown = sampled[rows.within(top)][:, across.within(left)]
-            into = out[rows.places, across.places] if rows.run and across.run else None
-            if into is not None:
-                _put(shown, into, across.numbers, first, last, fill)
+            if shows:
+                tiles = [
+                    Tile(top, left, bottom - top, right - left)
+                    for left, right in (_clipped(tile, side, bounds[1]) for tile in across.tiles)
+                ]
+                strip = _strip(pixels, window, image, tiles, deep)
+                shown = strip[rows.within(top)][:, across.within(tiles[0].column)]
+            if rows.run and across.run:
+                _put(shown, out[rows.run, across.run], across.numbers, first, last, fill)
             else:
                 # The rows and columns of a selection may lie anywhere: the part is put together
                 # beside the array.
-                where = np.ix_(rows.indices, across.indices)
+                where = np.ix_(rows.places, across.places)
                 part = out[where]
                 _put(shown, part, across.numbers, first, last, fill)
                 out[where] = part
+
+
+def framed(pixels: Pixels, interpolation: Interpolation) -> Pixels:
+    """Return an image made ready once for many warps of it, where that pays.
+
+    Parameters
+    ----------
+    pixels
+        uint8, shape (height, width[, 3]).
+    interpolation
+        How it will be sampled.
+
+    Returns
+    -------
+    pixels
+        The same, or with four channels and its last rows and columns repeated.
+    """
+    if interpolation != "linear" or pixels.shape[2:] != (3,) or pixels.size > 3 * _MOST_FRAMED:
+        return pixels
+    height, width = pixels.shape[:2]
+    out = np.empty((height + _FAR_BORDER, width + _FAR_BORDER, 4), dtype=np.uint8)
+    return _four_channels(pixels, out)
+
+
+def _blocks(every: list[_Group], low: int, high: int) -> Iterator[tuple[bool, _Group]]:
+    """Yield columns that are written at once, and whether they show anything."""
+
+    def shows(group: _Group) -> bool:
+        return bool(group.numbers.min() <= high and group.numbers.max() >= low)
+
+    for there, found in itertools.groupby(every, key=shows):
+        block: _Group | None = None
+        for group in found:
+            if block is not None and block.run and group.run and len(block.tiles) < _MOST_TILES:
+                block = block.joined(group)
+                continue
+            if block is not None:
+                yield there, block
+            block = group
+        if block is not None:
+            yield there, block
 
 
 def _reach(affine: Array, covered: Coverage) -> tuple[tuple[float, float], ...]:
@@ -251,54 +301,60 @@ def _put(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Group:
-    """Rows, or columns, that lie in one tile.
+    """Rows, or columns, that lie in one tile, or in several in a row.
 
     Parameters
     ----------
-    tile
-        Number of the tile along the axis.
+    tiles
+        Numbers of the tiles along the axis.
     places
-        Where they stand among all that were asked for; a slice if they go up one by one.
+        Where they stand among all that were asked for.
     numbers
         Their grid numbers.
+    run
+        `places` as a slice, if both go up one by one; else None.
     """
 
-    tile: int
-    places: slice | npt.NDArray[np.intp]
+    tiles: tuple[int, ...]
+    places: npt.NDArray[np.intp]
     numbers: Indices
+    run: slice | None
 
     @property
-    def run(self) -> bool:
-        """Whether places and numbers go up one by one."""
-        return isinstance(self.places, slice)
-
-    @property
-    def indices(self) -> npt.NDArray[np.intp]:
-        """The places as an array."""
-        if isinstance(self.places, slice):
-            return np.arange(self.places.start, self.places.stop)
-        return self.places
+    def tile(self) -> int:
+        """The first tile."""
+        return self.tiles[0]
 
     def within(self, first: int) -> slice | Indices:
         """Return the numbers as places of a tile that begins at `first`."""
-        if not self.run:
+        if self.run is None:
             return self.numbers - first
         start = int(self.numbers[0]) - first
         return slice(start, start + len(self.numbers))
 
+    def joined(self, other: _Group) -> _Group:
+        """Return a run and the one that follows it as one."""
+        assert self.run is not None
+        assert other.run is not None
+        places = np.arange(self.run.start, other.run.stop)
+        numbers = np.arange(self.numbers[0], other.numbers[-1] + 1)
+        tiles = self.tiles + other.tiles
+        return _Group(tiles, places, numbers, slice(self.run.start, other.run.stop))
 
-def _groups(numbers: Indices, side: int) -> Iterator[_Group]:
+
+def groups(numbers: Indices, side: int) -> Iterator[_Group]:
     """Yield the numbers that lie in each tile."""
     if _is_run(numbers):
         least, past = int(numbers[0]), int(numbers[-1]) + 1
         for tile in range(least // side, (past - 1) // side + 1):
             begin, end = max(tile * side, least) - least, min((tile + 1) * side, past) - least
-            yield _Group(tile, slice(begin, end), numbers[begin:end])
+            places = np.arange(begin, end)
+            yield _Group((tile,), places, numbers[begin:end], slice(begin, end))
         return
     tiles = numbers // side
     for tile in np.unique(tiles):
         places = np.flatnonzero(tiles == tile)
-        yield _Group(int(tile), places, numbers[places])
+        yield _Group((int(tile),), places, numbers[places], None)
 
 
 def _clipped(number: int, side: int, bounds: tuple[int, int]) -> tuple[int, int]:
@@ -312,7 +368,7 @@ def _is_run(numbers: npt.NDArray[np.integer[Any]]) -> bool:
 def _box(tile: Tile, image: _Image) -> Window:
     """Return the source pixels that a tile may touch, cut to the image, on the shrink lattice."""
     reach = reach_pixels(image.interpolation, image.affine)
-    unit = _shrink(image.affine) if image.interpolation == "area" else 1
+    unit = shrink(image.affine) if image.interpolation == "area" else 1
     edges = []
     for (per_column, per_row, shift), length in zip(image.affine.tolist(), image.size, strict=True):
         values = [
@@ -320,13 +376,13 @@ def _box(tile: Tile, image: _Image) -> Window:
             for column in (tile.column, tile.column + tile.width - 1)
             for row in (tile.row, tile.row + tile.height - 1)
         ]
-        first, past = span(min(values), max(values), reach, length)
+        first, past = span(values, reach, length)
         edges.append((first // unit * unit, min(-(-past // unit) * unit, length)))
     (left, right), (top, bottom) = edges
     return Window(left, top, right - left, bottom - top)
 
 
-def _cut(pixels: Pixels, window: Window, box: Window) -> Pixels:
+def cut(pixels: Pixels, window: Window, box: Window) -> Pixels:
     """Return the pixels of a box; those outside the window are not needed and come as zeros."""
     left, top = max(window.left, box.left), max(window.top, box.top)
     right, bottom = min(window.right, box.right), min(window.bottom, box.bottom)
@@ -339,7 +395,7 @@ def _cut(pixels: Pixels, window: Window, box: Window) -> Pixels:
     return whole
 
 
-def _shrink(affine: Array) -> int:
+def shrink(affine: Array) -> int:
     """Return by how many whole pixels a source is shrunk before it is averaged over a step.
 
     A third of what a step spans at most: cells of the shrunk source lie askew to grid steps,
@@ -349,28 +405,48 @@ def _shrink(affine: Array) -> int:
     return max(math.floor(min(steps) / 3), 1)
 
 
-def _sample(source: Pixels, box: Window, image: _Image, tile: Tile, deep: int) -> Pixels:
-    """Return the points of a tile; those not covered, or past `deep` rows, may hold anything."""
+def _strip(pixels: Pixels, window: Window, image: _Image, tiles: list[Tile], deep: int) -> Pixels:
+    """Return the points of tiles beside each other.
+
+    Those that are not covered, or lie past `deep` rows, may hold anything.
+    """
+    begin, end = tiles[0].column, tiles[-1].column + tiles[-1].width
+    channels = pixels.shape[2:] and (4 if image.interpolation in ("linear", "area") else 3,)
+    out = _scratch.pixels("sampled", (tiles[0].height, end - begin, *channels))
+    for tile in tiles:
+        left = tile.column - begin
+        _sample(pixels, window, image, tile, out[:deep, left : left + tile.width])
+    return out
+
+
+def _sample(
+    pixels: Pixels, window: Window, image: _Image, tile: Tile, out: npt.NDArray[np.uint8]
+) -> None:
+    """Write the first rows of a tile."""
     import cv2
 
     affine, interpolation = image.affine, image.interpolation
+    box = _box(tile, image)
     onto = affine.copy()
     onto[:, 2] += affine[:, 0] * tile.column + affine[:, 1] * tile.row
     onto[:, 2] -= (box.left, box.top)
-    size = tile.width, tile.height
     if interpolation in ("nearest", "cubic"):
         kernel = cv2.INTER_NEAREST if interpolation == "nearest" else cv2.INTER_CUBIC
-        return _warp_affine(source, onto, size, deep, kernel, cv2.BORDER_REPLICATE)
+        _warp_affine(cut(pixels, window, box), onto, out, kernel, cv2.BORDER_REPLICATE)
+        return
     if interpolation == "linear":
         # Most of what is sampled in vain lies off the image. OpenCV passes over it where the
         # border is constant, and looks up every pixel where it is replicated. The far border
         # is replicated here; the near one cannot be without another rounding of coordinates.
-        inside = _inside(onto, box, size, image)
-        source = _four_channels(source, _FAR_BORDER if inside else 0)
+        inside = _inside(onto, box, (tile.width, tile.height), image)
+        source = _source(pixels, window, box, _FAR_BORDER if inside else 0)
         border = cv2.BORDER_CONSTANT if inside else cv2.BORDER_REPLICATE
-        return _warp_affine(source, onto, size, deep, cv2.INTER_LINEAR, border)
-    unit = _shrink(affine)
-    source = _four_channels(_shrunk(source, unit), 0)
+        _warp_affine(source, onto, out, cv2.INTER_LINEAR, border)
+        return
+    unit = shrink(affine)
+    source = shrunk(cut(pixels, window, box), unit)
+    if source.shape[2:] == (3,):
+        source = _four_channels(source, _scratch.pixels("source", (*source.shape[:2], 4)))
     # Pixel k of the shrunk source is the mean of `unit` pixels, centred on their middle.
     onto[:, 2] -= (unit - 1) / 2
     onto /= unit
@@ -378,13 +454,32 @@ def _sample(source: Pixels, box: Window, image: _Image, tile: Tile, deep: int) -
     samples = max(math.ceil(step_pixels(onto)), 2)
     onto[:, 2] -= (onto[:, 0] + onto[:, 1]) * (samples - 1) / (2 * samples)
     onto[:, :2] /= samples
-    large = samples * size[0], samples * size[1]
-    many = _warp_affine(source, onto, large, samples * deep, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
-    out = _scratch.pixels("averaged", (size[1], size[0], *source.shape[2:]))
-    cv2.resize(
-        many[: samples * deep], (size[0], deep), dst=out[:deep], interpolation=cv2.INTER_AREA
-    )
-    return out
+    deep, wide = out.shape[:2]
+    many = _scratch.pixels("samples", (samples * deep, samples * wide, *out.shape[2:]))
+    _warp_affine(source, onto, many, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+    cv2.resize(many, (wide, deep), dst=out, interpolation=cv2.INTER_AREA)
+
+
+def _source(pixels: Pixels, window: Window, box: Window, border: int) -> Pixels:
+    """Return the pixels of a box, with four channels for three, and past it `border` more.
+
+    These repeat the last ones, or are those of the image where it goes on: no covered point
+    stands on them there.
+    """
+    if pixels.shape[2:] == (4,):
+        if window.holds(box):
+            left, top = box.left - window.left, box.top - window.top
+            return pixels[top : top + box.height + border, left : left + box.width + border]
+        pixels = np.ascontiguousarray(pixels[: window.height, : window.width, :3])
+    source = cut(pixels, window, box)
+    shape = box.height + border, box.width + border
+    if source.ndim == 3:
+        return _four_channels(source, _scratch.pixels("source", (*shape, 4)))
+    if not border:
+        return source
+    out = _scratch.pixels("source", shape)
+    out[: box.height, : box.width] = source
+    return _bordered(out, box.height, box.width)
 
 
 def _inside(onto: Array, box: Window, points: tuple[int, int], image: _Image) -> bool:
@@ -413,40 +508,38 @@ def _inside(onto: Array, box: Window, points: tuple[int, int], image: _Image) ->
     return True
 
 
-def _four_channels(source: Pixels, border: int) -> Pixels:
-    """Return an image with its last rows and columns repeated, and colours with a fourth channel.
+def _four_channels(source: Pixels, out: npt.NDArray[np.uint8]) -> Pixels:
+    """Write colours with a fourth channel, and repeat the last of them to fill `out`.
 
     OpenCV blends four channels twice as fast as three (5.0).
     """
     import cv2
 
     height, width = source.shape[:2]
-    if source.shape[2:] != (3,):
-        if not border:
-            return source
-        return np.asarray(
-            cv2.copyMakeBorder(source, 0, border, 0, border, cv2.BORDER_REPLICATE), dtype=np.uint8
-        )
-    out = _scratch.pixels("source", (height + border, width + border, 4))
     cv2.cvtColor(source, cv2.COLOR_RGB2RGBA, dst=out[:height, :width])
-    if border:
+    return _bordered(out, height, width)
+
+
+def _bordered(out: npt.NDArray[np.uint8], height: int, width: int) -> Pixels:
+    """Repeat the last row and column of the part that is there."""
+    if width < out.shape[1]:
         out[:height, width:] = out[:height, width - 1 : width]
+    if height < out.shape[0]:
         out[height:] = out[height - 1]
     return out
 
 
 def _warp_affine(
-    source: Pixels, onto: Array, size: tuple[int, int], deep: int, kernel: int, border: int
-) -> Pixels:
+    source: Pixels, onto: Array, out: npt.NDArray[np.uint8], kernel: int, border: int
+) -> None:
     import cv2
 
-    out = _scratch.pixels("sampled", (size[1], size[0], *source.shape[2:]))
+    height, width = out.shape[:2]
     flags = kernel | cv2.WARP_INVERSE_MAP
-    cv2.warpAffine(source, onto, (size[0], deep), dst=out[:deep], flags=flags, borderMode=border)
-    return out
+    cv2.warpAffine(source, onto, (width, height), dst=out, flags=flags, borderMode=border)
 
 
-def _shrunk(source: Pixels, unit: int) -> Pixels:
+def shrunk(source: Pixels, unit: int) -> Pixels:
     """Return the mean of each square of `unit` pixels; a rest at the far border is completed."""
     import cv2
 
