@@ -22,6 +22,8 @@ def pytest_runtest_setup(item):
     """Give each test a cache folder of its own; a hook, so that hypothesis tests have it too."""
     factory = item.session.config._tmp_path_factory
     os.environ["ATLDLD_CACHE_DIR"] = str(factory.mktemp("cache"))
+    # Where the locks of connections are.
+    os.environ["XDG_RUNTIME_DIR"] = str(factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ ROOMS = {
     "model": {"errors"},
     "sampling": {"model", "errors"},
     "source": {"model", "errors", "urls", "forking", "options"},
-    "reading": {"sampling", "source", "model", "errors", "forking", "options"},
+    "reading": {"sampling", "source", "model", "errors", "urls", "forking", "options"},
     "arrays": {"reading", "sampling", "source", "model", "errors", "options"},
     "testing": {"errors"},
     **{

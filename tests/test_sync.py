@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from atldld.errors import (
 )
 from atldld.options import set_options
 from atldld.reading import budget
-from atldld.source import pool
 from atldld.sync import DatasetDownloader, DatasetNotFoundError
 from atldld.testing import AllenServer, Fault, PhantomBrain, phantom_dataset
 
@@ -565,17 +565,13 @@ def download_threads():
 
 
 class TestAhead:
-    @pytest.fixture(autouse=True)
-    def threads_end_soon(self, monkeypatch):
-        monkeypatch.setattr(pool, "_IDLE_SECONDS", 0.05)
-
     def test_downloads_run_ahead_by_a_bounded_number(self, server):
         downloads = fetched("many", downsample_img=1).run()
         next(downloads)
-        for thread in download_threads():
-            thread.join(20)  # they end when there is nothing more to fetch for now
-        asked = len(server.image_requests)
-        assert 1 < asked <= 20
+        until = time.monotonic() + 20
+        while len(server.image_requests) < 16 and time.monotonic() < until:
+            threading.Event().wait(0.01)
+        assert 16 <= len(server.image_requests) <= 20
         assert len(list(downloads)) == 39
         assert len(server.image_requests) == 40
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from atldld.cli.doctor import doctor as command
+from atldld.cli.service import doctor as command
 from atldld.options import current
-from atldld.reading.doctor import examine
-from atldld.source.doctor import DATASET, ON_SLIDES, RECORDED, Finding
+from atldld.reading.doctor import DATASET, ON_SLIDES, RECORDED, Finding, examine
 from atldld.testing import AllenServer, Doubts, Fault, phantom_dataset
 
 ID = 611

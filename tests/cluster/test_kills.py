@@ -58,9 +58,9 @@ def requests_of_workers(client):
     """Return how many requests each worker has under way, by its process id."""
 
     def mine():
-        from atldld.source.transport import _slots
+        from atldld.source.limit import under_way
 
-        return os.getpid(), _slots._taken
+        return os.getpid(), under_way()
 
     return dict(client.run(mine, on_error="ignore").values())
 

@@ -1,7 +1,7 @@
 """The limit on connections is divided among the machines of a cluster.
 
 Two hosts of one machine stand for two machines: their workers have addresses of their own on
-loopback, and a folder of temporary files, where places for connections are, of their own.
+loopback, and a folder of their own where the locks of connections are.
 """
 
 import os
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import atldld
-from atldld.source.cluster import machines, share_of
+from atldld.source.limit import machines, share_of
 from atldld.testing import AllenServer, phantom_dataset
 
 pytestmark = pytest.mark.exhaustive
@@ -58,7 +58,7 @@ def worker(scheduler, host, folder):
     command += ["--host", host, "--nthreads", "2", "--no-nanny", "--no-dashboard"]
     command += ["--local-directory", str(folder)]
     environment = os.environ | {
-        "TMPDIR": str(folder),
+        "XDG_RUNTIME_DIR": str(folder),
         "ATLDLD_CACHE_DIR": str(folder / "cache"),
         "ATLDLD_MAX_CONNECTIONS": "6",
     }
@@ -69,7 +69,7 @@ def worker(scheduler, host, folder):
     ("hosts", "most"), [(["127.0.0.1"], 6), (["127.0.0.1", "127.0.0.2", "127.0.0.3"], 6)]
 )
 def test_no_more_connections_than_the_limit(cluster, hosts, most):
-    with AllenServer([PHANTOM], latency=0.05) as server:
+    with AllenServer([PHANTOM], latency=0.5) as server:
         array = atldld.open_dataarray(51, source=server.url, resolution=200, chunks={"section": 1})
         client = cluster(hosts)
         assert client.submit(machines).result() == len(hosts)
@@ -97,7 +97,7 @@ def test_a_scheduler_that_does_not_answer_leaves_the_limit_as_it_is(cluster):
     def on_a_dead_scheduler():
         from distributed import get_worker
 
-        from atldld.source.cluster import _asked
+        from atldld.source.limit import _asked
 
         async def gone():
             raise OSError("gone")
@@ -112,9 +112,9 @@ def test_an_asynchronous_task_does_not_wait_for_its_own_loop(cluster):
     client = cluster(["127.0.0.1", "127.0.0.2"])
 
     async def in_the_loop():
-        from atldld.source import cluster
+        from atldld.source import limit
 
-        cluster._PATIENCE = 3600.0
-        return cluster.machines()
+        limit._PATIENCE = 3600.0
+        return limit.machines()
 
     assert client.submit(in_the_loop).result(timeout=60) == 1

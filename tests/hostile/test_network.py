@@ -16,7 +16,9 @@ import pytest
 
 import atldld
 from atldld.errors import APIError, AtldldError, ImageError
+from atldld.model.read import ImageRead
 from atldld.options import set_options
+from atldld.source.allen import AllenSource
 from atldld.testing import AllenServer, Fault
 
 from .conftest import DATASET, small_phantom
@@ -126,18 +128,13 @@ def test_redirects_end(location):
     assert len(server.paths) == 6
 
 
-def test_redirects_of_images_end(server):
-    with Elsewhere(lambda other: other.paths[-1]) as circle:
-        sections = atldld.open_dataarray(DATASET, source=server.url, resolution=500)
-        broken = atldld.open_dataarray(DATASET, source=server.url, resolution=500, chunks=None)
-        del sections
-        source = broken.variable._data.array.source  # the array's own way to its images
-        from atldld.model.read import ImageRead
-        from atldld.source.allen import AllenSource
-
-        with pytest.raises(ImageError, match="redirected more than 5"):
-            AllenSource(circle.origin).image(ImageRead(1, "image", 0, 10, 10))
-        assert source == AllenSource(server.url)
+def test_redirects_of_images_end():
+    with (
+        Elsewhere(lambda other: other.paths[-1]) as circle,
+        pytest.raises(ImageError, match="redirected more than 5"),
+    ):
+        AllenSource(circle.origin).image(ImageRead(1, "image", 0, 10, 10))
+    assert len(circle.paths) == 6
 
 
 def secrets_in(texts: Any) -> list[str]:
@@ -238,7 +235,7 @@ AUDITED = """
         elif event in ("subprocess.Popen", "os.system", "urllib.Request", "os.exec"):
             seen.add(f"{event} {args[:1]}")
 
-    import atldld, numpy, dask.array, cv2, simplejpeg, urllib3
+    import atldld, numpy, dask.array, cv2, simplejpeg, requests
     sys.addaudithook(hook)
     with atldld.set_options(cache_dir=sys.argv[2], progress=False):
         both = atldld.open_dataset(

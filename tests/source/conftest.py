@@ -208,7 +208,7 @@ def serve() -> Iterator[Callable[..., ScriptServer]]:
 @pytest.fixture(autouse=True)
 def quick_options(tmp_path, monkeypatch):
     """Keep to a cache of the test's own, and to short pauses (a twentieth of the timeout)."""
-    certificates = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+    certificates = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
     for name in list(os.environ):
         if name.startswith("ATLDLD_") or name.lower().endswith("_proxy") or name in certificates:
             monkeypatch.delenv(name)

@@ -15,8 +15,8 @@ from atldld.errors import APIError, AtldldError, AtldldWarning
 from atldld.options import set_options
 from atldld.source import rma
 from atldld.source.allen import AllenSource
+from atldld.source.http import UnfitBodyError
 from atldld.source.rma import Query, condition, fetch_page, fetch_rows, page_of, row_url
-from atldld.source.transport import UnfitBodyError
 
 from .conftest import REAL, answer, needs_real_data, rows_answer
 

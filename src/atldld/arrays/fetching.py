@@ -15,7 +15,7 @@ from ..reading.conventions import known, settle
 from ..reading.ledger import FIELDS, Ledger
 from ..reading.progress import progress
 from ..source.allen import AllenSource
-from ..source.pool import Begun, fetch_each
+from ..source.prefetch import Begun, fetch_each
 from ..source.protocol import Source, keeps
 from .index import GuardIndex
 from .planning import PlannedRead, planned_reads, readers

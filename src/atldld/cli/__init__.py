@@ -9,10 +9,10 @@ from .cache import cache
 from .catalogue import catalogue
 from .datasets import info, search
 from .demo import demo
-from .doctor import doctor
 from .download import download
 from .pack import pack, verify
 from .preview import preview
+from .service import doctor
 from .shell import Commands
 from .volume import volume
 

@@ -22,7 +22,7 @@ from ..reading.progress import progress
 from ..sampling.decode import decode
 from ..source import source_from
 from ..source.jpeg import jpeg_fault
-from ..source.pool import fetch_each
+from ..source.prefetch import fetch_each
 from ..source.protocol import Source
 from ..source.search import dataset_info
 from .files import write_whole

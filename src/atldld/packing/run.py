@@ -18,7 +18,7 @@ from ..source.jpeg import jpeg_fault
 from ..source.manifest import Manifest
 from ..source.names import dataset_name, image_name
 from ..source.places import FileFaultError
-from ..source.pool import fetch_each
+from ..source.prefetch import fetch_each
 from ..source.protocol import Source
 from ..source.targets import Target
 from .plan import PackPlan

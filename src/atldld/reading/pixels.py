@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from ..errors import ImageError
 from ..model.read import ImageRead
 from ..sampling.decode import Pixels, decode
-from ..source.pool import fetch_ahead, fetch_each
+from ..source.prefetch import fetch_ahead, fetch_each
 from ..source.protocol import Source
 from . import budget
 

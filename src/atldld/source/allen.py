@@ -20,13 +20,12 @@ from ..options import Options, current
 from ..urls import base_url, without_credentials
 from .cache import Cache, section_of
 from .catalogue import Catalogue, catalogue_of
-from .faults import worth_retrying
-from .flight import together
+from .http import UnfitBodyError, fetch, worth_retrying
 from .jpeg import jpeg_fault, size_limit
 from .names import dataset_name, image_name, service_name
 from .rma import Query, Row, condition, fetch_page, fetch_rows, row_url
 from .search_allen import search_service
-from .transport import UnfitBodyError, fetch
+from .single_flight import single_flight
 
 _INCLUDE: Final = (
     "genes,products,specimen(donor(age)),treatments,alignment3d,equalization,"
@@ -159,7 +158,7 @@ class AllenSource:
         options = current()
         cache = self._cache(options)
         name = image_name(read)
-        return together(
+        return single_flight(
             (cache.folder, read),
             lambda: cache.obtain(
                 name,

@@ -20,8 +20,8 @@ from ..options import current
 from ..urls import API_PATH, without_credentials
 from .allen import AllenSource
 from .cache import Cache
-from .flight import together
-from .transport import UnfitBodyError, fetch
+from .http import UnfitBodyError, fetch
+from .single_flight import single_flight
 
 VOLUMES = ("energy", "density", "intensity")
 """What the grid service has of an expression dataset."""
@@ -78,7 +78,7 @@ def grid_archive(source: AllenSource, dataset_id: int, volumes: Sequence[str] = 
     chosen = [volume for volume in VOLUMES if volume in volumes]
     name = f"grids/{dataset_id:d}-{'-'.join(chosen)}.zip"
     url = grid_url(source.base, dataset_id, chosen)
-    return together(
+    return single_flight(
         (cache.folder, name),
         lambda: cache.obtain(
             name,
@@ -123,7 +123,7 @@ def connectivity_volume(
                 ) from error
             raise
 
-    return together(
+    return single_flight(
         (cache.folder, name),
         lambda: cache.obtain(
             name,

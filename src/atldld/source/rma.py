@@ -20,8 +20,7 @@ from urllib.parse import quote
 from ..errors import APIError, AtldldWarning, plain
 from ..options import Options
 from ..urls import without_credentials
-from .faults import said
-from .transport import UnfitBodyError, fetch
+from .http import UnfitBodyError, fetch, said
 
 Row = Mapping[str, Any]
 

@@ -10,9 +10,8 @@ import pytest
 
 from atldld.errors import ImageError
 from atldld.options import Carried, current, set_options, using
-from atldld.source import pool as pool_module
 from atldld.source.allen import AllenSource
-from atldld.source.pool import Begun, fetch_ahead, fetch_each
+from atldld.source.prefetch import Begun, fetch_ahead, fetch_each
 
 from .conftest import a_read, answer, jpeg
 
@@ -62,7 +61,7 @@ def reads(*ids):
 def no_threads_left() -> bool:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        if not any(thread.name == "atldld-download" for thread in threading.enumerate()):
+        if not any(thread.name.startswith("atldld-download") for thread in threading.enumerate()):
             return True
         threading.Event().wait(0.01)
     return False
@@ -127,27 +126,15 @@ def test_one_read_takes_no_thread():
     assert source.threads == {threading.current_thread()}
 
 
-def test_threads_are_daemons_of_a_name_and_end_when_idle(monkeypatch):
-    monkeypatch.setattr(pool_module, "_IDLE_SECONDS", 0.05)
+def test_threads_are_of_a_name_and_end_with_their_work():
     source = Slow()
     source.allow(100)
     list(fetch_ahead(source, reads(*range(20))))
-    assert {thread.name for thread in source.threads} == {"atldld-download"}
-    assert all(thread.daemon for thread in source.threads)
+    assert all(thread.name.startswith("atldld-download") for thread in source.threads)
     assert len(source.threads) <= 8
     assert no_threads_left()
     # Those that come later start anew.
     assert len(list(fetch_ahead(source, reads(*range(20))))) == 20
-
-
-def test_connections_end_with_the_last_thread(serve, monkeypatch):
-    monkeypatch.setattr(pool_module, "_IDLE_SECONDS", 0.05)
-    server = serve(body_of)
-    list(fetch_ahead(AllenSource(server.url), reads(*range(9))))
-    assert no_threads_left()
-    connections = server.connections
-    AllenSource(server.url).image(a_read(10))
-    assert server.connections == connections + 1
 
 
 def test_an_error_comes_in_its_place(serve):
@@ -185,9 +172,8 @@ def test_leaving_gives_up_what_has_not_begun(fetch):
     assert {100, 101} <= set(source.started)
 
 
-def test_leaving_ends_what_pauses(serve, monkeypatch):
+def test_leaving_ends_what_pauses(serve):
     """A download that waits for another try is not tried again once nobody wants it."""
-    monkeypatch.setattr(pool_module, "_IDLE_SECONDS", 0.05)
     server = serve(lambda r: body_of(r) if "/0?" in r.path else answer(b"", "500 Oh"))
     with set_options(timeout=1000, retries=4):
         coming = fetch_ahead(AllenSource(server.url), reads(0, 1, 2, 3))
@@ -233,18 +219,6 @@ def test_the_pool_follows_the_option():
         assert len(source.ended) == 6
 
 
-def test_without_threads_work_goes_on(monkeypatch):
-    def refuse(thread):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(pool_module, "_pool", pool_module._Pool())
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    source = Slow()
-    source.allow(100)
-    assert [c for _, c in fetch_ahead(source, reads(0, 1, 2))] == [b"0", b"1", b"2"]
-    assert source.threads == {threading.current_thread()}
-
-
 def test_carried_options_reach_the_threads():
     source = Slow()
     source.allow(100)
@@ -254,7 +228,7 @@ def test_carried_options_reach_the_threads():
     assert source.retries == [77] * 5
 
 
-def test_a_thread_of_the_pool_does_not_wait_for_the_pool():
+def test_fetches_within_fetches_do_not_wait_for_each_other():
     class Nested(Slow):
         def image(self, read):
             if read.image_id >= 100:
@@ -283,7 +257,7 @@ LEAVE = """
 import sys, threading
 from atldld.model.read import ImageRead
 from atldld.source.allen import AllenSource
-from atldld.source.pool import fetch_ahead
+from atldld.source.prefetch import fetch_ahead
 coming = fetch_ahead(AllenSource(sys.argv[1]), [ImageRead(i, "image", 2, 64, 48) for i in range(9)])
 next(coming)
 print(threading.active_count() > 1)

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import copy
-import os
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
+from ..forking import PerProcess
+
 T = TypeVar("T")
 
-_under_way: dict[Hashable, Future[Any]] = {}
-_lock = threading.Lock()
+
+class _UnderWay:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.flights: dict[Hashable, Future[Any]] = {}
+
+    def land(self, key: Hashable) -> None:
+        with self.lock:
+            self.flights.pop(key, None)
 
 
-def together(key: Hashable, work: Callable[[], T]) -> T:
+# The parent's threads, which would finish the work, are not in a forked child.
+_under_way = PerProcess(_UnderWay)
+
+
+def single_flight(key: Hashable, work: Callable[[], T]) -> T:
     """Return what `work` returns, done once for all threads that come with one key meanwhile.
 
     The first thread works and the others wait for it. They share its result or a copy of its
@@ -28,12 +40,13 @@ def together(key: Hashable, work: Callable[[], T]) -> T:
     work
         Must not come back here with the same key.
     """
+    under_way = _under_way.value
     while True:
-        with _lock:
-            flight = _under_way.get(key)
+        with under_way.lock:
+            flight = under_way.flights.get(key)
             if flight is None:
                 mine: Future[T] = Future()
-                _under_way[key] = mine
+                under_way.flights[key] = mine
                 break
         try:
             shared: T = flight.result()
@@ -46,28 +59,12 @@ def together(key: Hashable, work: Callable[[], T]) -> T:
     try:
         result = work()
     except BaseException as error:
-        _land(key)
+        under_way.land(key)
         if isinstance(error, Exception) and not isinstance(error, CancelledError):
             mine.set_exception(error)
         else:
             mine.cancel()
         raise
-    _land(key)
+    under_way.land(key)
     mine.set_result(result)
     return result
-
-
-def _land(key: Hashable) -> None:
-    with _lock:
-        _under_way.pop(key, None)
-
-
-def _forget() -> None:
-    global _lock
-    _lock = threading.Lock()
-    _under_way.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    # The parent's threads, which would finish the work, are not in the child.
-    os.register_at_fork(after_in_child=_forget)

@@ -8,8 +8,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from atldld.errors import ImageError
-from atldld.source import flight
-from atldld.source.flight import together
+from atldld.source.single_flight import single_flight
 
 
 def until_all_wait(threads):
@@ -40,7 +39,7 @@ class Crowd:
 
     def run(self):
         try:
-            self.found.append(together("key", self.at_work))
+            self.found.append(single_flight("key", self.at_work))
         except BaseException as error:
             self.errors.append(error)
 
@@ -82,13 +81,12 @@ def test_another_takes_over_from_one_who_is_interrupted(interruption):
 
 
 def test_nothing_is_kept():
-    assert together("key", lambda: 1) == 1
-    assert together("key", lambda: 2) == 2
+    assert single_flight("key", lambda: 1) == 1
+    assert single_flight("key", lambda: 2) == 2
     with pytest.raises(ZeroDivisionError):
-        together("key", lambda: 1 / 0)
-    assert together("key", lambda: 3) == 3
-    assert flight._under_way == {}
+        single_flight("key", lambda: 1 / 0)
+    assert single_flight("key", lambda: 3) == 3
 
 
 def test_keys_do_not_wait_for_each_other():
-    assert together("one", lambda: together("other", lambda: 5)) == 5
+    assert single_flight("one", lambda: single_flight("other", lambda: 5)) == 5

@@ -1,0 +1,109 @@
+"""Waits that end once nobody waits for what they bring.
+
+Python joins the threads of dask and of `concurrent.futures` before it ends, and a worker of a
+cluster joins those of its tasks. So whatever waits here looks up now and then: whether whoever
+asked has walked away, the interpreter is about to end, or the worker is closing.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+from ..forking import PerProcess
+
+_LOOK_UP: Final = 0.25
+"""Seconds."""
+
+_left: ContextVar[threading.Event | None] = ContextVar("atldld_left", default=None)
+
+
+@contextmanager
+def cancelled_by(left: threading.Event) -> Iterator[None]:
+    """Let the waits of this context end once an event is set, which says that nobody waits."""
+    before = _left.set(left)
+    try:
+        yield
+    finally:
+        _left.reset(before)
+
+
+def cancelled() -> bool:
+    """Whether nobody waits any more for what this thread does."""
+    left = _left.get()
+    return (left is not None and left.is_set()) or _interpreter_ends() or _worker_closes()
+
+
+def wait(ready: Callable[[float], object], until: float) -> bool:
+    """Wait until something is ready, or until some time.
+
+    Parameters
+    ----------
+    ready
+        Is given seconds, waits for at most so long, and returns something true if it is ready.
+    until
+        A time of `time.monotonic`.
+
+    Returns
+    -------
+    bool
+        Whether it is ready.
+
+    Raises
+    ------
+    CancelledError
+        If nobody waits for it any more.
+    """
+    while True:
+        seconds = until - time.monotonic()
+        if ready(max(min(seconds, _LOOK_UP), 0.0)):
+            return True
+        if seconds <= 0.0:
+            return False
+        if cancelled():
+            raise CancelledError("nobody waits for this any more")
+
+
+def pause(seconds: float) -> None:
+    """Do nothing for some seconds.
+
+    Raises
+    ------
+    CancelledError
+        If nobody waits for what comes after.
+    """
+    left = _left.get()
+    ends = time.monotonic() + seconds
+    wait(time.sleep if left is None else left.wait, ends)
+    if left is not None and left.is_set():
+        raise CancelledError("nobody waits for this any more")
+
+
+_probe = PerProcess(lambda: ThreadPoolExecutor(1, thread_name_prefix="atldld-probe"))
+
+
+def _interpreter_ends() -> bool:
+    """Whether Python has begun to join its threads: from then on no executor takes work."""
+    try:
+        _probe.value.submit(int)
+    except RuntimeError:
+        return True
+    return False
+
+
+def _worker_closes() -> bool:
+    """Whether this is a task of a worker of dask.distributed that is being closed."""
+    module = sys.modules.get("distributed.worker")
+    if module is None:
+        return False
+    try:
+        status = module.get_worker().status
+    except (ValueError, AttributeError):
+        return False
+    return status.name in ("closing", "closed", "failed")

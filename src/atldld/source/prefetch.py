@@ -1,0 +1,203 @@
+"""Downloads ahead of their use, on a few threads.
+
+dask runs as many threads as there are processors, which is too few for a network. The threads
+here hold bytes and nothing else; decoding happens where the bytes are used.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import chain, islice
+from queue import Empty, SimpleQueue
+from typing import Any, Self, TypeVar
+
+from ..errors import ImageError
+from ..model.read import ImageRead
+from ..options import current
+from . import cancel
+from .protocol import Source
+
+T = TypeVar("T")
+
+
+def fetch_ahead(
+    source: Source, reads: Iterable[ImageRead], *, ahead: int = 16
+) -> Iterator[tuple[ImageRead, bytes]]:
+    """Yield reads and their bytes in order, while the next ones are being fetched.
+
+    Parameters
+    ----------
+    source
+        Where they come from.
+    reads
+        What is wanted.
+    ahead
+        How many reads may be under way or waiting to be yielded.
+
+    Yields
+    ------
+    read, content
+        In the order of `reads`. An error is raised in its place; what came before it has
+        been yielded. Closing the generator gives up what has not ended.
+
+    Raises
+    ------
+    ImageError
+        If a read cannot be had.
+    """
+    coming = iter(reads)
+    first = list(islice(coming, 2))
+    if len(first) < 2:
+        for read in first:
+            yield read, source.image(read)
+        return
+    coming = chain(first, coming)
+    waiting: deque[tuple[ImageRead, Future[bytes]]] = deque()
+    with _Threads() as threads:
+        while True:
+            for read in islice(coming, max(ahead, 1) - len(waiting)):
+                waiting.append((read, threads.begin(source.image, read)))
+            if not waiting:
+                return
+            read, future = waiting.popleft()
+            content = _outcome(future)
+            del future
+            yield read, content
+
+
+class Begun:
+    """Fetches that are begun while it is still being found out what else is needed.
+
+    As a context manager it gives up, at its end, what was begun and has not ended.
+    """
+
+    def __init__(self) -> None:
+        self._threads = _Threads()
+        self._futures: dict[tuple[str, ImageRead], Future[bytes | ImageError]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.give_up()
+
+    def __len__(self) -> int:
+        return len(self._futures)
+
+    def __contains__(self, read: tuple[str, ImageRead]) -> bool:
+        return read in self._futures
+
+    def begin(self, source: Source, read: ImageRead) -> None:
+        """Fetch a read, if that has not begun already."""
+        if (source.name, read) not in self._futures:
+            self._futures[source.name, read] = self._threads.begin(_image_or_error, source, read)
+
+    def get(self, source: Source, read: ImageRead) -> Future[bytes | ImageError] | None:
+        """Return a fetch that has begun, or None."""
+        return self._futures.get((source.name, read))
+
+
+def fetch_each(
+    source: Source,
+    reads: Iterable[ImageRead],
+    *,
+    ahead: int = 64,
+    begun: Begun | None = None,
+) -> Iterator[tuple[ImageRead, bytes | ImageError]]:
+    """Yield reads with their bytes or their error, in the order in which they come.
+
+    Parameters
+    ----------
+    source, reads
+        As in `fetch_ahead`.
+    ahead
+        How many reads may be under way or waiting to be yielded.
+    begun
+        Fetches that have begun already; they are not repeated.
+    """
+    coming = iter(reads)
+    first = list(islice(coming, 2))
+    if len(first) < 2 and begun is None:
+        for read in first:
+            yield read, _image_or_error(source, read)
+        return
+    coming = chain(first, coming)
+    done: SimpleQueue[Future[bytes | ImageError]] = SimpleQueue()
+    waiting: dict[Future[bytes | ImageError], ImageRead] = {}
+    with _Threads() as threads:
+        while True:
+            for read in islice(coming, max(ahead, 1) - len(waiting)):
+                future = None if begun is None else begun.get(source, read)
+                if future is None:
+                    future = threads.begin(_image_or_error, source, read)
+                waiting[future] = read
+                future.add_done_callback(done.put)
+            if not waiting:
+                return
+            future = _next(done)
+            read, content = waiting.pop(future), future.result()
+            del future
+            yield read, content
+
+
+def _image_or_error(source: Source, read: ImageRead) -> bytes | ImageError:
+    try:
+        return source.image(read)
+    except ImageError as error:
+        return error
+
+
+class _Threads:
+    """Threads for the downloads of one caller, as many as there may be connections.
+
+    They end with the last of them, or when they are given up.
+    """
+
+    def __init__(self) -> None:
+        self._left = threading.Event()
+        self._pool = ThreadPoolExecutor(current().max_connections, "atldld-download")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_up()
+
+    def begin(self, work: Callable[..., T], *args: Any) -> Future[T]:
+        """Let a thread do the work, within a copy of the caller's context."""
+        context = contextvars.copy_context()
+        return self._pool.submit(context.run, self._work, work, *args)
+
+    def give_up(self) -> None:
+        """Begin nothing more, and let the waits of what has begun end."""
+        self._left.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _work(self, work: Callable[..., T], *args: Any) -> T:
+        with cancel.cancelled_by(self._left):
+            return work(*args)
+
+
+def _outcome(future: Future[T]) -> T:
+    done = threading.Event()
+    future.add_done_callback(lambda _: done.set())
+    cancel.wait(done.wait, math.inf)
+    return future.result()
+
+
+def _next(done: SimpleQueue[T]) -> T:
+    found: list[T] = []
+
+    def ready(seconds: float) -> list[T]:
+        with suppress(Empty):
+            found.append(done.get(timeout=seconds))
+        return found
+
+    cancel.wait(ready, math.inf)
+    return found[0]
