@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import pickle
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import dask
 import pytest
 
-from atldld import options
+import atldld
 from atldld.options import Carried, Options, carry, current, set_options, using
+from atldld.testing import AllenServer, phantom_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +41,7 @@ def test_defaults(monkeypatch, tmp_path):
 
 
 def test_every_option_can_be_set_and_read_from_the_environment():
-    assert set(options._OPTIONS) == set(Options.__dataclass_fields__)
+    assert set(inspect.signature(set_options).parameters) == set(Options.model_fields)
 
 
 def test_a_block_brings_back_what_held_before():
@@ -66,6 +71,105 @@ def test_a_plain_call_holds_for_every_thread():
     assert current().retries == 4
 
 
+def in_threads(*works):
+    """Run some work in a thread each, one step of each in turn; return what they yield."""
+    found = []
+    begun = [iter(work()) for work in works]
+    pools = [ThreadPoolExecutor(1) for _ in works]
+    while begun:
+        for thread, steps in zip(list(pools), list(begun), strict=True):
+            try:
+                found.append(thread.submit(next, steps).result())
+            except StopIteration:
+                begun.remove(steps)
+                pools.remove(thread)
+                thread.shutdown()
+    return found
+
+
+def test_blocks_of_two_threads_leave_nothing_behind():
+    def block(retries):
+        def work():
+            with set_options(retries=retries):
+                yield current().retries
+                yield current().retries
+            yield current().retries
+
+        return work
+
+    # A enters, B enters, A leaves, B leaves.
+    assert in_threads(block(1), block(2)) == [1, 2, 1, 2, 4, 4]
+    assert current().retries == 4
+
+
+def test_calls_that_become_blocks_in_any_order_leave_nothing_behind():
+    first, second = set_options(retries=1), set_options(retries=2)
+    with first, second:
+        assert current().retries == 2
+    assert current().retries == 4
+
+
+def test_a_block_of_a_thread_is_its_own():
+    def inside():
+        with set_options(retries=1):
+            yield current().retries
+            yield current().retries
+
+    def outside():
+        yield current().retries
+
+    assert in_threads(inside, outside) == [1, 4, 1]
+    with set_options(retries=2):
+        # That of the main thread is for all that are in none.
+        assert in_threads(inside, outside) == [1, 2, 1]
+        set_options(timeout=7)
+        assert current().timeout == 7
+    assert current().timeout == 7
+    set_options(timeout=None)
+
+
+def test_a_plain_call_in_another_thread_does_not_reach_into_a_block():
+    def other():
+        yield set_options(retries=9)
+
+    with set_options(retries=1):
+        in_threads(other)
+        assert current().retries == 1
+    assert current().retries == 9
+    set_options(retries=None)
+
+
+def test_tasks_of_asyncio_have_blocks_of_their_own():
+    async def block(retries, seen):
+        with set_options(retries=retries):
+            await asyncio.sleep(0)
+            seen.append(current().retries)
+            await asyncio.sleep(0)
+        seen.append(current().retries)
+
+    async def both():
+        seen = []
+        await asyncio.gather(block(1, seen), block(2, seen))
+        return seen
+
+    assert asyncio.run(both()) == [1, 2, 4, 4]
+
+
+def test_what_threads_of_dask_compute_goes_by_the_block():
+    """Else no block would reach a computation: dask's threads know nothing of it."""
+    phantom = phantom_dataset(5, sections=2, resolution=40)
+    with AllenServer([phantom]) as server:
+        array = atldld.open_dataarray(5, resolution=200, source=server.url)
+        with (
+            dask.config.set(scheduler="threads", num_workers=2),
+            set_options(max_image_pixels=10, retries=0),
+            pytest.raises(atldld.ImageError, match="max_image_pixels"),
+        ):
+            array.compute()
+        assert server.image_requests == []
+        assert array.compute().any()
+
+
 def test_environment_is_read_when_needed_and_yields_to_set_options(monkeypatch):
     monkeypatch.setenv("ATLDLD_RETRIES", "2")
     assert current().retries == 2
@@ -93,6 +197,7 @@ def test_environment_is_read_when_needed_and_yields_to_set_options(monkeypatch):
         ("progress", "OFF", False),
         ("progress", "auto", None),
         ("retries", "", 4),
+        ("max_image_pixels", "1000", 1000),
     ],
 )
 def test_environment_variables(monkeypatch, name, text, value):
@@ -142,12 +247,13 @@ def test_cache_dir_is_made_absolute(monkeypatch, tmp_path):
         ("api_url", "http://[::1", ValueError),
         ("api_url", 5, TypeError),
         ("progress", 1, TypeError),
+        ("max_image_pixels", 0, ValueError),
     ],
 )
 def test_a_bad_value_says_what_would_be_right(name, value, error):
     with pytest.raises(error, match=rf"^{name} is .*; it must be"):
         set_options(**{name: value})
-    assert getattr(current(), name) == getattr(Options(current().cache_dir), name)
+    assert getattr(current(), name) == getattr(Options(cache_dir=current().cache_dir), name)
 
 
 def test_one_bad_value_leaves_the_others_unset():

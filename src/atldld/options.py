@@ -1,8 +1,12 @@
 """Options of a process, and how a task carries those of its opening to workers.
 
 Each option is, in this order: what `set_options` was given, the environment variable
-``ATLDLD_<NAME>``, the default. They hold for a whole process, dask's threads included, and are
-looked up when they are needed.
+``ATLDLD_<NAME>``, the default. They are looked up when they are needed.
+
+A plain call of `set_options` holds for the whole process. A ``with`` block holds in its own thread
+(more exactly, in its own `contextvars` context: a task of asyncio has one of its own), and what
+it set is gone when it ends, whatever other threads did meanwhile. Threads of dask have no block of
+their own: what they compute goes by the block that was entered last and has not ended.
 
 A lazy array takes the options of its opening along as a `Carried`. In the process that made it
 they count for nothing: there the options of the moment hold. In another process they stand
@@ -15,23 +19,67 @@ import operator
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field
+from pydantic import ValidationError as _Refused
+
+from .forking import PerProcess
 
 DEFAULT_API_URL: Final = "https://api.brain-map.org/api/v2"
 
 MOST_CONNECTIONS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What holds at one moment.
+def _default_cache_dir() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("atldld", appauthor=False)
+
+
+def _folder(value: Any) -> Path:
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise TypeError
+    if not text.strip() or "\0" in text:
+        raise ValueError
+    return Path(text).expanduser().absolute()
+
+
+def _byte_count(value: Any) -> Any:
+    if isinstance(value, bool | bytes):
+        raise TypeError
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise ValueError
+        return int(value)
+    return value
+
+
+def _number(value: Any) -> Any:
+    """Return whole numbers of numpy and the like as those of Python."""
+    return operator.index(value) if hasattr(value, "__index__") and value is not True else value
+
+
+def _service(value: str) -> str:
+    parts = urlsplit(value.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError
+    return value.strip()
+
+
+_Whole = Annotated[int, BeforeValidator(_number)]
+
+
+class Options(BaseModel):
+    """What holds at one moment. Descriptions say what a value must be, for messages.
 
     Parameters
     ----------
@@ -50,15 +98,48 @@ class Options:
         Base URL of the service that is used where no source is named.
     progress
         Whether to show progress; None decides by the terminal.
+    max_image_pixels
+        Most pixels of an image, or of a window of one, that is downloaded or decoded.
     """
 
-    cache_dir: Path
-    cache_limit: int | None = None
-    max_connections: int = 8
-    timeout: float = 60.0
-    retries: int = 4
-    api_url: str = DEFAULT_API_URL
-    progress: bool | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cache_dir: Annotated[Path, BeforeValidator(_folder)] = Field(
+        default_factory=_default_cache_dir, description="it must be the path of a folder"
+    )
+    cache_limit: Annotated[
+        ByteSize | None, Field(ge=1, le=10**18), BeforeValidator(_byte_count)
+    ] = Field(
+        None,
+        description="it must be a number of bytes above 0, or text such as '20 GB' "
+        "(in variables also none)",
+    )
+    max_connections: _Whole = Field(
+        8,
+        ge=1,
+        le=MOST_CONNECTIONS,
+        description=f"it must be a whole number from 1 to {MOST_CONNECTIONS}",
+    )
+    timeout: float = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="it must be a number of seconds above 0 and at most a day",
+    )
+    retries: _Whole = Field(4, ge=0, le=100, description="it must be a whole number from 0 to 100")
+    api_url: Annotated[str, AfterValidator(_service)] = Field(
+        DEFAULT_API_URL, description=f"it must be a URL such as {DEFAULT_API_URL}"
+    )
+    progress: bool | None = Field(
+        None, description="it must be True, False or None (in the environment 1, 0 or auto)"
+    )
+    max_image_pixels: _Whole = Field(
+        400_000_000,
+        ge=1,
+        le=10**10,
+        description="it must be a whole number of pixels from 1 to 10,000,000,000",
+    )
 
 
 class _Unchanged:
@@ -78,10 +159,13 @@ def set_options(
     retries: int | None = _UNCHANGED,
     api_url: str | None = _UNCHANGED,
     progress: bool | None = _UNCHANGED,
-) -> _Restore:
+    max_image_pixels: int | None = _UNCHANGED,
+) -> _Block:
     """Set options for this process, or for the time of a ``with`` block.
 
-    They hold for every thread. None gives an option back to its environment variable
+    A plain call holds for every thread. A ``with`` block holds in its own thread, and one in
+    the main thread for all threads that are in none. What dask's threads compute goes by the block
+    that was entered last and has not ended. None gives an option back to its environment variable
     (``ATLDLD_CACHE_DIR`` and so on) or to its default.
 
     Parameters
@@ -105,6 +189,9 @@ def set_options(
         Base URL of the service that is used where no source is named.
     progress
         Whether to show progress; by default where the output is a terminal.
+    max_image_pixels
+        Most pixels of an image, or of a window of one, that is downloaded or decoded, at 3 bytes
+        each in memory; by default 400 million. A larger one is an `ImageError`.
 
     Returns
     -------
@@ -123,21 +210,14 @@ def set_options(
     ...     options.current().timeout
     5.0
     """
-    given = {
-        "cache_dir": cache_dir,
-        "cache_limit": cache_limit,
-        "max_connections": max_connections,
-        "timeout": timeout,
-        "retries": retries,
-        "api_url": api_url,
-        "progress": progress,
-    }
-    changes = {
-        name: None if value is None else _checked(name, value)
-        for name, value in given.items()
-        if value is not _UNCHANGED
-    }
-    return _Restore(_change({name: _chosen_here(value) for name, value in changes.items()}))
+    given = dict(locals())
+    return _set(
+        {
+            name: None if value is None else _checked(name, value, name, value, strict=True)
+            for name, value in given.items()
+            if value is not _UNCHANGED
+        }
+    )
 
 
 def current() -> Options:
@@ -146,7 +226,7 @@ def current() -> Options:
     Within `using`, in a process other than the one that made the `Carried`, the carried
     options stand between the defaults and what this process sets for itself.
     """
-    return _resolved(_in_use.get())
+    return _resolved(_in_use.get(), _blocks_here())
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +250,7 @@ class Carried:
 
     def options(self) -> Options:
         """Return the options for a computation in this process."""
-        return _resolved(self)
+        return _resolved(self, _blocks_here())
 
 
 def carry() -> Carried:
@@ -184,8 +264,8 @@ def carry() -> Carried:
     ...     carried.options().retries  # still in the process that made it
     0
     """
-    chosen = _chosen_values(_in_use.get())
-    return Carried(_process, tuple(sorted(chosen.items())))
+    chosen = _chosen_values(_in_use.get(), _blocks_here())
+    return Carried(_process.value, tuple(sorted(chosen.items())))
 
 
 @contextmanager
@@ -198,21 +278,55 @@ def using(carried: Carried) -> Iterator[None]:
         _in_use.reset(before)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Choice:
-    """A value that `set_options` was given, and the process in which that happened."""
+    """A value that `set_options` was given (None gives it back), and where that happened."""
 
     value: Any
     process: str
+    before: tuple[_Choice, ...]
+    """What held for the process before, the last one last, as far as that may matter."""
+    plain: bool = True
+    """Whether it holds for the process: that of a ``with`` block does not, once entered."""
 
 
-class _Restore:
-    """Puts back, at the end of a ``with`` block, what a call of `set_options` replaced."""
+_Choices = Mapping[str, _Choice]
 
-    def __init__(self, replaced: Mapping[str, _Choice | None]) -> None:
-        self._replaced = replaced
+
+@dataclass(eq=False, slots=True)
+class _Block:
+    """What a call of `set_options` set: for the process, or once entered for a ``with`` block."""
+
+    choices: dict[str, _Choice]
+    open: bool = False
+    main: bool = False
+    """Whether it was entered in the main thread."""
+    around: tuple[_Block, ...] = ()
+    """The blocks within which it was entered, and itself last."""
+    inner: dict[str, _Choice] = field(default_factory=dict)
+    """What plain calls within the block set, in its own thread."""
 
     def __enter__(self) -> Self:
+        with _changing.value:
+            for choice in self.choices.values():
+                choice.plain = False
+            _replace_plain(
+                {
+                    name: next((each for each in reversed(choice.before) if each.plain), None)
+                    for name, choice in self.choices.items()
+                    # Unless another call came in between.
+                    if _plain.get(name) is choice
+                }
+            )
+            outer = tuple(block for block in _blocks.get() if block.open)
+            if outer:
+                for name, choice in self.choices.items():
+                    if outer[-1].inner.get(name) is choice:
+                        del outer[-1].inner[name]
+            self.open, self.around = True, (*outer, self)
+            self.main = threading.current_thread() is threading.main_thread()
+            _open.append(self)
+        _blocks.set(self.around)
         return self
 
     def __exit__(
@@ -221,232 +335,142 @@ class _Restore:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _change(self._replaced)
+        with _changing.value:
+            self.open = False
+            _open[:] = [block for block in _open if block is not self]
+        _blocks.set(tuple(block for block in _blocks.get() if block.open))
 
 
-_choices: dict[str, _Choice] = {}
-"""What `set_options` set; replaced whole, so that readers need no lock."""
+_plain: _Choices = {}
+"""What plain calls set; replaced whole, so that readers need no lock."""
 
-_changing = threading.Lock()
+_blocks: ContextVar[tuple[_Block, ...]] = ContextVar("atldld_option_blocks", default=())
+_open: list[_Block] = []
+"""The blocks of all threads, in the order in which they were entered."""
+
 _in_use: ContextVar[Carried | None] = ContextVar("atldld_carried_options", default=None)
-_process = os.urandom(8).hex()
+
+_changing = PerProcess(threading.Lock)
+_process = PerProcess(lambda: os.urandom(8).hex())
 """Token of this process; another machine may have a process of the same number."""
 
 
-def _after_fork() -> None:
-    # A thread of the parent may have held the lock at that moment; no thread of the child does.
-    global _changing, _process
-    _changing = threading.Lock()
-    _process = os.urandom(8).hex()
+def _blocks_here() -> tuple[_Block, ...]:
+    """Return the blocks that this thread is in, the innermost last."""
+    own = tuple(block for block in _blocks.get() if block.open)
+    if own or not _open or threading.current_thread() is threading.main_thread():
+        return own
+    # Perhaps a thread of dask, amid a computation that another thread asked for.
+    computing = _in_use.get() is not None
+    for block in reversed(_open):
+        if computing or block.main:
+            return tuple(each for each in block.around if each.open)
+    return ()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _set(values: Mapping[str, Any]) -> _Block:
+    """Set options for the process, and return what makes a ``with`` block of that."""
+    with _changing.value:
+        choices = {}
+        for name, value in values.items():
+            last = _plain.get(name)
+            before = () if last is None else (*last.before[-_MOST_BEFORE:], last)
+            choices[name] = _Choice(value, _process.value, before)
+        _replace_plain(choices)
+        own = [block for block in _blocks.get() if block.open]
+        if own:
+            own[-1].inner.update(choices)
+    return _Block(choices)
 
 
-def _chosen_here(value: Any) -> _Choice | None:
-    return None if value is None else _Choice(value, _process)
+def _replace_plain(changes: Mapping[str, _Choice | None]) -> None:
+    global _plain
+    merged = {**_plain, **changes}
+    _plain = {name: choice for name, choice in merged.items() if choice is not None}
 
 
-def _change(changes: Mapping[str, _Choice | None]) -> dict[str, _Choice | None]:
-    """Replace choices (None removes one) and return what they replaced."""
-    global _choices
-    with _changing:
-        replaced = {name: _choices.get(name) for name in changes}
-        merged = {**_choices, **changes}
-        _choices = {name: choice for name, choice in merged.items() if choice is not None}
-    return replaced
-
-
-def _chosen_values(carried: Carried | None) -> dict[str, Any]:
+def _chosen_values(carried: Carried | None, blocks: tuple[_Block, ...]) -> dict[str, Any]:
     """Return everything that was set on purpose, the strongest last."""
-    environment = {
-        name: _from_environment(name, text)
-        for name, text in ((name, os.environ.get(_variable(name))) for name in _OPTIONS)
-        if text
-    }
-    if carried is None or carried.process == _process:
-        return {**environment, **{name: choice.value for name, choice in _choices.items()}}
-    # A forked worker inherits what its parent had set by then; that was not set here.
-    here = {name: c.value for name, c in _choices.items() if c.process == _process}
-    return {**dict(carried.chosen), **environment, **here}
+    environment = _from_environment()
+    here = dict(_plain)
+    for block in blocks:
+        here.update({**block.choices, **block.inner})
+    if carried is None or carried.process == _process.value:
+        weaker = environment
+    else:
+        # A forked worker inherits what its parent had set by then; that was not set here.
+        here = {name: each for name, each in here.items() if each.process == _process.value}
+        weaker = {**dict(carried.chosen), **environment}
+    given = {name: choice.value for name, choice in here.items() if choice.value is not None}
+    return {**weaker, **given}
 
 
-def _resolved(carried: Carried | None) -> Options:
+_Key = tuple[Carried | None, tuple[_Block, ...]]
+
+
+def _resolved(carried: Carried | None, blocks: tuple[_Block, ...]) -> Options:
     # Asked for with every image: worked out again only where something was set since.
-    here = tuple(os.environ.get(name) for name in _VARIABLES)
-    before = _worked_out.get(carried)
-    if before is not None and before[0] == here and before[1] is _choices and before[2] == _process:
-        return before[3]
-    choices, process = _choices, _process
-    options = _work_out(carried)
+    state = (
+        tuple(map(os.environ.get, _VARIABLES)),
+        _plain,
+        [dict(block.inner) for block in blocks],
+        _process.value,
+    )
+    before = _worked_out.get((carried, blocks))
+    if before is not None and before[0] == state:
+        return before[1]
+    chosen = _chosen_values(carried, blocks)
+    # A path may have been carried from a system that writes paths in another way.
+    if not Path(chosen.get("cache_dir", "")).is_absolute():
+        chosen.pop("cache_dir", None)
+    options = Options(**chosen)
     if len(_worked_out) >= _MOST_WORKED_OUT:
         _worked_out.clear()
-    _worked_out[carried] = here, choices, process, options
+    _worked_out[carried, blocks] = state, options
     return options
 
 
-def _work_out(carried: Carried | None) -> Options:
-    chosen = _chosen_values(carried)
-    cache_dir = chosen.pop("cache_dir", None)
-    # A path may have been carried from a system that writes paths in another way.
-    if cache_dir is None or not Path(cache_dir).is_absolute():
-        cache_dir = _default_cache_dir()
-    return replace(Options(Path(cache_dir)), **chosen)
+def _from_environment() -> dict[str, Any]:
+    """Return what environment variables say; None there is a word for none."""
+    found = {}
+    for name in Options.model_fields:
+        text = os.environ.get(_variable(name), "").strip()
+        if text:
+            value = None if text.lower() in ("none", "auto") else text
+            found[name] = _checked(name, value, _variable(name), text, strict=False)
+    return found
 
 
-def _default_cache_dir() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("atldld", appauthor=False)
+def _checked(name: str, value: Any, called: str, shown: Any, *, strict: bool) -> Any:
+    """Return the value of an option in its one form, or say what would be right."""
+    try:
+        options = Options.model_validate({name: value}, strict=strict)
+    except TypeError:
+        kind: type[Exception] = TypeError
+    except _Refused as error:
+        wrong_type = strict and error.errors()[0]["type"].endswith("_type")
+        kind = TypeError if wrong_type else ValueError
+    except (ValueError, OverflowError):
+        kind = ValueError
+    else:
+        found = getattr(options, name)
+        return str(found) if isinstance(found, Path) else found
+    # A URL may hold a password.
+    shown = re.sub(r"//.*@", "//", repr(shown))
+    raise kind(f"{called} is {shown}; {Options.model_fields[name].description}")
 
 
 def _variable(name: str) -> str:
     return f"ATLDLD_{name.upper()}"
 
 
-def _from_environment(name: str, text: str) -> Any:
-    option, variable = _OPTIONS[name], _variable(name)
-    try:
-        return option.check(option.parse(text.strip()))
-    except ValueError:
-        raise ValueError(f"{variable} is {_shown(text)}; {option.wanted}") from None
-
-
-def _checked(name: str, value: Any) -> Any:
-    """Return the value of an option in its one form, or say what would be right."""
-    option = _OPTIONS[name]
-    try:
-        return option.check(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name} is {_shown(value)}; {option.wanted}") from None
-
-
-def _shown(value: Any) -> str:
-    """Return how a value is shown in a message: without a password that a URL may hold."""
-    return re.sub(r"//.*@", "//", repr(value))
-
-
-@dataclass(frozen=True, slots=True)
-class _Option:
-    """How an option is read: from text, from a value, and what to say if it cannot be."""
-
-    parse: Callable[[str], Any]
-    check: Callable[[Any], Any]
-    wanted: str
-
-
-def _folder(value: Any) -> str:
-    text = os.fspath(value)
-    if not isinstance(text, str):
-        raise TypeError
-    if not text.strip() or "\0" in text:
-        raise ValueError
-    return str(Path(text).expanduser().absolute())
-
-
-def _whole(least: int, most: int) -> Callable[[Any], int]:
-    def check(value: Any) -> int:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-        if not least <= number <= most:
-            raise ValueError
-        return number
-
-    return check
-
-
-_UNITS: Final = {
-    **{unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb"))},
-    **{unit: 1024**power for power, unit in enumerate(("kib", "mib", "gib", "tib"), 1)},
-    "": 1,
-}
-
-
-def _bytes(value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*([a-z]*)", value.strip().lower())
-        if found is None or found[2] not in _UNITS:
-            raise ValueError
-        value = int(float(found[1]) * _UNITS[found[2]])
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise ValueError
-        value = int(value)
-    return _whole(1, 10**18)(value)
-
-
-def _bytes_or_none(text: str) -> int | None:
-    return None if text.lower() == "none" else _bytes(text)
-
-
-def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError
-    if not 0 < value <= 86_400:
-        raise ValueError
-    return float(value)
-
-
-def _url(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    parts = urlsplit(value.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError
-    return value.strip()
-
-
-def _yes_or_no(value: Any) -> bool | None:
-    if value is not None and not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-_WORDS: dict[str, bool | None] = {
-    **dict.fromkeys(("1", "true", "yes", "on"), True),
-    **dict.fromkeys(("0", "false", "no", "off"), False),
-    "auto": None,
-}
-
-
-def _word(text: str) -> bool | None:
-    if text.lower() not in _WORDS:
-        raise ValueError
-    return _WORDS[text.lower()]
-
-
-_OPTIONS = {
-    "cache_dir": _Option(str, _folder, "it must be the path of a folder"),
-    "cache_limit": _Option(
-        _bytes_or_none,
-        _bytes,
-        "it must be a number of bytes above 0, or text such as '20 GB' (in variables also none)",
-    ),
-    "max_connections": _Option(
-        int,
-        _whole(1, MOST_CONNECTIONS),
-        f"it must be a whole number from 1 to {MOST_CONNECTIONS}",
-    ),
-    "timeout": _Option(float, _seconds, "it must be a number of seconds above 0 and at most a day"),
-    "retries": _Option(int, _whole(0, 100), "it must be a whole number from 0 to 100"),
-    "api_url": _Option(str, _url, f"it must be a URL such as {DEFAULT_API_URL}"),
-    "progress": _Option(
-        _word, _yes_or_no, "it must be True, False or None (in the environment 1, 0 or auto)"
-    ),
-}
-
 _VARIABLES = (
-    *(_variable(name) for name in _OPTIONS),
+    *(_variable(name) for name in Options.model_fields),
     # What the default cache folder depends on.
     "HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "USERPROFILE",
 )  # fmt: skip
 
+_MOST_BEFORE = 8
 _MOST_WORKED_OUT = 64
-_worked_out: dict[
-    Carried | None, tuple[tuple[str | None, ...], dict[str, _Choice], str, Options]
-] = {}
-"""The last answer for each carried options, and what it was worked out from."""
+_worked_out: dict[_Key, tuple[tuple[Any, ...], Options]] = {}
+"""The last answer for carried options and blocks, and what it was worked out from."""

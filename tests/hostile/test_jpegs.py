@@ -166,6 +166,21 @@ def held_against_another_decoder(images: Images, body: bytes) -> None:
             assert other.size == SIZE
 
 
+def test_more_pixels_than_are_allowed_are_not_asked_for(server, tmp_path):
+    """Metadata and image may agree on a size that fills the memory."""
+    with set_options(cache_dir=tmp_path, max_image_pixels=SIZE[0] * SIZE[1] - 1):
+        sections = atldld.open_dataarray(DATASET, source=server.url, tier=0, chunks=None)
+        one = sections.isel(section=sections.image_id.values.tolist().index(IMAGE["id"]))
+        server.reset_log()
+        table = one.atlas.prefetch()
+        assert table["error"].str.contains("max_image_pixels").all()
+        with pytest.raises(ImageError, match=r"max_image_pixels.* allows more"):
+            one.load()
+        assert server.image_requests == []
+        with set_options(max_image_pixels=SIZE[0] * SIZE[1]):
+            assert one.load().any()
+
+
 @pytest.mark.parametrize(
     "size", [(SIZE[0] + 1, SIZE[1]), (SIZE[1], SIZE[0]), (1, 1), (SIZE[0], 2 * SIZE[1])]
 )

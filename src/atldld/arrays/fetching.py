@@ -11,8 +11,10 @@ import xarray as xr
 
 from .. import options
 from ..errors import AtldldWarning, ImageError
+from ..model.read import ImageRead
 from ..reading.conventions import known, settle
 from ..reading.ledger import FIELDS, Ledger
+from ..reading.pixels import too_large
 from ..reading.progress import progress
 from ..source.allen import AllenSource
 from ..source.prefetch import Begun, fetch_each
@@ -50,6 +52,9 @@ def _prefetch(obj: xr.DataArray | xr.Dataset, begun: Begun) -> pd.DataFrame:
             reads = {planned[place].read: place for place in places}
             with options.using(reader.carried):
                 room = _Room(options.current().cache_limit, reader.source)
+                for read, error in _giants(reader.source, reads).items():
+                    rows[reads.pop(read)]["error"] = str(error)
+                    shown.update(1)
                 for read, content in fetch_each(reader.source, list(reads), begun=begun):
                     row = rows[reads[read]]
                     if isinstance(content, ImageError):
@@ -61,11 +66,19 @@ def _prefetch(obj: xr.DataArray | xr.Dataset, begun: Begun) -> pd.DataFrame:
     return _table(rows, (*COLUMNS, "bytes", "error"))
 
 
+def _giants(source: Source, reads: Iterable[ImageRead]) -> dict[ImageRead, ImageError]:
+    """Return the reads that have too many pixels to be read, with the error of each."""
+    found = {read: too_large(source, read) for read in reads}
+    return {read: error for read, error in found.items() if error is not None}
+
+
 def _begin(planned: PlannedRead, begun: Begun) -> None:
     """Begin to fetch a whole image that is sure to be needed, until every connection is busy."""
     read, source = planned.read, planned.reader.source
     with options.using(planned.reader.carried):
         if read.window is not None or len(begun) >= options.current().max_connections:
+            return
+        if too_large(source, read) is not None:
             return
         if keeps(source) and None not in source.held(read) and not known(source).lack([read]):
             begun.begin(source, read)

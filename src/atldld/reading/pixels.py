@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Collection, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from .. import options
 from ..errors import ImageError
 from ..model.read import ImageRead
 from ..sampling.decode import Pixels, decode
@@ -49,6 +50,10 @@ def pixels_ahead(
     ImageError
         If an image cannot be had, or is damaged even when fetched again.
     """
+    reads = list(reads)
+    for read in reads:
+        if (error := too_large(source, read)) is not None:
+            raise error
     for read, body in fetch_ahead(source, reads):
         yield read, _decoded(source, read, body)
 
@@ -132,17 +137,24 @@ def _processors() -> int:
 def _bodies(
     source: Source, reads: list[ImageRead], at_hand: Collection[ImageRead]
 ) -> Generator[tuple[ImageRead, bytes | ImageError], None, None]:
+    wanted = []
     for read in reads:
-        if read in at_hand:
+        if (giant := too_large(source, read)) is not None:
+            yield read, giant
+        elif read in at_hand:
             try:
                 yield read, source.image(read)
             except ImageError as error:
                 yield read, error
-    yield from fetch_each(source, [read for read in reads if read not in at_hand], ahead=AHEAD)
+        else:
+            wanted.append(read)
+    yield from fetch_each(source, wanted, ahead=AHEAD)
 
 
 def pixels(source: Source, read: ImageRead) -> Pixels:
     """Return one image; see `pixels_ahead`."""
+    if (error := too_large(source, read)) is not None:
+        raise error
     return _decoded(source, read, source.image(read))
 
 
@@ -166,6 +178,19 @@ def _strictly(source: Source, read: ImageRead, body: bytes) -> Pixels:
         wanted = "{} x {}".format(*read.size)
         raise _damaged(source, read, f"it is {width} x {height} pixels; {wanted} were expected")
     return found
+
+
+def too_large(source: Source, read: ImageRead) -> ImageError | None:
+    """Return what is wrong with a read that has more pixels than are to be held, or None."""
+    (width, height), most = read.size, options.current().max_image_pixels
+    if width * height <= most:
+        return None
+    return _damaged(
+        source,
+        read,
+        f"it has {width} x {height} pixels, more than the {most} that are read at once; "
+        "set_options(max_image_pixels=...) allows more, at 3 bytes each",
+    )
 
 
 def _damaged(source: Source, read: ImageRead, reason: str) -> ImageError:

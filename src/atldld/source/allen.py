@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Hashable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import APIError, AtldldWarning, DatasetNotFoundError, ImageError, plain
@@ -250,7 +250,7 @@ class AllenSource:
         cache, name = self._cache(options), dataset_name(dataset_id)
         kept = _DatasetRows.from_json(cache.load(name))
         if kept is not None:
-            options = replace(options, retries=min(options.retries, 1))
+            options = options.model_copy(update={"retries": min(options.retries, 1)})
         try:
             rows = self._asked_rows(dataset_id, options)
         except APIError as error:
