@@ -21,6 +21,7 @@ from .errors import (
 if TYPE_CHECKING:
     from . import plot as plot
     from .arrays.image_opening import open_image
+    from .arrays.many import open_volumes
     from .arrays.opening import open_dataarray, open_dataset
     from .arrays.trees import open_datatree
     from .arrays.volume_opening import open_volume
@@ -55,6 +56,7 @@ _HOMES = {
     "open_grids": ".measure.grids",
     "open_image": ".arrays.image_opening",
     "open_volume": ".arrays.volume_opening",
+    "open_volumes": ".arrays.many",
     "pack": ".packing.pack",
     "quantify": ".measure.quantify",
     "points_to_sections": ".measure.points",
@@ -95,6 +97,7 @@ __all__ = [
     "open_grids",
     "open_image",
     "open_volume",
+    "open_volumes",
     "pack",
     "plot",
     "points_to_sections",

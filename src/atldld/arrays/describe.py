@@ -46,6 +46,11 @@ def volume_frame(dataset: SectionDataset, reference_space: int | None) -> str:
     where = space_name(reference_space)
     if reference_space is None:
         where = f"{where} of dataset {dataset.id}"
+    return voxel_frame(where)
+
+
+def voxel_frame(where: str) -> str:
+    """Return what volumes in a space say, which may be combined with one another."""
     return f"{VOLUMES} {where}"
 
 
@@ -128,7 +133,7 @@ class Sections(Protocol):
 S = TypeVar("S", bound=Sections)
 
 
-def showing(sections: S, record: SectionDataset, view: View, stacklevel: int) -> S:
+def showing(sections: S, record: SectionDataset, view: View, stacklevel: int | None) -> S:
     """Leave out the sections that have nothing to show in an expression view.
 
     Parameters
@@ -140,7 +145,8 @@ def showing(sections: S, record: SectionDataset, view: View, stacklevel: int) ->
     view
         The view.
     stacklevel
-        Of the warning about those left out, counted from the caller of this function.
+        Of the warning about those left out, counted from the caller of this function. None for
+        no warning.
 
     Raises
     ------
@@ -154,12 +160,13 @@ def showing(sections: S, record: SectionDataset, view: View, stacklevel: int) ->
             f"dataset {record.id}: no section image has an expression mask (expression_path is "
             "null); use view='image'"
         )
-    missing = ", ".join(map(str, sections.image_id[~sections.has_expression]))
-    warnings.warn(
-        f"dataset {record.id}: sections without an expression mask left out, images {missing}",
-        AtldldWarning,
-        stacklevel=stacklevel + 1,
-    )
+    if stacklevel is not None:
+        missing = ", ".join(map(str, sections.image_id[~sections.has_expression]))
+        warnings.warn(
+            f"dataset {record.id}: sections without an expression mask left out, images {missing}",
+            AtldldWarning,
+            stacklevel=stacklevel + 1,
+        )
     return sections.take(sections.has_expression)
 
 

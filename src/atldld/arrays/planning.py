@@ -8,7 +8,7 @@ asked for. Attributes are not asked: they outlive arithmetic that makes them unt
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from xarray.core import indexing
 from .. import options
 from ..model.read import ImageRead, Window
 from ..reading.conventions import probes_needed
-from ..reading.reader import FromMatrices, Reader, index_outer
+from ..reading.reader import FromMatrices, Gathered, Reader, index_outer
 from .filling import HadArray
 from .graph import indexings, lazy_variables
 
@@ -65,7 +65,7 @@ class Notes:
 class _Recorder(BackendArray):
     """Stands in for a reader: notes what is asked for, answers with zeros that cost nothing."""
 
-    def __init__(self, reader: Reader[Any] | FromMatrices, notes: Notes) -> None:
+    def __init__(self, reader: Reader[Any] | FromMatrices | Gathered, notes: Notes) -> None:
         self.reader = reader
         self.notes = notes
         self.shape = reader.shape
@@ -75,8 +75,13 @@ class _Recorder(BackendArray):
         return index_outer(key, self.shape, self._outer)
 
     def _outer(self, key: tuple[Any, ...]) -> Any:
+        readers: Iterable[tuple[Reader[Any], tuple[Any, ...]]] = ()
         if isinstance(self.reader, Reader):
-            self.notes.add([PlannedRead(self.reader, read) for read in self.reader.reads(key)])
+            readers = [(self.reader, key)]
+        elif isinstance(self.reader, Gathered):
+            readers = self.reader.readers(key)
+        for reader, inner in readers:
+            self.notes.add([PlannedRead(reader, read) for read in reader.reads(inner)])
         lengths = [np.arange(length)[part] for part, length in zip(key, self.shape, strict=True)]
         shape = tuple(len(places) for places in lengths if np.ndim(places))
         return np.broadcast_to(np.zeros((), self.dtype), shape)
@@ -181,7 +186,7 @@ def _window(read: ImageRead) -> Window:
 
 def _recording(data: Any, notes: Notes) -> Any | None:
     """Return lazily indexed data with a recorder in place of its reader, or None without one."""
-    if isinstance(data, Reader | FromMatrices):
+    if isinstance(data, Reader | FromMatrices | Gathered):
         return _Recorder(data, notes)
     if isinstance(data, HadArray):
         return HadArray([_Recorder(array, notes) for array in data.arrays])

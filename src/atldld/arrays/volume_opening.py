@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from xarray.core import indexing
 
 from .. import options
 from ..errors import AtldldWarning
 from ..model.dataset import SectionDataset
-from ..model.grid import volume_grid
+from ..model.grid import Grid, volume_grid
 from ..model.read import View
 from ..model.sections import default_distance, stack_of
 from ..model.space import AXES, extent, space_name
@@ -181,6 +180,158 @@ def open_volume(
     return _Volume.of(request, wanted, origin, record).dataset()
 
 
+def volume_sampling(
+    record: SectionDataset,
+    request: Request,
+    wanted: VolumeRequest,
+    grid: Grid,
+    *,
+    warned: int | None,
+) -> VolumeSampling:
+    """Return how a dataset fills the nodes of a grid.
+
+    Parameters
+    ----------
+    record
+        The dataset.
+    request, wanted
+        What is asked for.
+    grid
+        The nodes.
+    warned
+        Stack level of warnings about what is left out, counted from the caller; None for none.
+    """
+    _, flip = target_space(record, request.reference_space)
+    level = None if warned is None else warned + 1
+    stack, left_out = stack_of(record, flip=flip)
+    if left_out and level is not None:
+        warnings.warn(
+            f"dataset {record.id}: several images have one section number; the volume shows "
+            f"the one of the lowest id and leaves out {', '.join(map(str, left_out))}",
+            AtldldWarning,
+            stacklevel=level,
+        )
+    reach = wanted.max_distance
+    if reach is None:
+        reach = default_distance(stack.z)
+    stack = showing(stack, record, request.view, level)
+    tiers = choose_tiers(request.tier, stack.microns_per_pixel, stack.tier_count, grid.step)
+    if level is not None:
+        warn_of_tiers(record, request.tier, tiers, level)
+    return VolumeSampling(
+        dataset_id=record.id,
+        plane=record.plane,
+        stack=stack,
+        grid=grid,
+        tiers=tiers,
+        view=request.view,
+        interpolation=request.interpolation,
+        between=wanted.between,
+        max_distance=reach,
+        mirrored=wanted.mirror,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nodes:
+    """The nodes that volumes are opened on, and how their arrays are cut.
+
+    Parameters
+    ----------
+    grid
+        Evenly spaced nodes.
+    request
+        What is asked for.
+    like
+        What the nodes were taken from, if anything.
+    slicing
+        The axis along which chunks are slabs.
+    gap
+        Microns along it between two sections.
+    channels
+        Length of the channel dimension, or nothing.
+    blended
+        Whether voxels are blended from two sections.
+    """
+
+    grid: Grid
+    request: Request
+    like: Like | None
+    slicing: str
+    gap: float
+    channels: tuple[int, ...]
+    blended: bool
+
+    def lazy(self, array: Any, attrs: dict[str, Any], leading: tuple[str, ...] = ()) -> xr.Variable:
+        """Return an array over the grid as a lazy variable over the nodes.
+
+        Parameters
+        ----------
+        array
+            Over `leading`, p, i, r and perhaps channels.
+        attrs
+            Its attributes.
+        leading
+            Dimensions before p, i and r, which chunks hold one of.
+        """
+        picked = {} if self.like is None else self.like.picked
+        dims = (*leading, *_DIMS)[: len(array.shape)]
+        variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs)
+        shape = tuple(
+            np.size(picked[axis]) if axis in picked else count
+            for axis, count in zip(AXES, self.grid.shape, strict=True)
+        )
+        picks = {
+            axis: numbers
+            for axis, numbers in picked.items()
+            if not np.array_equal(numbers, np.arange(variable.sizes[axis]))
+        }
+        variable = variable.isel(picks)
+        chunks = self.request.chunks
+        lead = dict.fromkeys(leading, 1)
+        if isinstance(chunks, Mapping) and chunks:
+            lead |= {dim: chunks[dim] for dim in leading if dim in chunks}
+            chunks = {dim: size for dim, size in chunks.items() if dim not in leading} or {"p": -1}
+        sizes = volume_chunk_sizes(
+            "auto" if chunks is None else chunks,
+            _DIMS,
+            (*shape, *(self.channels or (1,))),
+            4 if self.request.masked else 1,
+            self.slicing,
+            self.gap / self.grid.axes[AXES.index(self.slicing)].step,
+            blended=self.blended,
+        )
+        if getattr(array, "marked", False):
+            sizes["channel"] = -1
+        chunked = self.request.chunks is not None
+        return in_chunks(variable, {**lead, **sizes}, array, picks, chunked=chunked)
+
+    def coordinates(self, space: int | None, frame: str, ledger: str) -> xr.Coordinates:
+        """Return the coordinates of volumes on the nodes, in a space."""
+        plain: dict[str, xr.Variable] = {}
+        for axis, nodes in zip(AXES, self.grid.axes, strict=True):
+            if self.like is None:
+                plain[axis] = xr.Variable(axis, nodes.microns, microns_of(axis))
+            else:
+                given = self.like.coords[axis]
+                plain[axis] = xr.Variable(given.dims, given.values, microns_of(axis))
+        if self.channels:
+            plain["channel"] = channel_coordinate()
+        default = xr.Coordinates(plain)
+        said = {"long_name": "reference space", "frame": frame}
+        guard = xr.Variable((), -1 if space is None else space, said)
+        indexes = {GUARD: GuardIndex(GUARD, frame, (ledger,))}
+        return xr.Coordinates(
+            {**default.variables, GUARD: guard}, indexes={**indexes, **default.xindexes}
+        )
+
+    def cut(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Return what lies within the region, of volumes on the nodes of another array."""
+        if self.like is None or not self.request.region:
+            return dataset
+        return _cut(dataset, self.request.region)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Volume:
     """A dataset, where it comes from, and how it fills a volume."""
@@ -190,8 +341,7 @@ class _Volume:
     record: SectionDataset
     sampling: VolumeSampling
     space: int | None
-    like: Like | None
-    picked: Mapping[str, npt.NDArray[np.int64] | int]
+    nodes: Nodes
     carried: options.Carried
     failing: Failing
 
@@ -200,84 +350,52 @@ class _Volume:
         cls, request: Request, wanted: VolumeRequest, source: Source, record: SectionDataset
     ) -> _Volume:
         request = replace(request, reference_space=space_wanted(request, wanted.like, record))
-        space, flip = target_space(record, request.reference_space)
-        if wanted.mirror and extent(space) is None:
-            raise ValueError(
-                f"dataset {record.id} lies in {space_name(space)}, whose midline is not known: "
-                "leave out mirror=True"
-            )
-        stack, left_out = stack_of(record, flip=flip)
-        if left_out:
-            warnings.warn(
-                f"dataset {record.id}: several images have one section number; the volume shows "
-                f"the one of the lowest id and leaves out {', '.join(map(str, left_out))}",
-                AtldldWarning,
-                stacklevel=3,
-            )
-        reach = wanted.max_distance
-        if reach is None:
-            reach = default_distance(stack.z)
-        stack = showing(stack, record, request.view, 3)
-        picked: Mapping[str, npt.NDArray[np.int64] | int] = {}
+        space, _ = target_space(record, request.reference_space)
+        check_midline(wanted.mirror, space)
         if wanted.like is None:
-            step = request.resolution
-            grid = volume_grid(record, step, request.region)
+            grid = volume_grid(record, request.resolution, request.region)
         else:
-            grid, picked = wanted.like.grid, wanted.like.picked
-            step = grid.step
-        tiers = choose_tiers(request.tier, stack.microns_per_pixel, stack.tier_count, step)
-        warn_of_tiers(record, request.tier, tiers, 3)
-        sampling = VolumeSampling(
-            dataset_id=record.id,
-            plane=record.plane,
-            stack=stack,
-            grid=grid,
-            tiers=tiers,
-            view=request.view,
-            interpolation=request.interpolation,
-            between=wanted.between,
-            max_distance=reach,
-            mirrored=wanted.mirror,
+            grid = wanted.like.grid
+        sampling = volume_sampling(record, request, wanted, grid, warned=3)
+        z, rate = sampling.stack.z, abs(sampling.stack.trv[2, record.plane.section])
+        nodes = Nodes(
+            grid,
+            request,
+            wanted.like,
+            AXES[record.plane.section],
+            float(np.median(np.diff(z))) / rate if len(z) > 1 else 0.0,
+            sampling.channels,
+            wanted.between == "linear",
         )
         from dask.tokenize import tokenize
 
         carried = options.carry()
         ledger = Ledger(f"{tokenize(sampling, source)}-{carried.process}")
         failing = Failing(request.fill_failed, request.tier == "auto", ledger)
-        return cls(request, source, record, sampling, space, wanted.like, picked, carried, failing)
+        return cls(request, source, record, sampling, space, nodes, carried, failing)
 
     def dataset(self) -> xr.Dataset:
         """Return the volume with its coordinates."""
-        image = self._array(marked=self.failing.fill)
+        array = VolumeArray(
+            self.sampling,
+            self.source,
+            self._fill(),
+            self.carried,
+            self.failing,
+            marked=self.failing.fill,
+        )
         attrs: dict[str, Any] = self._attributes()
         attrs["view"] = self.request.view
         attrs["long_name"] = " ".join([*self.record.genes, self.request.view.replace("_", " ")])
         if not self.request.masked:
-            attrs["value_where_not_covered"] = int(image.fill_value)
-        lazy = self._lazy(image, attrs)
-        chunks = self.request.chunks if isinstance(self.request.chunks, Mapping) else {}
-        variables = {"image": lazy}
-        if image.marked:
-            channel = chunks.get("channel", -1)
-            variables["image"] = pixels(lazy, self.sampling.channels, channel)
-        names: list[What] = ["section_number", "distance"]
-        if self.sampling.mirrored:
-            names.append("mirrored")
-        for name in names:
-            shown = ShownArray(self.sampling, name)
-            named = dict(_LONG_NAMES[name])
-            if not image.marked:
-                variables[name] = self._lazy(shown, named)
-            elif self.request.chunks is None:
-                variables[name] = self._lazy(HadArray([image], shown, NOTHING[name]), named)
-            else:
-                there = had([lazy])
-                variables[name] = self._lazy(shown, named).where(there, NOTHING[name])
-                variables[name].attrs = named
-        dataset = xr.Dataset(variables, self._coordinates(), self._attributes())
-        if self.like is not None and self.request.region:
-            dataset = _cut(dataset, self.request.region)
-        return dataset
+            attrs["value_where_not_covered"] = int(array.fill_value)
+        shown: dict[What, Any] = {
+            name: ShownArray(self.sampling, name) for name in shown_names(self.sampling.mirrored)
+        }
+        variables = volume_variables(self.nodes, array, shown, attrs)
+        frame = volume_frame(self.record, self.space)
+        coordinates = self.nodes.coordinates(self.space, frame, self.failing.ledger.name)
+        return self.nodes.cut(xr.Dataset(variables, coordinates, self._attributes()))
 
     def _fill(self) -> float:
         if self.request.masked:
@@ -289,74 +407,72 @@ class _Volume:
             self.record,
             reference_space=self.space,
             mapping="",
-            resolution=self.request.resolution,
+            resolution=self.sampling.grid.step,
             source=self.source.name,
         )
         del attrs["mapping"]
-        if self.like is not None:
-            attrs["resolution_microns"] = self.sampling.grid.step
         attrs["between"] = self.sampling.between
         attrs["max_distance_microns"] = self.sampling.max_distance
         if self.sampling.mirrored:
             attrs["mirrored_about_r_microns"] = MIDLINE
         return attrs
 
-    def _array(self, *, marked: bool) -> VolumeArray:
-        return VolumeArray(
-            self.sampling, self.source, self._fill(), self.carried, self.failing, marked=marked
+
+def check_midline(mirror: bool, space: int | None) -> None:
+    """Refuse to mirror in a space whose midline is not known."""
+    if mirror and extent(space) is None:
+        raise ValueError(
+            f"there is nothing to mirror about in {space_name(space)}, whose midline is not known: "
+            "leave out mirror=True"
         )
 
-    def _lazy(
-        self, array: VolumeArray | ShownArray | HadArray, attrs: dict[str, Any]
-    ) -> xr.Variable:
-        dims = _DIMS[: len(array.shape)]
-        gap = (
-            float(np.median(np.diff(self.sampling.stack.z))) if len(self.sampling.stack) > 1 else 0
-        )
-        along = self.sampling.grid.axes[self.sampling.plane.section]
-        rate = abs(self.sampling.stack.trv[2, self.sampling.plane.section])
-        variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs)
-        shape = tuple(
-            np.size(self.picked[axis]) if axis in self.picked else count
-            for axis, count in zip(AXES, self.sampling.grid.shape, strict=True)
-        )
-        picks = {
-            axis: numbers
-            for axis, numbers in self.picked.items()
-            if not np.array_equal(numbers, np.arange(variable.sizes[axis]))
-        }
-        variable = variable.isel(picks)
-        sizes = volume_chunk_sizes(
-            "auto" if self.request.chunks is None else self.request.chunks,
-            _DIMS,
-            (*shape, *(self.sampling.channels or (1,))),
-            4 if self.request.masked else 1,
-            AXES[self.sampling.plane.section],
-            gap / (rate * along.step),
-            blended=self.sampling.between == "linear",
-        )
-        if isinstance(array, VolumeArray) and array.marked:
-            sizes["channel"] = -1
-        return in_chunks(variable, sizes, array, picks, chunked=self.request.chunks is not None)
 
-    def _coordinates(self) -> xr.Coordinates:
-        where = volume_frame(self.record, self.space)
-        space = -1 if self.space is None else self.space
-        plain: dict[str, xr.Variable] = {}
-        for axis, nodes in zip(AXES, self.sampling.grid.axes, strict=True):
-            if self.like is None:
-                plain[axis] = xr.Variable(axis, nodes.microns, microns_of(axis))
-            else:
-                given = self.like.coords[axis]
-                plain[axis] = xr.Variable(given.dims, given.values, microns_of(axis))
-        if self.sampling.channels:
-            plain["channel"] = channel_coordinate()
-        default = xr.Coordinates(plain)
-        guard = xr.Variable((), space, {"long_name": "reference space", "frame": where})
-        indexes = {GUARD: GuardIndex(GUARD, where, (self.failing.ledger.name,))}
-        return xr.Coordinates(
-            {**default.variables, GUARD: guard}, indexes={**indexes, **default.xindexes}
-        )
+def shown_names(mirrored: bool) -> list[What]:
+    """Return what volumes hold besides their pixels."""
+    return (
+        ["section_number", "distance", "mirrored"] if mirrored else ["section_number", "distance"]
+    )
+
+
+def volume_variables(
+    nodes: Nodes,
+    image: Any,
+    shown: Mapping[What, Any],
+    attrs: dict[str, Any],
+    leading: tuple[str, ...] = (),
+) -> dict[str, xr.Variable]:
+    """Return the lazy variables of volumes.
+
+    Parameters
+    ----------
+    nodes
+        The nodes.
+    image
+        An array of pixels; if it is marked, what was filled shows no section.
+    shown
+        Arrays from matrices alone.
+    attrs
+        Of the pixels.
+    leading
+        As in `Nodes.lazy`.
+    """
+    lazy = nodes.lazy(image, attrs, leading)
+    variables = {"image": nodes.lazy(image, attrs, leading)}
+    marked = variables["image"]
+    chunks = nodes.request.chunks if isinstance(nodes.request.chunks, Mapping) else {}
+    if image.marked:
+        variables["image"] = pixels(marked, nodes.channels, chunks.get("channel", -1))
+    for what, array in shown.items():
+        named = dict(_LONG_NAMES[what])
+        if not image.marked:
+            variables[what] = nodes.lazy(array, named, leading)
+        elif nodes.request.chunks is None:
+            variables[what] = nodes.lazy(HadArray([image], array, NOTHING[what]), named, leading)
+        else:
+            lazy = nodes.lazy(array, named, leading)
+            variables[what] = lazy.where(had([marked]), NOTHING[what])
+            variables[what].attrs = named
+    return variables
 
 
 def _cut(dataset: xr.Dataset, region: dict[str, tuple[float, float]]) -> xr.Dataset:

@@ -8,7 +8,7 @@ them. Only a volume on the nodes of another array may start elsewhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -213,7 +213,20 @@ def volume_grid(
     RegistrationError
         As in `section_grid`.
     """
-    grid = _spanning(dataset, (0, 1, 2), step).cut(region or {})
+    return _not_too_large(_spanning(dataset, (0, 1, 2), step).cut(region or {}))
+
+
+def grid_over(
+    bounds: Sequence[float],
+    step: float,
+    region: Mapping[str, tuple[float, float]] | None = None,
+) -> Grid:
+    """Return the grid from 0 to some bounds along p, i, r, or a region of it; see `volume_grid`."""
+    grid = Grid(AXES, tuple(Axis.spanning(0.0, high, step) for high in bounds))
+    return _not_too_large(grid.cut(region or {}))
+
+
+def _not_too_large(grid: Grid) -> Grid:
     if math.prod(grid.shape) > _MOST_OF_A_VOLUME:
         raise ValueError(
             f"a volume of {' x '.join(map(str, grid.shape))} voxels is too large: use a larger "

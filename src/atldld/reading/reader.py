@@ -7,7 +7,7 @@ turned into reads, fetched together, and given back decoded, whatever the array 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -298,6 +298,17 @@ class GridReader(Reader[P]):
             values = values.reshape(*marks.shape, depth)
         both = np.concatenate([values, marks[..., None]], axis=-1, dtype=self.dtype)
         return squeezed(both, key)
+
+
+class Gathered(BackendArray):
+    """A lazy array that is put together of others, each found when it is needed."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @abstractmethod
+    def readers(self, key: tuple[Any, ...]) -> Iterator[tuple[Reader[Any], tuple[Any, ...]]]:
+        """Yield the readers that an outer index needs, each with the index into it."""
 
 
 class FromMatrices(BackendArray):

@@ -1,0 +1,408 @@
+"""Opening any number of section datasets as volumes on one grid."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from dask.tokenize import tokenize
+from xarray.core import indexing
+
+from .. import __version__, options
+from ..errors import DatasetNotFoundError
+from ..model.grid import Grid, grid_over
+from ..model.info import DatasetSummary
+from ..model.read import View
+from ..model.space import can_flip, extent, space_name
+from ..model.terms import SearchTerms, listed
+from ..reading.failing import Failing
+from ..reading.ledger import Ledger
+from ..reading.reader import Gathered, Reader, index_outer, places
+from ..source import source_from
+from ..source.allen import AllenSource
+from ..source.protocol import SearchableSource, Source
+from .describe import ACCURACY, CITATION, ground, voxel_frame
+from .pieces import CHANNELS
+from .request import Request, VolumeRequest
+from .volume_opening import Nodes, check_midline, shown_names, volume_sampling, volume_variables
+from .volume_pieces import Between
+from .volumes import ShownArray, VolumeArray, What
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DATASET = "dataset"
+_GAP = 200.0
+"""Microns between two sections, to cut chunks by: that of most datasets."""
+
+_ASKED_AT_ONCE = 100
+"""Ids that one search asks for: more would make a URL too long."""
+
+_KEPT = 16
+"""Datasets whose matrices a process keeps at hand between chunks."""
+
+
+def open_volumes(
+    dataset_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | pd.Series[int],
+    *,
+    resolution: float = 25,
+    like: xr.DataArray | xr.Dataset | None = None,
+    max_distance: float | None = None,
+    between: Between = "nearest",
+    mirror: bool = False,
+    interpolation: Literal["auto", "nearest", "linear", "cubic", "area"] = "auto",
+    masked: bool = False,
+    region: Mapping[str, tuple[float, float]] | None = None,
+    chunks: Literal["auto"] | Mapping[str, Any] | None = "auto",
+    reference_space: Literal["native", 9, 10] = "native",
+    view: View = "image",
+    tier: int | Literal["auto"] = "auto",
+    on_error: Literal["raise", "fill"] = "raise",
+    source: str | Source | None = None,
+) -> xr.Dataset:
+    """Open many section datasets as volumes on one grid, in one lazy Dataset.
+
+    It holds no more of a dataset than its id: the matrices of one are looked up when one of its
+    chunks is computed. Opening asks for what the datasets are called, a hundred at a time, and
+    nothing at all where a `catalogue` of the service is at hand.
+
+    Parameters
+    ----------
+    dataset_ids
+        Ids of section datasets, each once: a list, an array, or the column ``dataset_id`` of what
+        `search` or a catalogue gave.
+    resolution, like, max_distance, between, mirror, interpolation, masked, region
+        As for `open_volume`, the same for all.
+    chunks
+        ``"auto"``: of one dataset each, cut as `open_volume` does. A dict as in xarray. None: no
+        dask.
+    reference_space
+        ``"native"``, if all of them lie in one space; or 9 or 10. Sagittal datasets lie in 10 and
+        coronal ones in 9: to have both, say which.
+    view, tier, on_error, source
+        As for `open_volume`. What has no place in reference space, or nothing to show in the
+        view, raises a `RegistrationError` when it is computed, not when it is opened.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``image (dataset, p, i, r, channel)``; ``section_number`` and ``distance`` (and
+        ``mirrored``) over ``dataset, p, i, r``, as `open_volume` gives each. Along ``dataset``,
+        its id, and ``gene``, ``plane`` and ``specimen``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an option cannot be used, the datasets lie in several spaces and none is chosen, or in
+        one whose extent is not known and there is no `like`.
+    DatasetNotFoundError
+        If the source does not have one of them.
+    APIError
+        If the service does not answer as it should.
+
+    See Also
+    --------
+    open_volume : One dataset.
+    open_datatree : Several datasets, each on its own sections.
+
+    Examples
+    --------
+    >>> import atldld
+    >>> from atldld.testing import AllenServer, phantom_dataset
+    >>> brains = [phantom_dataset(7, gene="Prox1"), phantom_dataset(8, "sagittal", gene="Calb1")]
+    >>> with AllenServer(brains) as server:
+    ...     brains = atldld.open_volumes(
+    ...         [7, 8], resolution=200, masked=True, reference_space=9, source=server.url
+    ...     )
+    ...     mean = brains.image.mean("dataset").sel(p=6600).compute()
+    >>> brains.gene.values.tolist(), dict(brains.section_number.sizes)
+    (['Prox1', 'Calb1'], {'dataset': 2, 'p': 66, 'i': 40, 'r': 57})
+    >>> mean.dims
+    ('i', 'r', 'channel')
+    """
+    ids = _ids(dataset_ids)
+    request = Request.checked(
+        int(ids[0]),
+        resolution=resolution,
+        tier=tier,
+        view=view,
+        mapping="oblique",
+        detection_xy=None,
+        region=region,
+        interpolation=interpolation,
+        masked=masked,
+        fill_value=None,
+        chunks=chunks,
+        reference_space=reference_space,
+        on_error=on_error,
+    )
+    wanted = VolumeRequest.checked(max_distance, between, mirror, like, request.resolution)
+    if request.fill_failed and request.chunks is None:
+        raise ValueError("on_error='fill' of many volumes needs dask: leave out chunks=None")
+    origin = source_from(source)
+    found = _summaries(origin, ids)
+    said = wanted.like.space if wanted.like is not None else None
+    space = _space_of_all(found, request.reference_space, said)
+    request = replace(request, reference_space="native" if space not in (9, 10) else space)
+    check_midline(wanted.mirror, space)
+    if wanted.like is None:
+        bounds = extent(space)
+        if bounds is None:
+            raise ValueError(f"the extent of {space_name(space)} is not known: give like=")
+        grid = grid_over(bounds, request.resolution, request.region)
+    else:
+        grid = wanted.like.grid
+    alone = replace(wanted, like=None)
+    token = tokenize(ids, repr((request, alone, grid)), origin)
+    many = Many(ids, request, alone, grid, origin, options.carry(), token)
+    planes = {each.plane for each in found}
+    slicing = {"coronal": "p", "sagittal": "r", "transverse": "i"}.get(planes.pop(), "p")
+    channels = () if request.view == "expression_mask" else (len(CHANNELS),)
+    blended = wanted.between == "linear"
+    nodes = Nodes(grid, request, wanted.like, slicing, _GAP, channels, blended)
+    attrs = _attributes(many, wanted, space)
+    shown: dict[What, Any] = {what: ManyArray(many, what) for what in shown_names(wanted.mirror)}
+    image = ManyArray(many, "image", channels, marked=request.fill_failed)
+    said_of = {**attrs, "view": request.view, "long_name": request.view.replace("_", " ")}
+    variables = volume_variables(nodes, image, shown, said_of, (_DATASET,))
+    coordinates = nodes.coordinates(space, voxel_frame(space_name(space)), many.ledger.name)
+    dataset = nodes.cut(xr.Dataset(variables, coordinates, attrs))
+    return dataset.assign_coords(_labels(ids, found))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Many:
+    """Datasets, and how each of them fills one grid: no more of each than its id.
+
+    Parameters
+    ----------
+    ids
+        Shape (n,), int64.
+    request, wanted
+        What is asked for, of each.
+    grid
+        The nodes.
+    source
+        Where they come from.
+    carried
+        The options of the opening, for the process that computes.
+    token
+        What tells these volumes from others.
+    """
+
+    ids: npt.NDArray[np.int64]
+    request: Request
+    wanted: VolumeRequest
+    grid: Grid
+    source: Source
+    carried: options.Carried
+    token: str
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where failures of all of them are noted."""
+        return Ledger(f"{self.token}-{self.carried.process}")
+
+    def volume(self, place: int, what: Literal["image"] | What, *, marked: bool) -> Any:
+        """Return the array of one dataset, over p, i, r and perhaps channels."""
+        sampling, fill = _at_hand.sampling(self, int(self.ids[place]))
+        if what != "image":
+            return ShownArray(sampling, what)
+        failing = Failing(self.request.fill_failed, self.request.tier == "auto", self.ledger)
+        return VolumeArray(sampling, self.source, fill, self.carried, failing, marked=marked)
+
+
+class ManyArray(Gathered):
+    """Volumes of many datasets, one after the other, each found when it is indexed.
+
+    Parameters
+    ----------
+    many
+        The datasets.
+    what
+        ``"image"``, or what is known from matrices alone.
+    channels
+        Length of the channel dimension of pixels, or nothing.
+    marked
+        Whether the last axis has marks, of what was not filled, behind the channels.
+
+    Notes
+    -----
+    Shape (datasets, p, i, r[, channels]).
+    """
+
+    def __init__(
+        self,
+        many: Many,
+        what: Literal["image"] | What,
+        channels: tuple[int, ...] = (),
+        *,
+        marked: bool = False,
+    ) -> None:
+        self.many = many
+        self.what = what
+        self.marked = marked
+        if marked:
+            channels = (sum(channels) + 1 if channels else 2,)
+        self.shape = (len(many.ids), *many.grid.shape, *channels)
+        number = np.float32 if many.request.masked else np.uint8
+        dtypes = {"section_number": np.int32, "distance": np.float64, "mirrored": np.bool_}
+        self.dtype = np.dtype(dtypes.get(what, number))
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return index_outer(key, self.shape, self._outer)
+
+    def readers(self, key: tuple[Any, ...]) -> Iterator[tuple[Reader[Any], tuple[Any, ...]]]:
+        """Yield the readers that an outer index needs, each with the index into it."""
+        if self.what == "image":
+            for place in places(key[:1], self.shape[:1])[0].tolist():
+                yield self.many.volume(place, self.what, marked=self.marked), key[1:]
+
+    def _outer(self, key: tuple[Any, ...]) -> Any:
+        (which,) = places(key[:1], self.shape[:1])
+        inner = indexing.OuterIndexer(key[1:])
+        lengths = [
+            len(np.arange(length)[part])
+            for length, part in zip(self.shape[1:], key[1:], strict=True)
+            if isinstance(part, slice) or np.ndim(part)
+        ]
+        out = np.empty((len(which), *lengths), dtype=self.dtype)
+        if out.size:
+            for place, number in enumerate(which.tolist()):
+                out[place] = self.many.volume(number, self.what, marked=self.marked)[inner]
+        return out if isinstance(key[0], slice) or np.ndim(key[0]) else out[0]
+
+    def __dask_tokenize__(self) -> Hashable:
+        return type(self).__name__, self.what, self.many.token, self.marked
+
+
+class _AtHand:
+    """How the datasets of the last chunks fill their grids, so that not every chunk asks anew."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: OrderedDict[tuple[str, int], tuple[Any, float]] = OrderedDict()
+
+    def sampling(self, many: Many, dataset_id: int) -> tuple[Any, float]:
+        """Return how a dataset fills the grid, and what stands where it shows nothing."""
+        key = many.token, dataset_id
+        with self._lock:
+            if key in self._found:
+                self._found.move_to_end(key)
+                return self._found[key]
+        with options.using(many.carried):
+            record = many.source.dataset(dataset_id)
+        sampling = volume_sampling(record, many.request, many.wanted, many.grid, warned=None)
+        fill = np.nan if many.request.masked else float(ground(record, many.request.view))
+        with self._lock:
+            self._found[key] = sampling, fill
+            while len(self._found) > _KEPT:
+                self._found.popitem(last=False)
+        return sampling, fill
+
+
+_at_hand = _AtHand()
+
+
+def _ids(dataset_ids: Any) -> npt.NDArray[np.int64]:
+    """Return ids, each once and at least one, or say what is wrong with them."""
+    ids = SearchTerms.checked(dataset_id=dataset_ids).dataset_ids
+    if not ids:
+        raise ValueError("dataset_ids is empty: there is nothing to open")
+    if len(set(ids)) < len(ids):
+        twice = [each for each, count in Counter(ids).items() if count > 1]
+        raise ValueError(f"dataset_ids names {listed(map(str, twice), 10)} more than once")
+    return np.array(ids, dtype=np.int64)
+
+
+def _summaries(source: Source, ids: npt.NDArray[np.int64]) -> list[DatasetSummary]:
+    """Return what datasets are called, in their order; from a catalogue where one is at hand."""
+    known: dict[int, DatasetSummary] = {}
+    table = source.catalogue() if isinstance(source, AllenSource) else None
+    wanted = set(ids.tolist())
+    if table is not None:
+        known = _by_id(each for each in table.summaries() if each.dataset_id in wanted)
+    left = [each for each in ids.tolist() if each not in known]
+    if left and not isinstance(source, SearchableSource):
+        raise TypeError(f"the source {source.name} cannot be searched: it has no method search")
+    if isinstance(source, SearchableSource):
+        for start in range(0, len(left), _ASKED_AT_ONCE):
+            part = tuple(left[start : start + _ASKED_AT_ONCE])
+            known |= _by_id(source.search(SearchTerms(dataset_ids=part, failed=None)))
+    missing = [each for each in ids.tolist() if each not in known]
+    if missing:
+        raise DatasetNotFoundError(
+            f"{source.name} has no section dataset {listed(map(str, missing), 10)}"
+        )
+    return [known[each] for each in ids.tolist()]
+
+
+def _by_id(found: Iterable[DatasetSummary]) -> dict[int, DatasetSummary]:
+    return {each.dataset_id: each for each in found}
+
+
+def _space_of_all(
+    found: list[DatasetSummary], asked: int | Literal["native"], like: int | None
+) -> int | None:
+    """Return the one space that datasets are opened in, or say why there is none."""
+    wanted = like if asked == "native" else int(asked)
+    if like is not None and wanted != like:
+        raise ValueError(
+            f"like lies in {space_name(like)} (reference space {like}), but "
+            f"reference_space={asked} is asked for: leave that out, or open like in that space"
+        )
+    native: dict[int | None, int] = {}
+    for each in found:
+        native.setdefault(each.reference_space, each.dataset_id)
+    if wanted is None:
+        if len(native) > 1:
+            said = " and ".join(f"{space} (dataset {number})" for space, number in native.items())
+            raise ValueError(
+                f"these datasets lie in the reference spaces {said}: choose one for all, "
+                "reference_space=9 or 10"
+            )
+        (wanted,) = native
+    for space, number in native.items():
+        if space != wanted and (wanted is None or not can_flip(space, wanted)):
+            raise ValueError(
+                f"dataset {number} lies in reference space {space}; there is no way from there to "
+                f"{wanted}"
+            )
+    return wanted
+
+
+def _labels(
+    ids: npt.NDArray[np.int64], found: list[DatasetSummary]
+) -> dict[str, xr.Variable | tuple[str, Any, dict[str, str]]]:
+    # As objects, texts are kept by Zarr as text of any length, which its format specifies.
+    texts = {
+        "gene": [", ".join(each.genes) for each in found],
+        "plane": [each.plane for each in found],
+        "specimen": [each.specimen for each in found],
+    }
+    return {
+        _DATASET: (_DATASET, ids, {"long_name": "section dataset id"}),
+        **{name: (_DATASET, np.array(each, dtype=object), {}) for name, each in texts.items()},
+    }
+
+
+def _attributes(many: Many, wanted: VolumeRequest, space: int | None) -> dict[str, Any]:
+    attrs: dict[str, Any] = {
+        "reference_space": -1 if space is None else space,
+        "reference_space_name": space_name(space),
+        "resolution_microns": many.grid.step,
+        "registration": ACCURACY if space in (9, 10) else "",
+        "between": wanted.between,
+        "source": many.source.name,
+        "atldld_version": __version__,
+        "citation": CITATION.format(id="(see the coordinate dataset)"),
+    }
+    if wanted.max_distance is not None:
+        attrs["max_distance_microns"] = wanted.max_distance
+    return attrs
