@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import atldld
 from atldld.cli import main
-from atldld.source import bundle_files, manifest, places, zipped
+from atldld.store import manifest, names, zipped
 from atldld.testing import AllenServer, phantom_dataset
 from pages import page
 
@@ -52,13 +52,11 @@ def test_the_bounds_are_those_of_the_code():
     flat = " ".join(TEXT.split())
     mebibyte = 2**20
     for said in (
-        f"more than {zipped.MOST_RATIO} times their size",
-        f"directories of more than {zipped.DIRECTORY_BYTES // mebibyte} MiB or "
-        f"{places.MOST_ENTRIES:,} entries",
+        f"directories of zip files of more than {zipped.DIRECTORY_BYTES // mebibyte} MiB",
         f"manifests of more than {manifest.MANIFEST_BYTES // mebibyte} MiB or "
-        f"{bundle_files.MOST_FILES:,} files",
-        f"metadata of more than {bundle_files.DATASET_BYTES // mebibyte} MiB",
-        f"images of more than {bundle_files.IMAGE_BYTES // 2**30} GiB",
-        f"more than 2^{bundle_files.MOST_PIXELS.bit_length() - 1} pixels",
+        f"{manifest.MOST_FILES:,} files",
+        f"metadata of more than {names.most_bytes('datasets/5.json') // mebibyte} MiB",
+        f"an image of more than {names.most_bytes('images/7/image-t2.jpg') // 2**30} GiB",
+        f"more than 2^{names.MOST_PIXELS.bit_length() - 1} pixels",
     ):
         assert said in flat

@@ -19,12 +19,23 @@ ROOMS = {
     "options": {"forking"},
     "model": {"errors"},
     "sampling": {"model", "errors"},
-    "source": {"model", "errors", "urls", "forking", "options"},
+    "store": {"model", "errors", "urls", "forking", "options"},
+    "source": {"store", "model", "errors", "urls", "forking", "options"},
     "reading": {"sampling", "source", "model", "errors", "urls", "forking", "options"},
     "arrays": {"reading", "sampling", "source", "model", "errors", "options"},
     "testing": {"errors"},
     **{
-        face: {"arrays", "reading", "sampling", "source", "model", "errors", "urls", "options"}
+        face: {
+            "arrays",
+            "reading",
+            "sampling",
+            "source",
+            "store",
+            "model",
+            "errors",
+            "urls",
+            "options",
+        }
         | ({"testing", "packing"} if face == "cli" else set())
         for face in FACES
     },
@@ -35,8 +46,8 @@ DOOR = "arrays/accessor.py"
 """The accessor hands on to faces, inside its methods: what users find on an array."""
 
 HEAVY = (
-    "dask.array", "cv2", "requests", "urllib3", "fsspec", "simplejpeg", "matplotlib",
-    "distributed",
+    "dask.array", "cv2", "requests", "urllib3", "fsspec", "pydantic", "filelock", "simplejpeg",
+    "matplotlib", "distributed",
 )  # fmt: skip
 
 

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from .measure.unionizes import unionizes
     from .options import set_options
     from .packing.pack import pack
+    from .packing.verify import verify_bundle
     from .sampling.displacement import DisplacementField
     from .source.catalogue import Catalogue, catalogue
     from .source.search import dataset_info, search
-    from .source.verifying import verify_bundle
 
 __version__ = "1.0.0.dev0"
 
@@ -69,7 +69,7 @@ _HOMES = {
     "structure_table": ".measure.structures",
     "structures_at": ".measure.structures",
     "unionizes": ".measure.unionizes",
-    "verify_bundle": ".source.verifying",
+    "verify_bundle": ".packing.verify",
     "view": ".export.napari",
     "Catalogue": ".source.catalogue",
     "DisplacementField": ".sampling.displacement",

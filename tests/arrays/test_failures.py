@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 import atldld
-from atldld.source.inventory import clear_cache
+from atldld.store.inventory import clear_cache
 from atldld.testing import AllenServer, Fault, phantom_dataset
 
 PHANTOM = phantom_dataset(31, sections=6, resolution=12, tier_count=6, seed=1)

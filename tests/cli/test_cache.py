@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 import atldld
 from atldld.cli.cache import _size
 from atldld.cli.cache import cache as command
-from atldld.source.inventory import cache_stock, clear_cache, verify_cache
+from atldld.store.inventory import cache_stock, clear_cache, verify_cache
 from atldld.testing import AllenServer, phantom_dataset
 
 PHANTOM = phantom_dataset(dataset_id=621, sections=5, resolution=60, seed=6)
@@ -107,7 +108,7 @@ def flip(path):
 
 DAMAGES = {
     "flipped": (flip, "SHA-256"),
-    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-9]), "bytes, not"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-9]), "bytes instead of"),
     "emptied": (lambda path: path.write_bytes(b""), "has 0 bytes"),
     "record damaged": (
         lambda path: path.with_name(path.name + ".json").write_text("{"),
@@ -126,7 +127,7 @@ def test_damaged_files_are_named(full, damage):
     path = images(folder)[3]
     spoil(path)
     (found,) = verify_cache().damaged
-    assert found.path == path
+    assert found.path == str(path)
     assert words in found.reason
     output = run("verify", status=1)
     assert str(path) in output
@@ -170,7 +171,7 @@ def test_clearing_one_service(full):
 def test_what_the_cache_did_not_write_stays(full, tmp_path):
     """Somebody's cache_dir may be their home."""
     folder, _ = full
-    service = cache_stock()[0].folder
+    service = Path(cache_stock()[0].folder)
     foreign = [folder / "thesis.doc", folder / "images" / "x.jpg", service / "notes.txt"]
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -189,7 +190,7 @@ def test_what_the_cache_did_not_write_stays(full, tmp_path):
 
 
 def test_a_file_on_its_way_is_left_alone(full):
-    partial = cache_stock()[0].folder / "partial"
+    partial = Path(cache_stock()[0].folder) / "partial"
     new, old = partial / "1-new", partial / "1-old"
     for path in (new, old):
         path.write_bytes(b"x")

@@ -11,6 +11,7 @@ import time
 import uuid
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import xarray as xr
@@ -25,11 +26,11 @@ from atldld.errors import (
     RegistrationError,
 )
 from atldld.model.read import ImageRead
-from atldld.packing.run import _ahead
+from atldld.options import current
+from atldld.packing.pack import _ahead
 from atldld.source import source_from
-from atldld.source.bundle import BundleSource
-from atldld.source.locks import locked
-from atldld.source.notes import NOTES
+from atldld.source.stored import StoredSource
+from atldld.store.locks import locked
 from atldld.testing import (
     AllenServer,
     Doubts,
@@ -294,7 +295,7 @@ class TestContent:
         packed = atldld.pack(61, tmp_path / "b", resolution=200, source=server.url)
         source = source_from(server.url)
         for each in atldld.open_dataarray(61, resolution=200, source=packed.source).image_id.values:
-            (path,) = (tmp_path / "b" / "images" / str(each)).iterdir()
+            (path,) = (tmp_path / "b" / "images" / str(each)).glob("*.jpg")
             image = SMALL.image(int(each))
             tier = int(path.stem[-1])
             size = (max(image["width"] >> tier, 1), max(image["height"] >> tier, 1))
@@ -333,8 +334,9 @@ class TestContent:
             atldld.pack(61, tmp_path / "c", resolution=200, source=server.url)
             atldld.pack(61, "memory://left.zip", resolution=200, source=server.url)
             assert sorted(each.name for each in tmp_path.iterdir()) == ["b.zip", "c", "cache"]
-            assert not (tmp_path / "c" / NOTES).exists()
-            assert not list((tmp_path / "cache" / "packing").iterdir())
+            assert {each.name for each in (tmp_path / "c").iterdir()} == {
+                "README.txt", "README.txt.json", "datasets", "images", "manifest.json"
+            }  # fmt: skip
 
 
 def _asked(server):
@@ -416,7 +418,7 @@ class TestGoingOn:
         before = array.compute()
         atldld.pack(61, target, tiers=[3], **options)
         same_pixels(array.compute(), before)
-        names = BundleSource.at(target).manifest.files
+        names = StoredSource.at(target).manifest.files
         for name in names:
             if "/image-t" in name:
                 _damage(target, name, lambda body: body[:-9] + b"x" + body[-8:])
@@ -426,7 +428,7 @@ class TestGoingOn:
     def test_a_damaged_bundle_is_mended(self, server, tmp_path, target):
         options = {"resolution": 150, "source": server.url}
         atldld.pack(61, target, views=["image", "expression"], **options)
-        names = sorted(n for n in BundleSource.at(target).manifest.files if "images" in n)
+        names = sorted(n for n in StoredSource.at(target).manifest.files if "images" in n)
         _damage(target, names[0], lambda body: body[:-9] + b"x" + body[-8:])
         _damage(target, names[1], lambda body: None)
         report = atldld.verify_bundle(target)
@@ -450,12 +452,13 @@ class TestGoingOn:
 
     @pytest.mark.parametrize("name", ["b", "b.zip"])
     def test_where_another_process_packs_it_says_so(self, server, tmp_path, name):
-        folder = tmp_path / ("b.zip.packing" if name.endswith("zip") else name)
-        with locked(folder / NOTES / "lock", 0) as held:
+        atldld.pack(61, tmp_path / name, resolution=200, source=server.url)
+        (lock,) = current().cache_dir.glob("packing/*.lock")
+        with locked(lock, 0) as held:
             assert held
             with pytest.raises(BundleError, match="another process is packing"):
                 atldld.pack(61, tmp_path / name, source=server.url)
-        atldld.pack(61, tmp_path / name, resolution=200, source=server.url)
+        atldld.pack(61, tmp_path / name, source=server.url)
 
 
 def _damage(target: str, name: str, change) -> None:
@@ -520,22 +523,20 @@ class TestKilled:
         process.communicate()
 
     def finished(self, server, tmp_path, target, **options):
-        """Pack again, with an empty cache, and hold the result against the service."""
+        """Pack again, and hold the result against the service; return how much was asked for."""
         server.clear_faults()
         server.reset_log()
-        # What is packed for a zip file in a store waits in the cache.
-        there = "://" in target and target.endswith(".zip")
-        cache = tmp_path / ("cache-of-the-killed" if there else "fresh")
+        # What is packed for a zip file waits in the cache; a folder needs none.
+        cache = tmp_path / ("cache-of-the-killed" if target.endswith(".zip") else "fresh")
         with atldld.set_options(cache_dir=cache):
             packed = atldld.pack(64, target, resolution=100, source=server.url, **options)
-        # Requests of the killed process may still end meanwhile: for images that are not there.
-        assert len({each.image_id for each in server.image_requests}) <= packed.fetched
+        asked = len({each.image_id for each in server.image_requests})
         report = atldld.verify_bundle(target)
         assert report.ok
         assert report.extra == ()
         expected = atldld.open_dataarray(64, resolution=100, source=server.url).compute()
         same_pixels(opened_alone(tmp_path, 64, target, resolution=100), expected)
-        return packed
+        return packed, asked
 
     def looks_unfinished(self, target) -> None:
         for use in (source_from, atldld.verify_bundle):
@@ -555,70 +556,75 @@ class TestKilled:
     def test_while_images_come(self, server, start, tmp_path, target, number):
         server.add_fault(Fault("hang", skip=18))
         process = start(target)
-        # In a store sixteen files are noted together, of which two are no images.
-        noted = _wait_until_noted(target, tmp_path / "cache-of-the-killed", 14)
+        there = _wait_until_there(target, tmp_path / "cache-of-the-killed", 14)
         process.send_signal(number)
         process.communicate(timeout=60)
         assert process.returncode != 0
         self.looks_unfinished(target)
-        packed = self.finished(server, tmp_path, target)
-        assert packed.kept >= noted
+        packed, asked = self.finished(server, tmp_path, target)
         assert packed.fetched + packed.kept == 24
+        # Requests of the killed process may still end meanwhile: for images that are not there.
+        assert asked <= 24 - there
+        if not target.endswith(".zip"):
+            assert packed.kept >= there
 
     @pytest.mark.parametrize(
         ("name", "point", "suffix", "kept"),
         [
             ("b", 3, ".jpg", 3),
-            ("b", 0, "manifest.json", 24),
-            ("b.zip", 0, "b.zip", 24),
+            ("b", 3, ".jpg.json", 3),
+            ("b", 0, "datasets/64.json", 24),
+            ("b.zip", 0, "b.zip", 0),
         ],
     )
     def test_while_a_file_is_written(self, server, start, tmp_path, name, point, suffix, kept):
         target = str(tmp_path / name)
         self.killed_at(start, target, point, target, suffix)
         self.looks_unfinished(target)
-        assert self.finished(server, tmp_path, target).kept == kept
+        packed, asked = self.finished(server, tmp_path, target)
+        assert packed.kept == kept
+        if kept in (0, 24):
+            assert asked == 0
         there = {each.name for each in tmp_path.iterdir()}
-        assert there == {name, "cache-of-the-killed", "fresh"}
+        assert there <= {name, "cache-of-the-killed", "fresh"}
+
+    def test_before_the_manifest_is_written(self, server, start, tmp_path):
+        """All is there but the manifest: it opens as what it is, and is finished without a read."""
+        target = str(tmp_path / "b")
+        self.killed_at(start, target, 0, target, "manifest.json")
+        with pytest.raises(BundleError, match="did not finish"):
+            atldld.verify_bundle(target)
+        packed, asked = self.finished(server, tmp_path, target)
+        assert (packed.kept, asked) == (24, 0)
 
     def test_while_a_zip_file_is_added_to(self, server, start, tmp_path):
         """It stays what it was until the new one is whole."""
         target = str(tmp_path / "b.zip")
         whole = atldld.pack(64, target, resolution=100, source=server.url)
         added = {"resolution": 100, "views": ["expression"]}
-        # What it holds is carried over first.
-        self.killed_at(start, target, 24 + 5, target, ".jpg", options=added)
-        assert BundleSource.at(target) == whole.source
+        self.killed_at(start, target, 0, target, ".zip", options=added)
+        assert StoredSource.at(target) == whole.source
         assert atldld.verify_bundle(target).ok
-        packed = self.finished(server, tmp_path, target, views=["expression"])
-        assert (packed.fetched, packed.kept) == (24 - 5, 24 + 5)
+        packed, asked = self.finished(server, tmp_path, target, views=["expression"])
+        assert (packed.fetched, packed.kept, asked) == (24, 24, 0)
 
 
-def _wait_until_noted(target: str, cache: Path, count: int) -> int:
-    """Wait until so many images are noted as written, and return how many are."""
+def _wait_until_there(target: str, cache: Path, count: int) -> int:
+    """Wait until so many images are written with their records, and return how many are."""
     deadline = time.monotonic() + 60
     while True:
-        noted = _noted(target, cache)
-        if noted >= count:
-            return noted
+        if target.endswith(".zip"):
+            there = len(list(cache.glob("*/images/*/*.jpg.json")))
+        elif target.startswith("s3"):
+            store, root = fsspec.core.url_to_fs(target)
+            store.invalidate_cache()
+            there = len(store.glob(f"{root}/images/*/*.jpg.json"))
+        else:
+            there = len(list(Path(target).glob("images/*/*.jpg.json")))
+        if there >= count:
+            return there
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def _noted(target: str, cache: Path) -> int:
-    if not target.startswith("s3"):
-        folder = Path(f"{target}.packing" if target.endswith(".zip") else target)
-        journals = [folder / NOTES / "journal.jsonl"]
-    elif target.endswith(".zip"):
-        journals = list(cache.glob(f"packing/*/{NOTES}/journal.jsonl"))
-    else:
-        import fsspec
-
-        store, root = fsspec.core.url_to_fs(target)
-        store.invalidate_cache()
-        notes = store.glob(f"{root}/{NOTES}/*.jsonl")
-        return sum(store.cat_file(each).count(b".jpg") for each in notes)
-    return sum(each.read_text().count(".jpg") for each in journals if each.exists())
 
 
 class TestFailures:
@@ -635,27 +641,21 @@ class TestFailures:
         server.reset_log()
         with atldld.set_options(cache_dir=tmp_path / "fresh"):
             packed = atldld.pack(61, target, **options)
-        if target.startswith(("memory://", "s3://")) and target.endswith(".zip"):
-            assert packed.fetched == 5  # its work place was in the other cache
-        else:
-            assert packed.fetched == 2
+        # What came for a zip file was in the other cache.
+        assert packed.fetched == (5 if target.endswith(".zip") else 2)
         assert atldld.verify_bundle(target).ok
 
-    def test_adding_that_fails_leaves_nothing_that_looks_whole(self, server, target):
-        """Nor harms a zip file, which is still what it was."""
+    def test_adding_that_fails_leaves_what_was_there(self, server, target):
         options = {"resolution": 150, "source": server.url}
         first = atldld.pack(61, target, **options)
         server.add_fault(Fault("404", views="expression", image_ids=SMALL.image_ids[1]))
         with pytest.raises(BundleError, match="1 images of dataset 61"):
             atldld.pack(61, target, views="expression", **options)
-        if target.endswith(".zip"):
-            assert BundleSource.at(target) == first.source
-        else:
-            with pytest.raises(BundleError, match="did not finish"):
-                BundleSource.at(target)
+        assert StoredSource.at(target) == first.source
+        assert atldld.verify_bundle(target).ok
         server.clear_faults()
         both = atldld.pack(61, target, views="expression", **options)
-        assert (both.fetched, both.kept) == (1, 9)
+        assert both.fetched + both.kept == 10
         assert atldld.verify_bundle(target).ok
 
     def test_they_may_be_left_out(self, server, tmp_path):
@@ -713,12 +713,12 @@ class TestFailures:
             check=True,
         )
         assert "cannot be written: File too large" in done.stdout
-        with pytest.raises(BundleError, match="did not finish"):
+        with pytest.raises(BundleError, match="there is nothing at"):
             source_from(target)
         server.reset_log()
-        packed = atldld.pack(64, target, resolution=100, source=server.url)
-        assert (packed.fetched, packed.kept) == (0, 24)
-        assert server.image_requests == []
+        with atldld.set_options(cache_dir=cache):
+            atldld.pack(64, target, resolution=100, source=server.url)
+        assert len(server.image_requests) < 24
         assert atldld.verify_bundle(target).ok
 
     def test_a_folder_that_cannot_be_made(self, server, tmp_path):
@@ -823,9 +823,7 @@ class TestRefused:
         with pytest.raises(BundleError, match="is a link"):
             atldld.pack(61, tmp_path / "b", resolution=200, source=server.url)
         images.unlink()
-        notes = tmp_path / "b" / NOTES
-        notes.mkdir()
-        (notes / "lock").symlink_to(tmp_path / "outside" / "lock")
+        (tmp_path / "b" / "partial").symlink_to(tmp_path / "outside", target_is_directory=True)
         with pytest.raises(BundleError, match="is a link"):
             atldld.pack(61, tmp_path / "b", resolution=200, source=server.url)
         assert list((tmp_path / "outside").iterdir()) == []
@@ -861,12 +859,12 @@ class TestCommands:
         )  # fmt: skip
         assert done.exit_code == 0, done.output
         assert f"{target} holds dataset 61" in done.output
-        (asked,) = BundleSource.at(target).manifest.asked
+        (asked,) = StoredSource.at(target).manifest.asked
         assert asked["region"] == {"p": [4000.0, 9000.0], "i": [0.0, 8000.0]}
         assert asked["views"] == ["image", "expression"]
         done = self.run("verify", target)
         assert (done.exit_code, "is sound" in done.output) == (0, True)
-        name = next(n for n in BundleSource.at(target).manifest.files if "images" in n)
+        name = next(n for n in StoredSource.at(target).manifest.files if "images" in n)
         _damage(target, name, lambda body: None)
         done = self.run("verify", target)
         assert (done.exit_code, f"missing: {name}" in done.output) == (1, True)

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from atldld.model.read import ImageRead
 from atldld.options import set_options
-from atldld.source import allen, cache
+from atldld.source import allen
 from atldld.source.allen import AllenSource
+from atldld.store import cache
 
 
 def break_locks() -> None:
-    cache.Cache._locked = lambda *args: nullcontext()
-    allen.together = lambda key, work: work()
+    cache.locked = lambda *args: nullcontext()
+    allen.single_flight = lambda key, work: work()
 
 
 def stop_at(point: int) -> None:

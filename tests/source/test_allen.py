@@ -22,8 +22,8 @@ from atldld.model.read import ImageRead, Window
 from atldld.options import current, set_options
 from atldld.source import allen, source_from
 from atldld.source.allen import AllenSource, image_url
-from atldld.source.names import image_name
 from atldld.source.protocol import Source
+from atldld.store.names import image_name
 from atldld.testing import AllenServer, Fault, phantom_dataset
 
 from .conftest import REAL, a_read, answer, jpeg, needs_real_data, rows_answer

@@ -29,7 +29,7 @@ def phantom(texture):
 
 
 PHANTOM = phantom("smooth")
-OPTIONS = {"resolution": 400, "tier": 2, "chunks": None}
+OPTIONS = {"resolution": 400, "tier": 1, "chunks": None}
 
 
 def moved(dataset, pixels):

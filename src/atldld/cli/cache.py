@@ -56,7 +56,7 @@ def cache(context: click.Context) -> None:
 def show(cache_dir: Path | None = None, as_json: bool = False) -> None:
     """Show how many files are kept of which service, and how large they are."""
     from ..options import current
-    from ..source.inventory import cache_stock
+    from ..store.inventory import cache_stock
 
     stock = cache_stock(cache_dir)
     folder = _folder(cache_dir)
@@ -102,7 +102,7 @@ def verify(cache_dir: Path | None, as_json: bool, remove: bool) -> None:
 
     Ends with status 1 where there are any. They are found on reading, too, and fetched again.
     """
-    from ..source.inventory import verify_cache
+    from ..store.inventory import verify_cache
 
     verdict = verify_cache(cache_dir, remove=remove)
     if as_json:
@@ -130,7 +130,7 @@ def trim(cache_dir: Path | None, as_json: bool, limit: str | None) -> None:
     Metadata stay: without them the images are of no use offline.
     """
     from ..options import current, set_options
-    from ..source.inventory import trim_cache
+    from ..store.inventory import trim_cache
 
     try:
         with set_options() if limit is None else set_options(cache_limit=limit):
@@ -150,7 +150,7 @@ def trim(cache_dir: Path | None, as_json: bool, limit: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clear(cache_dir: Path | None, as_json: bool, service: str | None, yes: bool) -> None:
     """Remove what is kept; asks before it does."""
-    from ..source.inventory import clear_cache
+    from ..store.inventory import clear_cache
     from ..urls import base_url, without_credentials
 
     try:

@@ -14,11 +14,10 @@ from ..model.dataset import SectionDataset
 from ..model.read import ImageRead, View, Window
 from ..reading.conventions import Conventions, known, settle
 from ..source.allen import AllenSource
-from ..source.bundle_files import DATASET_BYTES
 from ..source.describing import DatasetRows, dataset_rows
-from ..source.manifest import Manifest
-from ..source.names import image_name
 from ..source.protocol import KeepingSource, Source
+from ..store.manifest import Manifest
+from ..store.names import dataset_name, image_name, most_bytes
 
 KEY: Final = "conventions"
 
@@ -128,10 +127,11 @@ def plan_packing(source: Source, dataset_id: Any, request: PackRequest) -> PackP
     if before.lack(reads):
         asking.conventions = found.settled()
         reads = [each.read for each in _planned(asking, dataset_id, request)]
-    if len(asking.rows.to_json()) > DATASET_BYTES:
+    most = most_bytes(dataset_name(dataset_id))
+    if len(asking.rows.to_json()) > most:
         raise BundleError(
-            f"the metadata of dataset {dataset_id} have more than {DATASET_BYTES} bytes; no bundle "
-            "holds as many"
+            f"the metadata of dataset {dataset_id} have more than {most} bytes; no bundle holds "
+            "as many"
         )
     return PackPlan(
         source=source,

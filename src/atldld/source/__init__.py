@@ -49,9 +49,9 @@ def source_from(source: str | os.PathLike[str] | Source | Catalogue | None = Non
 
         return AllenSource(source.strip())
     if isinstance(source, str | os.PathLike):
-        from .stored import stored_source
+        from .stored import StoredSource
 
-        return stored_source(source)
+        return StoredSource.at(source)
     if isinstance(source, Source) and not isinstance(source, type):
         return source
     from .catalogue import Catalogue

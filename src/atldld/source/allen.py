@@ -17,12 +17,13 @@ from ..model.info import DatasetSummary
 from ..model.read import VIEWS, ImageRead, Window
 from ..model.terms import SearchTerms
 from ..options import Options, current
+from ..store.cache import Cache
+from ..store.manifest import section_of
+from ..store.names import dataset_name, image_name, service_name
 from ..urls import base_url, without_credentials
-from .cache import Cache, section_of
 from .catalogue import Catalogue, catalogue_of
 from .http import UnfitBodyError, fetch, worth_retrying
 from .jpeg import jpeg_fault, size_limit
-from .names import dataset_name, image_name, service_name
 from .rma import Query, Row, condition, fetch_page, fetch_rows, row_url
 from .search_allen import search_service
 from .single_flight import single_flight
@@ -159,7 +160,7 @@ class AllenSource:
         cache = self._cache(options)
         name = image_name(read)
         return single_flight(
-            (cache.folder, read),
+            (cache.place, read),
             lambda: cache.obtain(
                 name,
                 fetch=lambda: self._fetch_image(read, options),

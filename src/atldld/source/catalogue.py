@@ -41,9 +41,9 @@ from ..model.info import DatasetSummary
 from ..model.rows import Row
 from ..model.terms import SearchTerms
 from ..options import current
+from ..store.names import service_folder
 from ..urls import base_url, without_credentials, without_secrets
 from . import columns
-from .names import service_folder
 from .rma import ROWS_A_PAGE, Query, condition, fetch_page, fetch_rows
 from .search_allen import with_product_ids
 

@@ -58,13 +58,13 @@ def _searched(source: Source, image_id: int) -> int:
 
 def _cached(source: Source) -> SearchableSource | None:
     """Return what the cache holds of a service, as a source that needs no network."""
+    from ..store.cache import Cache
     from .allen import AllenSource
-    from .cache import Cache
-    from .kept import CacheSource
+    from .stored import StoredSource
 
     if not isinstance(source, AllenSource):
         return None
-    return CacheSource(Cache.of(current().cache_dir, source.base).folder)
+    return StoredSource(Cache.of(current().cache_dir, source.base).files.location, None)
 
 
 _known: OrderedDict[tuple[str, int], int] = OrderedDict()

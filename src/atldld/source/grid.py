@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 
 from ..errors import APIError, DatasetNotFoundError
 from ..options import current
+from ..store.cache import Cache
 from ..urls import API_PATH, without_credentials
 from .allen import AllenSource
-from .cache import Cache
 from .http import UnfitBodyError, fetch
 from .single_flight import single_flight
 
@@ -79,7 +79,7 @@ def grid_archive(source: AllenSource, dataset_id: int, volumes: Sequence[str] = 
     name = f"grids/{dataset_id:d}-{'-'.join(chosen)}.zip"
     url = grid_url(source.base, dataset_id, chosen)
     return single_flight(
-        (cache.folder, name),
+        (cache.place, name),
         lambda: cache.obtain(
             name,
             fetch=lambda: _fetched(url, dataset_id),
@@ -124,7 +124,7 @@ def connectivity_volume(
             raise
 
     return single_flight(
-        (cache.folder, name),
+        (cache.place, name),
         lambda: cache.obtain(
             name,
             fetch=fetched,

@@ -1,46 +1,505 @@
-"""Finding out what a path or URL that a user names as a source is."""
+"""A store as a source: a bundle (folder, zip file, bucket), or the folder of a service in a cache.
+
+A bundle is known by its manifest, whose SHA-256 is what tells one from another; a folder of a
+cache by its path, and each file in it by its record. Everything is held against these each time
+that it is read. Nothing is written.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
-from ..errors import BundleError
-from .bundle import BundleSource
-from .kept import CacheSource, cached_datasets
-from .location import Location
-from .manifest import MANIFEST
-from .places import words_of
+from ..errors import AtldldWarning, BundleError, DatasetNotFoundError, ImageError, plain
+from ..forking import PerProcess
+from ..model.dataset import SectionDataset
+from ..model.info import DatasetSummary
+from ..model.read import ImageRead, Window
+from ..model.terms import SearchTerms
+from ..store.cache import Cache
+from ..store.files import FileFaultError, Files, NamedFile, ReadableFiles
+from ..store.location import Location
+from ..store.manifest import MANIFEST_BYTES, Checked, Manifest, Record, section_of
+from ..store.names import (
+    MANIFEST,
+    MOST_PIXELS,
+    KeptImage,
+    dataset_name,
+    dataset_of_name,
+    image_name,
+    is_service_folder,
+    lies_within,
+    most_bytes,
+    service_name,
+)
+from ..store.zipped import ZipFiles
+from .describing import DatasetRows
+from .jpeg import jpeg_fault, size_limit
+
+_MOST_OPEN = 16
+
+Held = Mapping[int, frozenset[Window | None]]
 
 
-def stored_source(where: str | os.PathLike[str]) -> BundleSource | CacheSource:
-    """Return the bundle, or the folder of a service in a cache, at a path or URL.
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A bundle that was opened in this process.
+
+    Parameters
+    ----------
+    manifest
+        What it says about itself.
+    digest
+        SHA-256 of the manifest's text, in hexadecimal.
+    files
+        Where its files are read.
+    held
+        Which windows it holds, by tier, by image id and view; None is the whole image.
+    """
+
+    manifest: Manifest
+    digest: str
+    files: ReadableFiles
+    held: Mapping[tuple[int, str], Held]
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file that the manifest lists, held against it.
+
+        Raises
+        ------
+        FileFaultError
+            If it is missing or damaged.
+        """
+        return _held_against(self.manifest.files[name], self.files, name)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoredSource:
+    """Datasets that were kept: everything that opening them needs, without a network.
+
+    Small, immutable and picklable. A file that is damaged is an error, never pixels.
+
+    Parameters
+    ----------
+    location
+        Where the store is; see `at`.
+    digest
+        Of a bundle, the SHA-256 of its manifest, in hexadecimal; None for a cache's folder.
+    """
+
+    location: Location
+    digest: str | None
+
+    @classmethod
+    def at(cls, where: str | os.PathLike[str]) -> Self:
+        """Open what a path or an fsspec URL names.
+
+        Raises
+        ------
+        BundleError
+            If there is no bundle, nor the folder of a service in a cache, packing did not
+            finish, or it is refused.
+        ValueError, TypeError
+            If that cannot be the place of a store.
+        """
+        location = Location.of(where)
+        files = files_at(location)
+        try:
+            bundle = _bundle(files, location)
+        except FileFaultError as error:
+            if not error.missing:
+                raise BundleError(f"{location.name}: its manifest: {error.reason}") from error
+            if isinstance(files, Files) and _cached_datasets(files):
+                return cls(location, None)
+            raise BundleError(_no_store(location)) from error
+        _opened.value.remember(location, bundle)
+        return cls(location, bundle.digest)
+
+    def __repr__(self) -> str:
+        return f"StoredSource({self.name!r})"
+
+    def __dask_tokenize__(self) -> Hashable:
+        """Return what tells this store from others: the hash of its manifest, or its path."""
+        return "atldld.StoredSource", self.digest or self.name
+
+    @property
+    def name(self) -> str:
+        """Its path or URL, without credentials."""
+        return self.location.name
+
+    @property
+    def manifest(self) -> Manifest:
+        """What a bundle says about itself."""
+        bundle = self._bundle()
+        if bundle is None:
+            raise BundleError(f"{self.name} is the folder of a cache; it has no manifest")
+        return bundle.manifest
+
+    def dataset(self, dataset_id: int) -> SectionDataset:
+        """Return the metadata of a dataset.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            If the store does not hold it; the message says what it holds.
+        BundleError
+            If the metadata are missing or damaged.
+        RegistrationError
+            If the dataset has no usable place in reference space.
+        """
+        return self.rows(dataset_id).dataset()
+
+    def rows(self, dataset_id: int) -> DatasetRows:
+        """Return the rows that describe a dataset; raises what `dataset` raises."""
+        bundle = self._bundle()
+        there = self._datasets(bundle)
+        if dataset_id not in there:
+            listed = ", ".join(map(str, there[:10])) + (" and others" if len(there) > 10 else "")
+            what = "cache folder" if bundle is None else "bundle"
+            raise DatasetNotFoundError(
+                f"there is no section dataset {dataset_id} in the {what} {self.name}; it holds "
+                f"dataset {listed or 'none'}"
+            )
+        name = dataset_name(dataset_id)
+        try:
+            if bundle is None:
+                record, content = self._cached(name)
+                service = record.service
+            else:
+                content, service = self._packed(bundle, name), bundle.manifest.service
+            rows = DatasetRows.from_json(content, service)
+        except (FileFaultError, ValueError) as error:
+            raise BundleError(f"{self.name}: {name} is of no use: {error}") from error
+        if rows.row.get("id") != dataset_id:
+            raise BundleError(f"{self.name}: {name} describes another dataset than {dataset_id}")
+        return rows
+
+    def search(self, terms: SearchTerms) -> list[DatasetSummary]:
+        """Return the datasets that meet some terms, by ascending id.
+
+        Warns
+        -----
+        AtldldWarning
+            If the metadata of one dataset of several are damaged; it is passed over.
+        """
+        bundle = self._bundle()
+        summaries = []
+        for dataset_id in self._datasets(bundle):
+            try:
+                found = self.rows(dataset_id).found(terms)
+            except (BundleError, DatasetNotFoundError) as error:
+                if bundle is not None:
+                    raise
+                warnings.warn(f"passed over: {error}", AtldldWarning, stacklevel=2)
+                continue
+            if found is not None:
+                summaries.append(found)
+        return summaries
+
+    def image(self, read: ImageRead) -> bytes:
+        """Return the JPEG of a read as it came, held against what is known of it; not decoded.
+
+        Raises
+        ------
+        ImageError
+            If the store does not hold it (the message says what it holds), or it is damaged.
+        """
+        bundle, name = self._bundle(), image_name(read)
+        try:
+            if bundle is None:
+                _, content = self._cached(name, read)
+            elif name not in bundle.manifest.files:
+                raise FileFaultError(self._lacking(bundle, read, name))
+            else:
+                _refuse(bundle.manifest.files[name], read)
+                content = self._packed(bundle, name)
+        except FileFaultError as error:
+            raise self._error(read, error.reason) from error
+        fault = jpeg_fault(content, read.size)
+        if fault is not None:
+            raise self._error(read, fault)
+        return content
+
+    def discard(self, read: ImageRead) -> None:
+        """Do nothing: a store is not changed by reading it."""
+
+    def url(self, read: ImageRead) -> str:
+        """Return where the bytes of a read come from, without credentials."""
+        return f"{self.name}/{image_name(read)}"
+
+    def held(self, read: ImageRead) -> frozenset[Window | None]:
+        """Return which windows of a read's image, view and tier it holds; None is the whole."""
+        bundle = self._bundle()
+        if bundle is None:
+            return Cache(Files(self.location), None).held(read)
+        tiers = bundle.held.get((read.image_id, read.view), {})
+        windows = tiers.get(read.tier, frozenset())
+        return frozenset(each for each in windows if each is None or lies_within(each, read))
+
+    def recall(self, key: str) -> str | None:
+        """Return what was known about the service when the files were kept."""
+        bundle = self._bundle()
+        if bundle is not None:
+            return bundle.manifest.remembered.get(key)
+        try:
+            return self._cached(service_name(key))[1].decode(errors="replace")
+        except FileFaultError:
+            return None
+
+    def remember(self, key: str, text: str) -> None:
+        """Do nothing: a store is not changed by reading it."""
+
+    def _bundle(self) -> Bundle | None:
+        """Return the opened bundle, or None where this is the folder of a cache."""
+        if self.digest is None:
+            return None
+        bundle = _opened.value.get(self.location, self.digest)
+        if bundle is not None:
+            return bundle
+        bundle = open_bundle(self.location)
+        if bundle.digest != self.digest:
+            raise BundleError(
+                f"{self.name} is another bundle than when it was opened; open the dataset again"
+            )
+        _opened.value.remember(self.location, bundle)
+        return bundle
+
+    def _datasets(self, bundle: Bundle | None) -> list[int]:
+        if bundle is not None:
+            return [bundle.manifest.dataset_id]
+        return _cached_datasets(Files(self.location))
+
+    def _cached(self, name: str, read: ImageRead | None = None) -> tuple[Record, bytes]:
+        """Return a file of a cache's folder with its record, which it fits."""
+        files = Files(self.location)
+        record = Cache(files, None).any_record(name)
+        if record is None:
+            reason = "is not in the cache folder" if files.size(name) is None else "has no record"
+            raise FileFaultError(f"{name} {reason} {self.name}, or another file's")
+        if read is not None:
+            _refuse(record, read)
+        return record, _held_against(record, files, name)
+
+    def _packed(self, bundle: Bundle, name: str) -> bytes:
+        """Return a file that the manifest lists, or say what is wrong and what to do.
+
+        A bundle that was packed again meanwhile serves what it still holds: the manifest that
+        counts is the one that it was opened with.
+        """
+        try:
+            return bundle.read(name)
+        except FileFaultError as error:
+            fault = error
+        try:
+            now = open_bundle(self.location)
+            if now.digest != self.digest:
+                bundle = replace(bundle, files=now.files)
+                content = bundle.read(name)
+                _opened.value.remember(self.location, bundle)
+                return content
+        except (BundleError, FileFaultError) as error:
+            raise FileFaultError(
+                f"{name} was there when the bundle was opened, and is not any more: {error}"
+            ) from error
+        state = "missing from" if fault.missing else "damaged in"
+        raise FileFaultError(
+            f"{name} is {state} the bundle: {fault.reason}. atldld.verify_bundle tells what else "
+            "is, and atldld.pack to the same place mends it"
+        ) from fault
+
+    def _lacking(self, bundle: Bundle, read: ImageRead, name: str) -> str:
+        """Return why a bundle cannot serve a read, and what to do."""
+        reason = bundle.manifest.failed.get(name)
+        if reason is not None:
+            return f"it could not be had when the bundle was packed: {plain(reason)}"
+        where = "" if read.window is None else f" in the window {read.window.box}"
+        return (
+            f"the bundle does not hold its {read.view} at tier {read.tier}{where}: it holds "
+            f"{_listed(bundle, read)}. To pack more into it: atldld.pack("
+            f"{bundle.manifest.dataset_id}, {self.name!r}, tiers=[{read.tier}], "
+            f"views=[{read.view!r}], ...)"
+        )
+
+    def _error(self, read: ImageRead, reason: str) -> ImageError:
+        return ImageError(
+            reason,
+            image_id=read.image_id,
+            dataset_id=read.dataset_id,
+            section_number=read.section_number,
+            url=self.url(read),
+            window=None if read.window is None else read.window.box,
+        )
+
+
+def open_bundle(location: Location) -> Bundle:
+    """Read the manifest of a bundle.
 
     Raises
     ------
     BundleError
-        If there is neither, packing did not finish, or it is refused.
-    ValueError, TypeError
-        If that cannot be a place.
+        If there is no bundle, packing it did not finish, or it is refused.
     """
-    location = Location.of(where)
+    try:
+        return _bundle(files_at(location), location)
+    except FileFaultError as error:
+        if not error.missing:
+            raise BundleError(f"{location.name}: its manifest: {error.reason}") from error
+        raise BundleError(_no_store(location)) from error
+
+
+def files_at(location: Location) -> ReadableFiles:
+    """Return where the files of a store are read.
+
+    Raises
+    ------
+    BundleError
+        If there is nothing, or nothing that may be read.
+    """
     path = location.path
-    if path is not None:
-        try:
-            if cached_datasets(path):
-                return CacheSource(path)
-            if path.is_dir() and not (path / MANIFEST).exists():
-                _refuse_all_caches(path)
-        except OSError as error:
-            raise BundleError(f"{location.name} cannot be read: {words_of(error)}") from error
-    return BundleSource.at(where)
+    try:
+        if path is None:
+            if location.says_zip:
+                return ZipFiles(NamedFile(location), location.name)
+            return Files(location)
+        if path.is_dir():
+            return Files(location)
+        if path.is_file():
+            return ZipFiles(NamedFile(location), location.name)
+    except FileFaultError as error:
+        if not error.missing:
+            raise BundleError(f"{location.name}: {error.reason}") from error
+    except OSError as error:
+        raise BundleError(f"{location.name} cannot be read: {error.strerror}") from error
+    raise BundleError(
+        f"there is nothing at {location.name}. A source is the path or fsspec URL of a bundle, or "
+        "the base URL of a service (http:// or https://)"
+    )
 
 
-def _refuse_all_caches(path: Path) -> None:
-    """Say so if a folder holds the caches of services, each in a folder of its own."""
-    services = sorted(each for each in path.iterdir() if cached_datasets(each))
-    if services:
-        raise BundleError(
-            f"{path} holds the caches of {len(services)} services; name the folder of one, such "
-            f"as {services[0]}"
-        )
+def _bundle(files: ReadableFiles, location: Location) -> Bundle:
+    text = files.read(MANIFEST, MANIFEST_BYTES)
+    try:
+        manifest = Manifest.from_json(text)
+    except ValueError as error:
+        raise BundleError(f"{location.name}: its manifest is refused: {error}") from error
+    held: dict[tuple[int, str], dict[int, set[Window | None]]] = {}
+    for name in manifest.files:
+        image = KeptImage.of_name(name)
+        if image is not None:
+            tiers = held.setdefault((image.image_id, image.view), {})
+            tiers.setdefault(image.tier, set()).add(image.window)
+    frozen = {
+        key: {tier: frozenset(windows) for tier, windows in tiers.items()}
+        for key, tiers in held.items()
+    }
+    return Bundle(manifest, hashlib.sha256(text).hexdigest(), files, frozen)
+
+
+def _held_against(what: Checked, files: ReadableFiles, name: str) -> bytes:
+    """Return the content of a file, which is what it must be, or raise a `FileFaultError`."""
+    if what.size > most_bytes(name):
+        raise FileFaultError(f"it is said to have {what.size} bytes; that is refused")
+    content = files.read(name, what.size)
+    fault = what.fault(content)
+    if fault is not None:
+        raise FileFaultError(fault)
+    return content
+
+
+def _refuse(what: Checked, read: ImageRead) -> None:
+    """Raise a `FileFaultError` if a kept file is of another section than a read, or a giant."""
+    pixels = read.size[0] * read.size[1]
+    if pixels > MOST_PIXELS or what.size > size_limit(read.size):
+        raise FileFaultError(f"it is refused: {what.size} bytes for {pixels} pixels")
+    if what.section != section_of(read):
+        raise FileFaultError("it is of another size, or cut from another place of the slide")
+
+
+def _cached_datasets(files: Files) -> list[int]:
+    """Return the ids of the datasets whose rows a folder of a cache holds, ascending."""
+    try:
+        names = {each.name for each in files.listed("datasets") if each.plain}
+    except FileFaultError as error:
+        if error.missing:
+            return []
+        raise BundleError(f"{files.location.name} cannot be read: {error.reason}") from error
+    found = (dataset_of_name(name) for name in names if f"{name}.json" in names)
+    return sorted(each for each in found if each is not None)
+
+
+def _no_store(location: Location) -> str:
+    path = location.path
+    if path is not None and path.is_dir():
+        services = [each for each in _folders(path) if is_service_folder(each.name)]
+        services = [each for each in services if _cached_datasets(Files(Location(str(each))))]
+        if services:
+            return (
+                f"{path} holds the caches of {len(services)} services; name the folder of one, "
+                f"such as {services[0]}"
+            )
+    return (
+        f"{location.name} has no {MANIFEST}: packing it did not finish, or it is no bundle. "
+        "atldld.pack to the same place goes on where it stopped"
+    )
+
+
+def _folders(path: Path) -> list[Path]:
+    try:
+        return sorted(each for each in path.iterdir() if each.is_dir() and not each.is_symlink())
+    except OSError:
+        return []
+
+
+def _listed(bundle: Bundle, read: ImageRead) -> str:
+    """Return what a bundle holds of an image, or if nothing, of others, in words."""
+    tiers = bundle.held.get((read.image_id, read.view), {})
+    if not tiers:
+        views = sorted({view for image_id, view in bundle.held if image_id == read.image_id})
+        if views:
+            return f"only {' and '.join(views)} of it"
+        count = len({image_id for image_id, _ in bundle.held})
+        return f"{count} images of dataset {bundle.manifest.dataset_id}, not this one"
+    parts = []
+    for tier, windows in sorted(tiers.items()):
+        boxes = sorted(window.box for window in windows if window is not None)
+        if None in windows:
+            parts.append(f"tier {tier} (tier={tier} opens it)")
+        else:
+            more = f" and {len(boxes) - 3} more" if len(boxes) > 3 else ""
+            parts.append(f"of tier {tier} the windows {', '.join(map(str, boxes[:3]))}{more}")
+    return "; ".join(parts)
+
+
+class _Opened:
+    """The bundles that were opened last.
+
+    Archives have locks of their own, which a thread of a parent may have held.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bundles: OrderedDict[tuple[Location, str], Bundle] = OrderedDict()
+
+    def get(self, location: Location, digest: str) -> Bundle | None:
+        with self._lock:
+            bundle = self._bundles.get((location, digest))
+            if bundle is not None:
+                self._bundles.move_to_end((location, digest))
+            return bundle
+
+    def remember(self, location: Location, bundle: Bundle) -> None:
+        with self._lock:
+            self._bundles[location, bundle.digest] = bundle
+            self._bundles.move_to_end((location, bundle.digest))
+            while len(self._bundles) > _MOST_OPEN:
+                self._bundles.popitem(last=False)
+
+
+_opened = PerProcess(_Opened)

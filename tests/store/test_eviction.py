@@ -17,17 +17,17 @@ import atldld
 from atldld.errors import AtldldWarning
 from atldld.options import set_options
 from atldld.source.allen import AllenSource
-from atldld.source.cache import Cache, section_of
-from atldld.source.eviction import Download, keep_within, mark_used, to_evict
-from atldld.source.inventory import cache_stock, clear_cache, trim_cache
-from atldld.source.locks import locked
-from atldld.source.names import image_name, lock_name
+from atldld.store.cache import Cache
+from atldld.store.eviction import Download, keep_within, mark_used, to_evict
+from atldld.store.inventory import cache_stock, clear_cache, trim_cache
+from atldld.store.locks import locked
+from atldld.store.manifest import section_of
+from atldld.store.names import image_name, lock_name
 from atldld.testing import AllenServer, phantom_dataset
+from source.conftest import a_read, jpeg, quick_options, serve
+from source.test_processes import BODIES, body_of, digest, result, start
 
-from .conftest import a_read, jpeg
-from .test_processes import BODIES, body_of, digest, result, start
-
-__all__ = ["start"]
+__all__ = ["quick_options", "serve", "start"]
 
 SIZE = max(map(len, BODIES.values())) + 512
 """No image takes more than that, with its record."""
@@ -107,7 +107,7 @@ def test_the_least_recently_used_goes(serve, cache_dir):
     with set_options(cache_limit=4 * SIZE):
         for number in range(4):
             source.image(a_read(number))
-            used(cache.folder / image_name(a_read(number)), 1000 - number)
+            used(cache.files.path / image_name(a_read(number)), 1000 - number)
         assert there(cache) == {0, 1, 2, 3}
         # Read again, the first is the latest.
         source.image(a_read(0))
@@ -184,10 +184,10 @@ def test_an_open_file_can_be_read_to_its_end(cache_dir):
     cache = Cache.of(cache_dir, "http://127.0.0.1:9")
     name = image_name(a_read(0))
     cache.store(name, BODIES[0], "http://x")
-    with (cache.folder / name).open("rb") as file:
+    with (cache.files.path / name).open("rb") as file:
         start = file.read(10)
         keep_within(cache_dir, 1)
-        assert not (cache.folder / name).exists()
+        assert not (cache.files.path / name).exists()
         assert start + file.read() == BODIES[0]
 
 
@@ -196,7 +196,7 @@ def test_what_another_is_fetching_stays(cache_dir):
     names = [image_name(a_read(number)) for number in BODIES]
     for name in names:
         cache.store(name, BODIES[0], "http://x")
-    with locked(cache.folder / lock_name(names[2]), 0) as held:
+    with locked(cache.files.path / lock_name(names[2]), 0) as held:
         assert held
         keep_within(cache_dir, 1)
     assert [name for name in names if cache.holds(name)] == [names[2]]
@@ -207,17 +207,16 @@ def test_what_was_used_since_it_was_chosen_stays(cache_dir, monkeypatch):
     names = [image_name(a_read(number)) for number in range(3)]
     for age, name in enumerate(names):
         cache.store(name, BODIES[0], "http://x")
-        used(cache.folder / name, 1000 - age)
+        used(cache.files.path / name, 1000 - age)
     # Somebody reads the oldest between the look and the removal: as its lock is asked for.
-    from atldld.source import eviction
+    from atldld.store import eviction
 
-    claim = eviction.claim
+    def reading(path, patience):
+        if path.parent.name == "locks":
+            assert cache.load(names[0]) == BODIES[0]
+        return locked(path, patience)
 
-    def reading(path, mode):
-        assert cache.load(names[0]) == BODIES[0]
-        return claim(path, mode)
-
-    monkeypatch.setattr(eviction, "claim", reading)
+    monkeypatch.setattr(eviction, "locked", reading)
     keep_within(cache_dir, 1)
     assert [name for name in names if cache.holds(name)] == [names[0]]
 
@@ -229,16 +228,16 @@ def test_files_that_are_not_ours_stay(cache_dir, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "image-t2.jpg").write_bytes(b"x" * 1000)
-    (cache.folder / "images" / "99").symlink_to(outside)
-    (cache.folder / "images" / "8").mkdir()
-    (cache.folder / "images" / "8" / "image-t2.jpg").symlink_to(outside / "image-t2.jpg")
+    (cache.files.path / "images" / "99").symlink_to(outside)
+    (cache.files.path / "images" / "8").mkdir()
+    (cache.files.path / "images" / "8" / "image-t2.jpg").symlink_to(outside / "image-t2.jpg")
     foreign = [
         cache_dir / "image-t2.jpg",
         cache_dir / "photos" / "images" / "7" / "image-t2.jpg",
-        cache.folder / "images" / "image-t2.jpg",
-        cache.folder / "images" / "7" / "cat.jpg",
-        cache.folder / "images" / "cats" / "image-t2.jpg",
-        cache.folder / "grids" / "thesis.zip",
+        cache.files.path / "images" / "image-t2.jpg",
+        cache.files.path / "images" / "7" / "cat.jpg",
+        cache.files.path / "images" / "cats" / "image-t2.jpg",
+        cache.files.path / "grids" / "thesis.zip",
     ]
     for path in foreign:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,14 +247,14 @@ def test_files_that_are_not_ours_stay(cache_dir, tmp_path):
     assert cache.holds("datasets/5.json")
     assert all(path.is_file() for path in foreign)
     assert (outside / "image-t2.jpg").is_file()
-    assert (cache.folder / "images" / "8" / "image-t2.jpg").is_symlink()
+    assert (cache.files.path / "images" / "8" / "image-t2.jpg").is_symlink()
 
 
 def test_a_record_without_its_file_counts_and_goes(cache_dir):
     cache = Cache.of(cache_dir, "http://127.0.0.1:9")
     name = image_name(a_read(0))
     cache.store(name, BODIES[0], "http://x")
-    (cache.folder / name).unlink()
+    (cache.files.path / name).unlink()
     keep_within(cache_dir, bytes_on_disk(cache_dir))
     assert cache.record(name)
     keep_within(cache_dir, bytes_on_disk(cache_dir) - 1, added=1)
@@ -266,7 +265,7 @@ def test_grids_go_too_and_are_shown_and_cleared(cache_dir):
     cache = Cache.of(cache_dir, "http://127.0.0.1:9")
     for number in range(2):
         cache.store(f"grids/{number}-energy.zip", b"PK" + bytes(1000), "http://x/grid_data/1")
-        used(cache.folder / f"grids/{number}-energy.zip", 1000 - number)
+        used(cache.files.path / f"grids/{number}-energy.zip", 1000 - number)
     (stock,) = cache_stock(cache_dir)
     assert (stock.files["grids"], stock.bytes["grids"]) == (2, 2004)
     assert trim_cache(cache_dir, limit=1500)[0] == 1

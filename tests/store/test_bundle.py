@@ -21,10 +21,10 @@ import atldld
 from atldld.errors import BundleError, DatasetNotFoundError, ImageError
 from atldld.model.read import Window
 from atldld.source import source_from
-from atldld.source.bundle import BundleSource
-from atldld.source.location import Location
-from atldld.source.names import image_name
 from atldld.source.protocol import KeepingSource, Source
+from atldld.source.stored import StoredSource
+from atldld.store.location import Location
+from atldld.store.names import image_name
 
 from . import bundling
 from .bundling import DATASET, ROWS, WINDOW, reads
@@ -81,13 +81,13 @@ class TestServing:
         source = source_from(path)
         assert source.name == path
         assert source.url(reads(1)[0]) == f"{path}/{image_name(reads(1)[0])}"
-        assert repr(source) == f"BundleSource({path!r})"
+        assert repr(source) == f"StoredSource({path!r})"
 
     def test_it_is_found_under_every_spelling_of_its_path(self, tmp_path, monkeypatch):
         path = Path(written("zip", tmp_path))
         monkeypatch.chdir(tmp_path)
         sources = [source_from(each) for each in (path, path.name, f"file://{path}", f" {path} ")]
-        assert sources == [BundleSource.at(path)] * 4
+        assert sources == [StoredSource.at(path)] * 4
         monkeypatch.setenv("HOME", str(tmp_path))
         assert source_from(f"~/{path.name}") == sources[0]
 
@@ -117,21 +117,21 @@ class TestServing:
 
 class TestValue:
     def test_it_is_small_frozen_and_the_same_after_a_journey(self, tmp_path):
-        source = BundleSource.at(written("zip", tmp_path))
+        source = StoredSource.at(written("zip", tmp_path))
         text = pickle.dumps(source)
-        assert len(text) < 500
+        assert len(text) < 600
         assert pickle.loads(text) == source
         with pytest.raises(FrozenInstanceError):
             source.digest = "other"  # type: ignore[misc]
 
     def test_its_token_is_that_of_its_content_wherever_it_is(self, tmp_path):
-        sources = [BundleSource.at(written(store, tmp_path)) for store in STORES]
+        sources = [StoredSource.at(written(store, tmp_path)) for store in STORES]
         assert len({source.__dask_tokenize__() for source in sources}) == 1
         other = written("zip", tmp_path, bundling.all_files(packed_on="2026-11-23"))
-        assert BundleSource.at(other).__dask_tokenize__() != sources[0].__dask_tokenize__()
+        assert StoredSource.at(other).__dask_tokenize__() != sources[0].__dask_tokenize__()
 
     def test_another_process_opens_it_by_itself(self, tmp_path):
-        source = BundleSource.at(written("zip", tmp_path))
+        source = StoredSource.at(written("zip", tmp_path))
         code = (
             "import pickle, sys; source, read = pickle.load(sys.stdin.buffer);"
             "sys.stdout.buffer.write(source.image(read)); assert 'fsspec' not in sys.modules"
@@ -148,7 +148,7 @@ class TestValue:
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
     @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
     def test_a_forked_process_reads_too(self, tmp_path):
-        source, read = BundleSource.at(written("folder", tmp_path)), reads(1)[0]
+        source, read = StoredSource.at(written("folder", tmp_path)), reads(1)[0]
         child = os.fork()
         if child == 0:
             os._exit(0 if source.image(read) == bundling.files()[image_name(read)] else 1)
@@ -156,7 +156,7 @@ class TestValue:
 
     def test_where_another_bundle_stands_in_its_place_it_says_so(self, tmp_path):
         path = written("folder", tmp_path)
-        source = BundleSource.at(path)
+        source = StoredSource.at(path)
         bundling.write_folder(Path(path), bundling.all_files(packed_on="2026-11-23"))
         code = "import pickle, sys; s, r = pickle.load(sys.stdin.buffer); s.image(r)"
         done = subprocess.run(
@@ -170,7 +170,7 @@ class TestValue:
 
     def test_many_bundles_are_read_in_turn(self, tmp_path):
         sources = [
-            BundleSource.at(written("folder", tmp_path, bundling.all_files(packed_on=str(number))))
+            StoredSource.at(written("folder", tmp_path, bundling.all_files(packed_on=str(number))))
             for number in range(20)
         ]
         for source in (*sources, *sources):
@@ -261,7 +261,7 @@ class TestDamage:
     def test_of_the_manifest(self, store, tmp_path):
         these = bundling.all_files()
         these["manifest.json"] = these["manifest.json"][:-100]
-        with pytest.raises(BundleError, match="manifest is refused: it is not JSON"):
+        with pytest.raises(BundleError, match="manifest is refused: Invalid JSON"):
             source_from(written(store, tmp_path, these))
 
     def test_of_a_file_after_it_was_opened(self, tmp_path):
@@ -293,11 +293,6 @@ class TestFinding:
         del these["manifest.json"]
         with pytest.raises(BundleError, match=r"has no manifest.json: packing it did not finish"):
             source_from(written(store, tmp_path, these))
-
-    def test_a_zip_file_that_is_being_packed(self, tmp_path):
-        (tmp_path / "x.zip.packing").mkdir()
-        with pytest.raises(BundleError, match="packing it did not finish"):
-            source_from(tmp_path / "x.zip")
 
     def test_another_file(self, tmp_path):
         (tmp_path / "x.txt").write_text("hello")
@@ -442,7 +437,7 @@ class TestVerifying:
         assert report.failed == (image_name(reads(2)[0]),)
         assert "is NOT sound" in str(report)
         assert f"missing: {first}" in str(report)
-        assert f"damaged: {third} (its content is not what was packed" in str(report)
+        assert f"damaged: {third} (its content is not what came" in str(report)
 
     def test_what_does_not_fit_the_metadata_is_damaged_too(self, tmp_path):
         """A bundle can agree with its manifest and still not with itself."""

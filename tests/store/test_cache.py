@@ -16,25 +16,33 @@ from hypothesis import strategies as st
 
 from atldld.errors import AtldldWarning
 from atldld.model.read import VIEWS, ImageRead, Window
-from atldld.source import cache as cache_module
-from atldld.source.cache import Cache, Record, sweep
-from atldld.source.names import dataset_name, image_name, service_folder
-
-from .conftest import a_read
+from atldld.store import cache as cache_module
+from atldld.store.cache import Cache
+from atldld.store.files import Files
+from atldld.store.location import Location
+from atldld.store.manifest import Record
+from atldld.store.names import dataset_name, image_name, service_folder
+from source.conftest import a_read
 
 NAME = "images/7/image-t2.jpg"
 BODY = bytes(range(256)) * 10
 
 
+def a_cache(folder: Path) -> Cache:
+    return Cache(Files(Location(str(folder))), "http://h")
+
+
 @pytest.fixture
 def cache(tmp_path):
-    return Cache(tmp_path / "service")
+    return a_cache(tmp_path / "service")
 
 
 def files(cache: Cache) -> set[str]:
     return {
-        str(path.relative_to(cache.folder)) for path in cache.folder.rglob("*") if path.is_file()
-    } - {str(path.relative_to(cache.folder)) for path in cache.folder.glob("locks/*")}
+        str(path.relative_to(cache.files.path))
+        for path in cache.files.path.rglob("*")
+        if path.is_file()
+    } - {str(path.relative_to(cache.files.path)) for path in cache.files.path.glob("locks/*")}
 
 
 # Names
@@ -112,7 +120,7 @@ def test_files_are_open_to_those_whom_the_user_lets(cache):
         cache.store(NAME, BODY, "")
     finally:
         os.umask(old)
-    assert (cache.folder / NAME).stat().st_mode & 0o777 == 0o664
+    assert (cache.files.path / NAME).stat().st_mode & 0o777 == 0o664
 
 
 def flip(path: Path) -> None:
@@ -135,7 +143,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_a_miss(cache, damage):
     cache.store(NAME, BODY, "")
-    DAMAGES[damage](cache.folder / NAME)
+    DAMAGES[damage](cache.files.path / NAME)
     assert cache.load(NAME) is None
 
 
@@ -152,13 +160,13 @@ RECORDS = [
 @pytest.mark.parametrize("text", RECORDS)
 def test_a_damaged_record_is_a_miss(cache, text):
     cache.store(NAME, BODY, "")
-    (cache.folder / (NAME + ".json")).write_bytes(text)
+    (cache.files.path / (NAME + ".json")).write_bytes(text)
     assert cache.load(NAME) is None
 
 
 def test_a_file_without_record_is_a_miss(cache):
     cache.store(NAME, BODY, "")
-    (cache.folder / (NAME + ".json")).unlink()
+    (cache.files.path / (NAME + ".json")).unlink()
     assert cache.load(NAME) is None
     assert not cache.holds(NAME)
 
@@ -166,10 +174,10 @@ def test_a_file_without_record_is_a_miss(cache):
 @given(st.binary(max_size=200))
 def test_a_record_takes_any_bytes(text):
     assert Record.from_json(text) is None
-    record = Record.of(text, "http://h/7", NAME, "http://h", (0, 0, 3, 4))
+    record = Record.made(text, NAME, "http://h", "http://h/7", (0, 0, 3, 4))
     assert Record.from_json(record.to_json()) == record
-    assert record.fits(text)
-    assert not record.fits(text + b"\0")
+    assert record.fault(text) is None
+    assert record.fault(text + b"\0")
 
 
 def test_discarding(cache):
@@ -202,7 +210,7 @@ def test_a_file_is_fetched_once(cache):
 @pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "a folder"])
 def test_a_damaged_file_is_fetched_again_once(cache, damage):
     fetches(cache, BODY)
-    DAMAGES[damage](cache.folder / NAME)
+    DAMAGES[damage](cache.files.path / NAME)
     assert fetches(cache, BODY) == 1
     assert fetches(cache, BODY) == 0
 
@@ -224,7 +232,7 @@ def test_a_failed_fetch_leaves_nothing(cache):
 
 def test_a_damaged_file_is_thrown_away_even_if_no_other_comes(cache):
     fetches(cache, BODY)
-    flip(cache.folder / NAME)
+    flip(cache.files.path / NAME)
     with pytest.raises(ZeroDivisionError):
         cache.obtain(NAME, lambda: 1 / 0, lambda content: True, "", patience=5)
     assert files(cache) == set()
@@ -267,17 +275,16 @@ def test_readers_see_one_whole_content_or_none(cache):
 
 def test_files_on_their_way_are_ignored_and_swept_when_old(cache):
     cache.store(NAME, BODY, "")
-    partial = cache.folder / "partial"
+    partial = cache.files.path / "partial"
     for name, age in (("old", 90_000), ("new", 10)):
         (partial / name).write_bytes(b"half")
         os.utime(partial / name, (time.time() - age, time.time() - age))
-    assert sweep(partial, time.time() - 86_400) == 1
+    assert cache.files.sweep(time.time() - 86_400) == 1
     assert files(cache) == {NAME, NAME + ".json", "partial/new"}
-    assert sweep(partial / "nowhere", 0) == 0
 
 
 def test_the_first_storing_of_a_process_sweeps(cache):
-    partial = cache.folder / "partial"
+    partial = cache.files.path / "partial"
     partial.mkdir(parents=True)
     (partial / "old").write_bytes(b"half")
     os.utime(partial / "old", (0, 0))
@@ -305,14 +312,14 @@ def uncached(cache: Cache, match: str) -> None:
 
 def test_a_folder_below_a_file(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    uncached(Cache(tmp_path / "file" / "service"), "cannot be written to .*set_options")
+    uncached(a_cache(tmp_path / "file" / "service"), "cannot be written to .*set_options")
 
 
 def test_each_folder_has_its_warning(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for name in "ab":
         with one_warning(f"file/{name}"):
-            fetches(Cache(tmp_path / "file" / name), BODY)
+            fetches(a_cache(tmp_path / "file" / name), BODY)
 
 
 @pytest.fixture
@@ -339,12 +346,12 @@ def mounted(tmp_path):
 
 
 def test_a_read_only_folder(mounted):
-    uncached(Cache(mounted("ro") / "service"), "Read-only file system")
+    uncached(a_cache(mounted("ro") / "service"), "Read-only file system")
 
 
 def test_a_read_only_folder_that_is_full_of_files_serves(mounted):
     place = mounted("size=10m")
-    cache = Cache(place / "service")
+    cache = a_cache(place / "service")
     assert fetches(cache, BODY) == 1
     subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
     with warnings.catch_warnings():
@@ -352,14 +359,14 @@ def test_a_read_only_folder_that_is_full_of_files_serves(mounted):
         assert fetches(cache, BODY) == 0
     # A damaged file cannot be thrown away there, and still is not served.
     subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
-    flip(cache.folder / NAME)
+    flip(cache.files.path / NAME)
     subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
     with one_warning("Read-only"):
         assert fetches(cache, BODY) == 1
 
 
 def test_a_full_disk(mounted):
-    cache = Cache(mounted("size=64k") / "service")
+    cache = a_cache(mounted("size=64k") / "service")
     body = os.urandom(200_000)
     with one_warning("No space left"):
         assert fetches(cache, body) == 1
@@ -372,5 +379,5 @@ def test_a_full_disk(mounted):
 
 def test_a_record_is_small_and_readable(cache):
     cache.store(NAME, BODY, "http://h/7")
-    fields = json.loads((cache.folder / (NAME + ".json")).read_text())
+    fields = json.loads((cache.files.path / (NAME + ".json")).read_text())
     assert set(fields) == {"size", "sha256", "url", "time", "name", "service", "section"}

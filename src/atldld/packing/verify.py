@@ -6,16 +6,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..errors import RegistrationError, plain
+from ..errors import BundleError, RegistrationError, plain
 from ..model.dataset import SectionImage
-from .bundle_files import MOST_PIXELS, PackedImage
-from .contents import Contents, open_bundle
-from .describing import DatasetRows
-from .jpeg import jpeg_fault
-from .location import Location
-from .manifest import MANIFEST
-from .names import dataset_name
-from .places import FileFaultError
+from ..source.describing import DatasetRows
+from ..source.jpeg import jpeg_fault
+from ..source.stored import Bundle, open_bundle
+from ..store.files import FileFaultError
+from ..store.location import Location
+from ..store.manifest import Checked, section_of
+from ..store.names import MANIFEST, MOST_PIXELS, KeptImage, dataset_name, record_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +104,8 @@ def verify_bundle(target: str | os.PathLike[str]) -> BundleReport:
     True
     """
     location = Location.of(target)
-    contents = open_bundle(location)
-    manifest = contents.manifest
+    bundle = open_bundle(location)
+    manifest = bundle.manifest
     missing: list[str] = []
     damaged: list[str] = []
     reasons = dict(manifest.failed)
@@ -115,31 +114,39 @@ def verify_bundle(target: str | os.PathLike[str]) -> BundleReport:
     described = dataset_name(manifest.dataset_id)
     for name in sorted(manifest.files, key=lambda name: (name != described, name)):
         try:
-            content = contents.file(name)
+            content = bundle.read(name)
             if name == described:
-                images = _described_images(content, contents)
+                images = _described_images(content, bundle)
             elif images is not None:
-                _check_image(name, content, images)
+                _check_image(name, manifest.files[name], content, images)
         except FileFaultError as error:
             reasons[name] = error.reason
             (missing if error.missing else damaged).append(name)
-    there = set(contents.place.names())
     return BundleReport(
         name=location.name,
         dataset_id=manifest.dataset_id,
         files=len(manifest.files),
-        bytes=sum(entry.size for entry in manifest.files.values()),
+        bytes=manifest.total_bytes,
         missing=tuple(missing),
         damaged=tuple(damaged),
-        extra=tuple(sorted(there - set(manifest.files) - {MANIFEST})),
+        extra=_extra(bundle, location),
         failed=tuple(sorted(manifest.failed)),
         reasons=reasons,
     )
 
 
-def _described_images(content: bytes, contents: Contents) -> Mapping[int, SectionImage]:
+def _extra(bundle: Bundle, location: Location) -> tuple[str, ...]:
+    try:
+        there = set(bundle.files.names())
+    except FileFaultError as error:
+        raise BundleError(f"{location.name} cannot be listed: {error.reason}") from error
+    listed = bundle.manifest.files
+    return tuple(sorted(there - {MANIFEST, *listed, *map(record_name, listed)}))
+
+
+def _described_images(content: bytes, bundle: Bundle) -> Mapping[int, SectionImage]:
     """Return the images of the dataset that a content describes."""
-    manifest = contents.manifest
+    manifest = bundle.manifest
     try:
         record = DatasetRows.from_json(content, manifest.service).dataset()
     except (ValueError, RegistrationError) as error:
@@ -149,13 +156,17 @@ def _described_images(content: bytes, contents: Contents) -> Mapping[int, Sectio
     return {image.id: image for image in (*record.images, *record.failed_images)}
 
 
-def _check_image(name: str, content: bytes, images: Mapping[int, SectionImage]) -> None:
-    image = PackedImage.of_name(name)
+def _check_image(
+    name: str, what: Checked, content: bytes, images: Mapping[int, SectionImage]
+) -> None:
+    image = KeptImage.of_name(name)
     if image is None:
         return
     read = image.read(images)
     if read is None:
         raise FileFaultError("the metadata know no such image")
+    if what.section != section_of(read):
+        raise FileFaultError("it is of another section than the metadata say")
     if read.size[0] * read.size[1] > MOST_PIXELS:
         raise FileFaultError("the metadata say that it has more pixels than can be")
     fault = jpeg_fault(content, read.size)

@@ -16,17 +16,18 @@ looked through only once in a process and where the limit is reached::
 from __future__ import annotations
 
 import os
-import re
-import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .locks import claim, locked, release
-from .names import GRID_FILE, IMAGE_FILE, SERVICE_FOLDER, lock_name, record_path
+from ..forking import PerProcess
+from .files import Files
+from .location import Location
+from .locks import locked
+from .names import is_service_folder, kind_of_name, lock_name, record_name
 
 _TALLY: Final = "atldld-size"
 _DIGITS: Final = 20
@@ -130,14 +131,14 @@ def keep_within(cache_dir: Path, limit: int, added: int = 0) -> None:
     """
     with locked(cache_dir / _TALLY / "lock", _PATIENCE) as held:
         # What processes without a limit wrote is in no count: each process looks once itself.
-        total = _seen.get(cache_dir)
+        total = _seen.value.get(cache_dir)
         if held and total is not None:
             total = _read_tally(cache_dir)
         if total is None or total + added > limit:
             _, total = _evicted(cache_dir, limit)
         else:
             total += added
-        _seen[cache_dir] = total
+        _seen.value[cache_dir] = total
         if held:
             _write_tally(cache_dir, total)
 
@@ -187,24 +188,18 @@ def _evicted(cache_dir: Path, limit: int) -> tuple[list[Download], int]:
 def _removed(download: Download) -> bool:
     """Remove a file that nobody is fetching, nor has used since it was chosen."""
     path = download.path
-    try:
-        number = claim(download.service / lock_name(download.name), 0o666)
-    except OSError:
-        # Without locks, a file that is just being written may cost one more request.
-        number = -1
-    if number is None:
-        return False
-    try:
-        if download.used != _LOST and path.stat().st_mtime != download.used:
+    with locked(download.service / lock_name(download.name), 0.0) as held:
+        # Where there are no locks, a file that is just being written may cost one more request.
+        if held is False:
             return False
-        record_path(path).unlink(missing_ok=True)
-        if download.used != _LOST:
-            path.unlink()
-    except OSError:
-        return False
-    finally:
-        if number >= 0:
-            release(number)
+        try:
+            if download.used != _LOST and path.stat().st_mtime != download.used:
+                return False
+            path.with_name(record_name(path.name)).unlink(missing_ok=True)
+            if download.used != _LOST:
+                path.unlink()
+        except OSError:
+            return False
     with suppress(OSError):
         path.parent.rmdir()
     return True
@@ -214,48 +209,32 @@ def _looked_through(cache_dir: Path) -> tuple[list[Download], int]:
     """Return the images and grids of all services, and the bytes of all that is kept."""
     downloads: list[Download] = []
     rest = 0
-    for service in _folders(cache_dir):
-        if not SERVICE_FOLDER.fullmatch(service.name):
-            continue
-        for kind in _folders(service):
-            if kind.name == "images":
-                for folder in _folders(kind):
-                    if folder.name.isdecimal():
-                        downloads += _downloads(service, folder, IMAGE_FILE)
-            elif kind.name == "grids":
-                downloads += _downloads(service, kind, GRID_FILE)
-            elif kind.name in ("datasets", "service"):
-                rest += sum(status.st_size for _, status in _files(kind))
+    for service in service_folders(cache_dir):
+        files = {each.name: each for each in Files(Location(str(service))).listed() if each.plain}
+        for name in {each.removesuffix(".json") for each in files} | {*files}:
+            kind = kind_of_name(name)
+            record = files.get(record_name(name))
+            if kind in ("images", "grids"):
+                found = files.get(name)
+                size = sum(each.size for each in (found, record) if each is not None)
+                used = _LOST if found is None else found.modified
+                downloads.append(Download(service, name, size, used))
+            elif kind is not None and name in files:
+                rest += files[name].size + (0 if record is None else record.size)
     return downloads, rest + sum(each.bytes for each in downloads)
 
 
-def _downloads(service: Path, folder: Path, names: re.Pattern[str]) -> Iterator[Download]:
-    files = dict(_files(folder))
-    for path in {each.with_name(each.name.removesuffix(".json")) for each in files}:
-        if names.fullmatch(path.name):
-            found, record = files.get(path), files.get(record_path(path))
-            size = sum(each.st_size for each in (found, record) if each is not None)
-            used = _LOST if found is None else found.st_mtime
-            yield Download(service, path.relative_to(service).as_posix(), size, used)
-
-
-def _folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder; links are none."""
+def service_folders(cache_dir: Path) -> list[Path]:
+    """Return the folders of services in the folder of all; links are none."""
     try:
-        with os.scandir(folder) as entries:
-            return [Path(each.path) for each in entries if each.is_dir(follow_symlinks=False)]
+        with os.scandir(cache_dir) as entries:
+            return sorted(
+                Path(each.path)
+                for each in entries
+                if is_service_folder(each.name) and each.is_dir(follow_symlinks=False)
+            )
     except OSError:
         return []
-
-
-def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the plain files in a folder; links are none."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            with suppress(OSError):
-                status = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode):
-                    yield Path(entry.path), status
 
 
 def _read_tally(cache_dir: Path) -> int | None:
@@ -272,8 +251,5 @@ def _write_tally(cache_dir: Path, total: int) -> None:
         (cache_dir / _TALLY / "bytes").write_text(f"{total:0{_DIGITS}d}", encoding="ascii")
 
 
-_seen: dict[Path, int] = {}
+_seen: PerProcess[dict[Path, int]] = PerProcess(dict)
 """Caches that this process has looked through, and their bytes as it knows them."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_seen.clear)

@@ -77,6 +77,12 @@ class Location:
             return self.text
         return re.split("[?#;]", self.text)[0]
 
+    def below(self, name: str) -> Location:
+        """Return the location of something below this one."""
+        if self.path is not None:
+            return Location(str(self.path / name))
+        return Location(f"{self.text}/{name}")
+
     @property
     def says_zip(self) -> bool:
         """Whether it is a zip file by its name."""
@@ -97,8 +103,8 @@ class Location:
         try:
             found, path = url_to_fs(self.text)
         except ImportError as error:
-            extra = " (pip install 'atldld[s3]')" if self.text.startswith("s3") else ""
-            fault = BundleError(f"{self.name} cannot be reached: {error}{extra}")
+            missing = "" if error.name is None else f" (pip install {error.name})"
+            fault = BundleError(f"{self.name} cannot be reached: {error}{missing}")
         except Exception as error:
             # Raised outside of the handler: what stores raise may hold secrets.
             fault = BundleError(f"{self.name} cannot be reached: {type(error).__name__}")

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from atldld.source.locks import locked
+from atldld.store.locks import locked
 
 HOLD = """
 import sys, pathlib
-from atldld.source.locks import locked
+from atldld.store.locks import locked
 with locked(pathlib.Path(sys.argv[1]), 5) as held:
     print(held, flush=True)
     sys.stdin.read()
@@ -57,7 +57,7 @@ def test_one_holder_at_a_time(path):
 
 def test_another_process_excludes_us(path, holder):
     with locked(path, 0.05) as held:
-        assert not held
+        assert held is False
     holder.stdin.close()  # The holder reads to the end of its input, and ends.
     with locked(path, 30) as held:
         assert held

@@ -12,11 +12,10 @@ from typing import Any
 
 from atldld.model.dataset import SectionDataset
 from atldld.model.read import ImageRead, Window
-from atldld.source.bundle_files import PackedImage
-from atldld.source.names import image_name
+from atldld.store.manifest import section_of
+from atldld.store.names import KeptImage, image_name
 from atldld.testing import phantom_dataset
-
-from .conftest import jpeg
+from source.conftest import jpeg
 
 DATASET = 5
 ROWS = f"datasets/{DATASET}.json"
@@ -36,7 +35,7 @@ def record() -> SectionDataset:
 def reads(tier: int = 1, window: Window | None = None, view: str = "image") -> list[ImageRead]:
     """Return the reads of all images at a tier."""
     images = {image.id: image for image in record().images}
-    found = [PackedImage(key, view, tier, window).read(images) for key in images]
+    found = [KeptImage(key, view, tier, window).read(images) for key in images]
     return [read for read in found if read is not None]
 
 
@@ -52,10 +51,23 @@ def files() -> Mapping[str, bytes]:
     return found
 
 
+def section(name: str) -> list[int] | None:
+    """Return which section a file must be of."""
+    image = KeptImage.of_name(name)
+    if image is None:
+        return None
+    read = image.read({each.id: each for each in record().images})
+    return [0, 0, 1, 1] if read is None else list(section_of(read))
+
+
 def manifest(these: Mapping[str, bytes] | None = None, **changes: Any) -> dict[str, Any]:
     """Return the manifest of some files, as JSON tells it, with changes."""
     listed = {
-        name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        name: {
+            "size": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "section": section(name),
+        }
         for name, content in (files() if these is None else these).items()
     }
     return {

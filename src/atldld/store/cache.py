@@ -1,0 +1,269 @@
+"""Downloaded files of one service, shared by threads and processes, and by machines if need be.
+
+Each file has a record beside it with its size and SHA-256, and which read it is of. Both are
+written whole elsewhere and moved into place, the record last; every reading holds the file
+against its record, and the record against what is wanted, so that a torn, damaged, half-replaced
+or misplaced file is a miss, whatever made it so. Locks only save a second download of the same
+file: nothing here goes wrong without them.
+
+::
+
+    <cache_dir>/<host>-<hash of the service's URL>/      one store a service, see `names`
+
+The folder of all may be the URL of a bucket. Then there are no locks among processes, and no
+limit of size is kept.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..errors import AtldldWarning, plain
+from ..forking import PerProcess
+from ..model.read import ImageRead, Window
+from ..urls import without_credentials
+from .eviction import keep_within, mark_used
+from .files import FileFaultError, Files
+from .location import Location
+from .locks import locked
+from .manifest import RECORD_BYTES, Record, Section, section_of
+from .names import (
+    KeptImage,
+    image_name,
+    lies_within,
+    lock_name,
+    most_bytes,
+    record_name,
+    service_folder,
+)
+
+_STALE_AFTER: Final = 86_400.0
+_ROOM_OF_A_RECORD: Final = 512
+
+
+def cache_location(cache_dir: Path | str) -> Location:
+    """Return where the folder of all services is."""
+    return Location(str(cache_dir)) if isinstance(cache_dir, Path) else Location.of(cache_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The files of one service.
+
+    Parameters
+    ----------
+    files
+        Where they are; a folder is made at the first writing.
+    service
+        Base URL of the service, without credentials; files of another are misses. None reads
+        those of any.
+    limit
+        Most bytes that the folder of all services may have, or None. Images that were used
+        longest ago give way to those that are fetched.
+    """
+
+    files: Files
+    service: str | None
+    limit: int | None = None
+
+    @classmethod
+    def of(cls, cache_dir: Path | str, base_url: str, limit: int | None = None) -> Cache:
+        """Return the cache of a service within the folder of all."""
+        folder = cache_location(cache_dir).below(service_folder(base_url))
+        return cls(Files(folder), without_credentials(base_url), limit)
+
+    @property
+    def place(self) -> str:
+        """Path or URL of the folder, without secrets."""
+        return self.files.location.name
+
+    def load(self, name: str, section: Section | None = None) -> bytes | None:
+        """Return the content of a file, or None if it is missing or not what is wanted.
+
+        Parameters
+        ----------
+        name
+            Of the file.
+        section
+            Of an image: the section that it must show.
+        """
+        record = self.record(name, section)
+        if record is None or record.size > most_bytes(name):
+            return None
+        try:
+            content = self.files.read(name, record.size)
+        except FileFaultError:
+            return None
+        if record.fault(content) is not None:
+            return None
+        if self.files.path is not None:
+            mark_used(self.files.path / name)
+        return content
+
+    def record(self, name: str, section: Section | None = None) -> Record | None:
+        """Return the record of a file, or None if there is none, or it is of something else."""
+        record = self.any_record(name)
+        return None if record is None or record.section != section else record
+
+    def any_record(self, name: str) -> Record | None:
+        """Return the record of a file, of whatever section, or None."""
+        try:
+            record = Record.from_json(self.files.read(record_name(name), RECORD_BYTES))
+        except FileFaultError:
+            return None
+        if record is None or record.name != name:
+            return None
+        return record if self.service in (None, record.service) else None
+
+    def holds(self, name: str, section: Section | None = None) -> bool:
+        """Whether a file seems to be there, by its record and size, without reading it."""
+        record = self.record(name, section)
+        return record is not None and self.files.size(name) == record.size
+
+    def held(self, read: ImageRead) -> frozenset[Window | None]:
+        """Return which windows of a read's image, view and tier seem to be there."""
+        windows: set[Window | None] = set()
+        try:
+            for each in self.files.listed(image_name(read).rpartition("/")[0]):
+                image = KeptImage.of_name(each.name)
+                if image is None or (image.view, image.tier) != (read.view, read.tier):
+                    continue
+                if image.window is not None and not lies_within(image.window, read):
+                    continue
+                record = self.record(each.name, section_of(read))
+                if record is not None and each.plain and each.size == record.size:
+                    windows.add(image.window)
+        except FileFaultError:
+            pass
+        return frozenset(windows)
+
+    def store(self, name: str, content: bytes, url: str, section: Section | None = None) -> bool:
+        """Keep a content, and return whether that worked.
+
+        Where the folder cannot be written to, or the disk is full, an `AtldldWarning` says so
+        once in a process, and the work goes on without. The same where a content alone is
+        larger than the limit.
+        """
+        if self.limit is not None and len(content) > self.limit:
+            _warn_once(
+                self.place,
+                f"a download of {len(content)} bytes is not kept: the cache may have "
+                f"{self.limit} bytes in all; set_options(cache_limit=...) gives it more",
+            )
+            return False
+        try:
+            self.write(name, content, url, section)
+        except FileFaultError as error:
+            _warn_once(
+                self.place,
+                f"downloads are not kept: the cache {self.place} cannot be written to "
+                f"({error.reason}); set_options(cache_dir=...) names another folder",
+            )
+            return False
+        return True
+
+    def write(
+        self,
+        name: str,
+        content: bytes,
+        url: str,
+        section: Section | None = None,
+        *,
+        durable: bool = False,
+    ) -> Record:
+        """Write a file, then its record, or raise a `FileFaultError`."""
+        record = Record.made(content, name, self.service or "", url, section)
+        told = _told.value
+        with told.lock:
+            new = self.place not in told.swept
+            told.swept.add(self.place)
+        if new:
+            self.files.sweep(time.time() - _STALE_AFTER)
+        self.files.write(name, content, durable=durable)
+        self.files.write(record_name(name), record.to_json(), durable=durable)
+        return record
+
+    def discard(self, name: str) -> None:
+        """Forget a file."""
+        self.files.remove(record_name(name))
+        self.files.remove(name)
+
+    def obtain(
+        self,
+        name: str,
+        fetch: Callable[[], bytes],
+        fits: Callable[[bytes], bool],
+        url: str,
+        patience: float,
+        section: Section | None = None,
+    ) -> bytes:
+        """Return the content of a file, fetched if it is not there, by one process alone.
+
+        Parameters
+        ----------
+        name
+            Of the file.
+        fetch
+            Returns the content, checked, or raises.
+        fits
+            Whether a content from disk is what is wanted.
+        url
+            Where `fetch` gets it, for the record.
+        patience
+            Seconds to wait for another process that is fetching the same file.
+        section
+            Of an image: the section that it must show.
+        """
+        content = self.load(name, section)
+        if content is not None and fits(content):
+            return content
+        with self._alone(name, patience):
+            # Another process may have written it since, or have been writing it just then.
+            content = self.load(name, section)
+            if content is not None and fits(content):
+                return content
+            self.discard(name)
+            content = fetch()
+            kept = self.store(name, content, url, section)
+        folder = self.files.path
+        if kept and self.limit is not None and folder is not None:
+            keep_within(folder.parent, self.limit, len(content) + _ROOM_OF_A_RECORD)
+        return content
+
+    @contextmanager
+    def _alone(self, name: str, patience: float) -> Iterator[None]:
+        """Hold the lock of a file among processes, if there is one to be had in time."""
+        folder = self.files.path
+        if folder is None:
+            yield
+            return
+        with locked(folder / lock_name(name), patience):
+            yield
+
+
+class _Told:
+    """Which caches were swept, and of which it was said that they keep nothing."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.swept: set[str] = set()
+        self.warned: set[str] = set()
+
+
+_told = PerProcess(_Told)
+
+
+def _warn_once(place: str, message: str) -> None:
+    told = _told.value
+    with told.lock:
+        if place in told.warned:
+            return
+        told.warned.add(place)
+    warnings.warn(plain(message, 500), AtldldWarning, stacklevel=2)

@@ -1,0 +1,250 @@
+"""Names of the files of a store, the same in a cache and in a bundle.
+
+::
+
+    images/69177654/image-t2.jpg                    the whole image at tier 2, as it came
+    images/69177654/image-t2.jpg.json               its record, where no manifest has it
+    images/69177654/image-t2-w256-0-1024-768.jpg    a window: left, top, width, height
+    datasets/69289763.json                          the rows that describe the dataset
+    grids/69289763-energy.zip                       volumes of the grid service
+    service/conventions.json                        what was found out about the service
+    locks/3f2.lock, partial/                        locks, and files on their way
+
+A store may come from a stranger: a name that is not one of these forms names no file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final, Self, cast
+
+from ..model.affine import tier_size
+from ..model.dataset import SectionImage
+from ..model.read import VIEWS, ImageRead, View, Window
+from ..urls import host_and_port, without_credentials
+
+MANIFEST: Final = "manifest.json"
+README: Final = "README.txt"
+
+KINDS: Final = ("images", "grids", "datasets", "service")
+"""The folders of files that have records."""
+
+_MOST_BYTES: Final = {
+    "images": 2**30,
+    "grids": 2**32,
+    "datasets": 16 * 2**20,
+    "service": 2**16,
+    README: 2**16,
+}
+"""How large a file may be."""
+
+MOST_PIXELS: Final = 2**30
+"""Of an image. The largest known section, of a human brain, has 0.9 * 10**9."""
+
+LONGEST_NAME: Final = 200
+
+_NUMBER = r"(?:0|[1-9][0-9]{0,18})"
+_SIDE = r"(?:0|[1-9][0-9]{0,8})"
+_IMAGE: Final = re.compile(
+    rf"images/(?P<image>{_NUMBER})/(?P<view>{'|'.join(VIEWS)})-t(?P<tier>0|[1-9][0-9]?)"
+    rf"(?:-w(?P<window>{_SIDE}-{_SIDE}-{_SIDE}-{_SIDE}))?\.jpg"
+)
+_OTHERS: Final = {
+    "grids": re.compile(rf"grids/{_NUMBER}-[a-z0-9-]{{1,40}}\.(?:zip|nrrd)"),
+    "datasets": re.compile(rf"datasets/({_NUMBER})\.json"),
+    "service": re.compile(r"service/[a-z_]{1,40}\.json"),
+}
+_SERVICE_FOLDER: Final = re.compile(r"[a-z0-9._-]+-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptImage:
+    """Which image a file holds, by its name.
+
+    Parameters
+    ----------
+    image_id, view, tier
+        Of the image.
+    window
+        Which part of it, in pixels of the tier, or None for the whole.
+    """
+
+    image_id: int
+    view: View
+    tier: int
+    window: Window | None
+
+    @classmethod
+    def of_name(cls, name: str) -> Self | None:
+        """Return what a file holds by its name, or None if it holds no image.
+
+        Examples
+        --------
+        >>> KeptImage.of_name("images/7/image-t2-w0-0-10-20.jpg").window
+        Window(left=0, top=0, width=10, height=20)
+        >>> KeptImage.of_name("images/07/image-t2.jpg") is None
+        True
+        """
+        found = _IMAGE.fullmatch(name)
+        if found is None:
+            return None
+        numbers = found["window"]
+        window = None if numbers is None else Window(*map(int, numbers.split("-")))
+        if window is not None and min(window.width, window.height) < 1:
+            return None
+        return cls(int(found["image"]), cast(View, found["view"]), int(found["tier"]), window)
+
+    def read(self, images: Mapping[int, SectionImage]) -> ImageRead | None:
+        """Return the read that the file serves, or None where there is no image like that.
+
+        Parameters
+        ----------
+        images
+            The images of the dataset, by id.
+        """
+        image = images.get(self.image_id)
+        if image is None or self.tier >= image.tier_count:
+            return None
+        whole = ImageRead(
+            image_id=image.id,
+            view=self.view,
+            tier=self.tier,
+            width=tier_size(image.width, self.tier),
+            height=tier_size(image.height, self.tier),
+            x=image.x,
+            y=image.y,
+            dataset_id=image.dataset_id,
+            section_number=image.section_number,
+        )
+        if self.window is None:
+            return whole
+        return replace(whole, window=self.window) if lies_within(self.window, whole) else None
+
+
+def lies_within(window: Window, read: ImageRead) -> bool:
+    """Whether a window lies within the image of a read; a name may say anything."""
+    return Window(0, 0, read.width, read.height).holds(window)
+
+
+def image_name(read: ImageRead) -> str:
+    """Return the name of the file of a read.
+
+    Examples
+    --------
+    >>> image_name(ImageRead(7, "image", 2, 100, 80))
+    'images/7/image-t2.jpg'
+    """
+    # Whole numbers and known words only: no name can lead out of the folder.
+    view = VIEWS[VIEWS.index(read.view)]
+    window = ""
+    if read.window is not None:
+        w = read.window
+        window = f"-w{w.left:d}-{w.top:d}-{w.width:d}-{w.height:d}"
+    return f"images/{read.image_id:d}/{view}-t{read.tier:d}{window}.jpg"
+
+
+def dataset_name(dataset_id: int) -> str:
+    """Return the name of the file of a dataset's metadata."""
+    return f"datasets/{dataset_id:d}.json"
+
+
+def dataset_of_name(name: str) -> int | None:
+    """Return the id of the dataset whose metadata a file holds by its name, or None."""
+    found = _OTHERS["datasets"].fullmatch(name)
+    return None if found is None else int(found[1])
+
+
+def service_name(key: str) -> str:
+    """Return the name of the file of something found out about the service itself."""
+    if not re.fullmatch(r"[a-z_]{1,40}", key):
+        raise ValueError(f"the key is {key!r}; it must be a word of small letters")
+    return f"service/{key}.json"
+
+
+def record_name(name: str) -> str:
+    """Return the name of the record of a file."""
+    return f"{name}.json"
+
+
+def lock_name(name: str) -> str:
+    """Return the name of the lock of a file.
+
+    Names share a few thousand locks: lock files stay behind, and two names that wait for each
+    other now and then cost less than one more file each.
+
+    Examples
+    --------
+    >>> lock_name("images/7/image-t2.jpg")
+    'locks/7e0.lock'
+    """
+    return f"locks/{hashlib.sha256(name.encode()).hexdigest()[:3]}.lock"
+
+
+def kind_of_name(name: str) -> str | None:
+    """Return the kind of a kept file by its name, or None if no store has one of that name.
+
+    Examples
+    --------
+    >>> kind_of_name("images/7/image-t2.jpg"), kind_of_name("images/7/cat.jpg")
+    ('images', None)
+    """
+    kind = name.partition("/")[0]
+    if kind == "images":
+        return kind if KeptImage.of_name(name) is not None else None
+    return kind if kind in _OTHERS and _OTHERS[kind].fullmatch(name) else None
+
+
+def most_bytes(name: str) -> int:
+    """Return how large a file may be by its name.
+
+    Raises
+    ------
+    ValueError
+        If no store has a file of that name.
+    """
+    kind = name if name == README else kind_of_name(name)
+    if kind is None:
+        raise ValueError(name_fault(name) or "no bundle has one of that name")
+    return _MOST_BYTES[kind]
+
+
+def name_fault(name: str) -> str | None:
+    """Return why a name leads elsewhere than to a file below a folder, in words, or None.
+
+    Examples
+    --------
+    >>> name_fault("images/7/image-t2.jpg")
+    >>> name_fault("images/../../.bashrc")
+    "it has a part '..'"
+    """
+    if len(name) > LONGEST_NAME:
+        return f"it is longer than {LONGEST_NAME} characters"
+    if any(character in name for character in "\\:") or not name.isprintable():
+        return "it has a backslash, a colon or a character that cannot be printed"
+    for part in name.split("/"):
+        if part in ("", ".", ".."):
+            return f"it has a part {part!r}"
+    return None
+
+
+@lru_cache
+def service_folder(base_url: str) -> str:
+    """Return the name of the folder that belongs to one service.
+
+    Examples
+    --------
+    >>> service_folder("http://127.0.0.1:8000/api/v2")
+    '127.0.0.1_8000-1928845ff228'
+    """
+    address = without_credentials(base_url)
+    readable = re.sub(r"[^a-z0-9.-]", "_", host_and_port(address).lower())
+    return f"{readable}-{hashlib.sha256(address.encode()).hexdigest()[:12]}"
+
+
+def is_service_folder(name: str) -> bool:
+    """Whether a folder of the cache may belong to a service, by its name."""
+    return _SERVICE_FOLDER.fullmatch(name) is not None
