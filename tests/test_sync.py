@@ -19,7 +19,7 @@ from atldld.errors import (
     RegistrationError,
 )
 from atldld.options import set_options
-from atldld.reading import budget
+from atldld.reading import images
 from atldld.sync import DatasetDownloader, DatasetNotFoundError
 from atldld.testing import AllenServer, Fault, PhantomBrain, phantom_dataset
 
@@ -602,7 +602,7 @@ class TestAhead:
 
 def test_two_downloaders_side_by_side_do_not_wait_for_each_other(server, monkeypatch):
     # What is decoded and waits in the hands of a user is not counted against others.
-    monkeypatch.setattr(budget, "decoded", budget.Budget(1))
+    monkeypatch.setattr(images.decoded_bytes, "value", images.Budget(1))
     pairs = []
 
     def walk():

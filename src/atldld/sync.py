@@ -21,7 +21,7 @@ from .model.affine import pir_to_xy, tier_size, xy_to_pir
 from .model.dataset import SectionDataset, SectionImage
 from .model.read import ImageRead, View
 from .model.space import AXES, CORONAL, SAGITTAL, Plane
-from .reading.pixels import pixels_ahead
+from .reading.images import pixels_ahead
 from .sampling.displacement import DisplacementField
 from .sampling.parallel import get_parallel_transform
 from .source import source_from

@@ -1,6 +1,11 @@
 """Images that cannot be had: raised, filled, or served from another tier, and always noted."""
 
+import os
+import subprocess
+import sys
+import time
 import warnings
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -8,6 +13,7 @@ import pytest
 import xarray as xr
 
 import atldld
+from atldld.arrays.planning import readers
 from atldld.store.inventory import clear_cache
 from atldld.testing import AllenServer, Fault, phantom_dataset
 
@@ -268,3 +274,74 @@ def test_the_rest_is_left_when_an_error_is_raised(server):
     # What is under way then may still arrive; nothing blocks, and the array can be read again.
     server.clear_faults()
     assert array.load().sizes["section"] == 6
+
+
+class TestNotes:
+    """What is told afterwards: nobody else's word, bounded, and without a trace."""
+
+    CODE = """
+import sys, warnings, dask, atldld
+warnings.simplefilter("ignore")
+if __name__ == "__main__":
+    dask.config.set(scheduler="processes", num_workers=2)
+    array = atldld.open_dataarray(
+        31, source=sys.argv[1], resolution=100, tier=2, on_error="fill", chunks={"section": 2}
+    )
+    array.compute()
+    print(array.atlas.failures().image_id.tolist())
+"""
+
+    def test_nothing_is_left_behind(self, server, tmp_path):
+        bad = PHANTOM.image_ids[1]
+        server.add_fault(Fault("404", image_ids=(bad,)))
+        script = tmp_path / "script.py"
+        script.write_text(self.CODE)
+        folder = tmp_path / "tmp"
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, script, server.url],
+            env={**os.environ, "TMPDIR": str(folder), "ATLDLD_RETRIES": "0"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == f"[{bad}]"
+        assert not [path for path in folder.rglob("*") if "failures" in path.name]
+
+    def test_a_clock_that_is_set_back_changes_nothing(self, server, monkeypatch):
+        array = opened(server, on_error="fill", tier=2)
+        bad = int(array.image_id[1])
+        server.add_fault(Fault("404", image_ids=(bad,), times=1))
+        with pytest.warns(atldld.AtldldWarning, match="is filled"):
+            array.isel(section=1).compute()
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now - 1e6)
+        array.isel(section=1).compute()
+        assert array.atlas.failures().empty
+
+    def test_what_fails_again_and_again_is_noted_once(self, server):
+        array = opened(server, on_error="fill", tier=2)
+        server.add_fault(Fault("404", image_ids=(int(array.image_id[1]),)))
+        ledger = readers(array)[0].failing.ledger
+        with pytest.warns(atldld.AtldldWarning, match="is filled"):
+            array.isel(section=1).compute()
+        file = Path(ledger.folder) / f"{ledger.name}.jsonl"
+        assert file.stat().st_mode & 0o077 == 0
+        assert file.parent.stat().st_mode & 0o077 == 0
+        size = file.stat().st_size
+        for _ in range(20):
+            array.isel(section=1).compute()
+        assert file.stat().st_size == size
+        assert len(array.atlas.failures()) == 1
+
+    def test_a_link_in_the_place_of_the_file_is_not_followed(self, server, tmp_path):
+        array = opened(server, on_error="fill", tier=2)
+        server.add_fault(Fault("404", image_ids=(int(array.image_id[1]),)))
+        ledger = readers(array)[0].failing.ledger
+        victim = tmp_path / "victim"
+        victim.write_text("mine")
+        (Path(ledger.folder) / f"{ledger.name}.jsonl").symlink_to(victim)
+        with pytest.warns(atldld.AtldldWarning, match="is filled"):
+            array.isel(section=1).compute()
+        assert victim.read_text() == "mine"
+        assert len(array.atlas.failures()) == 1

@@ -7,7 +7,6 @@ import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
@@ -441,7 +440,7 @@ def test_a_proxy_of_another_kind_is_refused(monkeypatch):
 def test_options_of_the_call_win(serve):
     server = serve(lambda request: answer(b"", "500 Oh"))
     with pytest.raises(APIError):
-        get(server.url, options=replace(current(), retries=0))
+        get(server.url, options=current().model_copy(update={"retries": 0}))
     assert len(server.requests) == 1
 
 

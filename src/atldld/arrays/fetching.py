@@ -13,8 +13,8 @@ from .. import options
 from ..errors import AtldldWarning, ImageError
 from ..model.read import ImageRead
 from ..reading.conventions import known, settle
-from ..reading.ledger import FIELDS, Ledger
-from ..reading.pixels import too_large
+from ..reading.failures import FIELDS, Ledger
+from ..reading.images import too_large
 from ..reading.progress import progress
 from ..source.allen import AllenSource
 from ..source.prefetch import Begun, fetch_each

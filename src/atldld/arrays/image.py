@@ -14,7 +14,7 @@ from .. import options
 from ..model.affine import Array
 from ..model.read import ImageRead, Window
 from ..model.sections import SectionTable
-from ..reading.failing import Failing
+from ..reading.failures import Failing
 from ..reading.reader import Found, Reader, places, squeezed
 from ..sampling.coverage import Indices
 from ..sampling.reads import choose_window

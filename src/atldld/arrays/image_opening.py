@@ -21,8 +21,7 @@ from ..model.geometry import clip_to_box
 from ..model.read import VIEWS, View, Window
 from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, flip_matrix, space_name
-from ..reading.failing import Failing
-from ..reading.ledger import Ledger
+from ..reading.failures import Failing, Ledger
 from ..source import source_from
 from ..source.finding import dataset_of_image
 from ..source.protocol import Source

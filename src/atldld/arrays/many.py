@@ -21,8 +21,7 @@ from ..model.info import DatasetSummary
 from ..model.read import View
 from ..model.space import can_flip, extent, space_name
 from ..model.terms import SearchTerms, listed
-from ..reading.failing import Failing
-from ..reading.ledger import Ledger
+from ..reading.failures import Failing, Ledger
 from ..reading.reader import Gathered, Reader, index_outer, places
 from ..source import source_from
 from ..source.allen import AllenSource

@@ -21,8 +21,7 @@ from ..model.read import View
 from ..model.registration import Registration, register
 from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, Plane, space_name
-from ..reading.failing import Failing
-from ..reading.ledger import Ledger
+from ..reading.failures import Failing, Ledger
 from ..sampling.reads import choose_tiers
 from ..source import source_from
 from ..source.protocol import Source

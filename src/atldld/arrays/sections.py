@@ -15,7 +15,7 @@ from .. import options
 from ..model.affine import Array
 from ..model.read import ImageRead
 from ..model.sections import SectionTable
-from ..reading.failing import Failing
+from ..reading.failures import Failing
 from ..reading.reader import FromMatrices, GridReader, index_outer, places, squeezed
 from ..sampling.coverage import Indices
 from ..sampling.warp import warp

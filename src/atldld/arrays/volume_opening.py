@@ -19,8 +19,7 @@ from ..model.grid import Grid, volume_grid
 from ..model.read import View
 from ..model.sections import default_distance, stack_of
 from ..model.space import AXES, extent, space_name
-from ..reading.failing import Failing
-from ..reading.ledger import Ledger
+from ..reading.failures import Failing, Ledger
 from ..sampling.reads import choose_tiers
 from ..source import source_from
 from ..source.protocol import Source

@@ -13,7 +13,7 @@ from xarray.core import indexing
 
 from .. import options
 from ..model.read import ImageRead
-from ..reading.failing import Failing
+from ..reading.failures import Failing
 from ..reading.reader import Found, FromMatrices, GridReader, index_outer, places, squeezed
 from ..sampling.coverage import Indices
 from ..sampling.warp import warp

@@ -30,8 +30,7 @@ from ..model.grid import Axis, footprint
 from ..model.read import VIEWS, View
 from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, extent
-from ..reading.failing import Failing
-from ..reading.ledger import Ledger
+from ..reading.failures import Failing, Ledger
 from ..source import source_from
 from ..source.protocol import Source
 from .cells import Block, Cells, Ends, Function, dense_sums, overlap, sums_of_pixels

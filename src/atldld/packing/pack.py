@@ -22,7 +22,7 @@ from ..arrays.describe import CITATION
 from ..errors import BundleError, ImageError
 from ..model.read import VIEWS, ImageRead, View
 from ..options import current
-from ..reading import budget
+from ..reading.images import decoded_bytes
 from ..reading.progress import Progress, progress
 from ..sampling.decode import decode
 from ..source import source_from
@@ -346,7 +346,7 @@ def _decodable(source: Source, read: ImageRead, body: bytes) -> bytes | ImageErr
     """
     for last in (False, True):
         try:
-            with budget.decoded.taking(3 * read.size[0] * read.size[1]):
+            with decoded_bytes.value.taking(3 * read.size[0] * read.size[1]):
                 decode(body, grey=read.view == "expression_mask")
             return body
         except ValueError as error:

@@ -20,7 +20,7 @@ from ..errors import AtldldWarning, ImageError
 from ..model.read import ImageRead, Window
 from ..sampling.agreement import compare
 from ..source.protocol import Source, keeps
-from .pixels import pixels_ahead
+from .images import pixels_ahead
 
 _KEY = "conventions"
 _LONGEST_SIDE = 512

@@ -29,7 +29,7 @@ from ..source.jpeg import kind_of
 from ..source.rma import Page, Query, condition, page_of, row_url
 from ..urls import base_url, without_credentials
 from .conventions import probes
-from .pixels import pixels_ahead
+from .images import pixels_ahead
 
 _SPELLINGS = {
     "filter": "filter=colormap&filterVals=0,1,0,256,0",

@@ -24,8 +24,8 @@ from ..sampling.decode import Pixels
 from ..sampling.reads import choose_window
 from ..source.protocol import Source, keeps
 from .conventions import known, settle
-from .failing import Failing, is_bad_itself, neighbours
-from .pixels import pixels, pixels_each
+from .failures import Failing, is_bad_itself, neighbours
+from .images import pixels, pixels_each
 
 
 class Part(Protocol):

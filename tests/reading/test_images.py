@@ -7,7 +7,7 @@ import pytest
 
 from atldld.errors import ImageError
 from atldld.model.read import ImageRead
-from atldld.reading.pixels import pixels, pixels_each
+from atldld.reading.images import pixels, pixels_each
 from atldld.source import source_from
 from atldld.testing import AllenServer, Fault, phantom_dataset
 

@@ -6,16 +6,20 @@ import contextvars
 import os
 import threading
 from collections import deque
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 from .. import options
 from ..errors import ImageError
+from ..forking import PerProcess
 from ..model.read import ImageRead
 from ..sampling.decode import Pixels, decode
 from ..source.prefetch import fetch_ahead, fetch_each
 from ..source.protocol import Source
-from . import budget
+
+DECODED_BYTES = 256 * 2**20
+"""Bytes of decoded images that a process holds at once, at most."""
 
 AHEAD = 16
 """Bodies that are under way or wait to be decoded, at most."""
@@ -23,6 +27,38 @@ AHEAD = 16
 _SEVERAL = 4
 _SMALL_PIXELS = 2**20
 _MOST_THREADS = 8
+
+
+class Budget:
+    """A number of bytes that threads take from and give back.
+
+    Parameters
+    ----------
+    total
+        Bytes there are. Who wants more than that waits until nobody holds any, and goes alone.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taking(self, count: int) -> Iterator[None]:
+        """Hold some bytes for the time of the block; wait until they can be had."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + count <= self.total)
+            self._taken += count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= count
+                self._changed.notify_all()
+
+
+decoded_bytes = PerProcess(lambda: Budget(DECODED_BYTES))
+"""The budget of this process."""
 
 
 def pixels_ahead(
@@ -80,7 +116,7 @@ def pixels_each(
             continue
         # Held until the next one is asked for, which the tasks of arrays do at once: only they
         # wait for each other here.
-        with budget.decoded.taking(3 * read.size[0] * read.size[1]):
+        with decoded_bytes.value.taking(3 * read.size[0] * read.size[1]):
             found = _each_decoded(source, read, body)
             yield read, found
             # Given back with its bytes, and not only when the next one is there.
