@@ -6,6 +6,7 @@ Everything raised on purpose about data or a service lies below
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 
@@ -117,6 +118,31 @@ class BundleError(AtldldError):
 
 class AtldldWarning(UserWarning):
     """Something about the data that a user should know, and that was dealt with."""
+
+
+def library(module: str, what: str, package: str | None = None) -> Any:
+    """Return a module of a library that is not installed with the package itself.
+
+    Parameters
+    ----------
+    module
+        The module, such as ``"matplotlib.pyplot"``.
+    what
+        What needs it, to begin the message with.
+    package
+        What is to be installed, where that is not the first part of the module's name.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed; the message says how to install it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = package or module.partition(".")[0]
+        # The library, not an extra of ours: the package index has another package of our name.
+        raise ImportError(f"{what} needs {name}: pip install {name}") from error
 
 
 def _rebuild(cls: type[Any], message: str, fields: dict[str, Any]) -> Any:

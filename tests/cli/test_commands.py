@@ -331,7 +331,7 @@ class TestEndings:
             (APIError("it\nfailed", url="http://x"), 1, "Error: it failed (http://x)\n"),
             (ValueError("tier is 'x'"), 2, "Error: tier is 'x'\n"),
             (TypeError("no"), 2, "Error: no\n"),
-            (ImportError("pip install 'atldld[plot]'"), 1, "Error: pip install 'atldld[plot]'\n"),
+            (ImportError("pip install matplotlib"), 1, "Error: pip install matplotlib\n"),
             (PermissionError(13, "denied", "/x"), 1, "Error: [Errno 13] denied: '/x'\n"),
             (
                 KeyboardInterrupt(),

@@ -70,14 +70,13 @@ def _kind(output: Path) -> str:
     ValueError
         If it names no format.
     """
-    try:
-        import matplotlib
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'atldld[plot]'") from error
+    from ..errors import library
+
+    matplotlib = library("matplotlib", "a picture")
+    backends = library("matplotlib.backend_bases", "a picture")
     # Whatever windows there might be, this goes into a file.
     matplotlib.use("Agg")
-    known = FigureCanvasBase.get_supported_filetypes()
+    known = backends.FigureCanvasBase.get_supported_filetypes()
     kind = output.suffix.removeprefix(".").lower()
     if kind not in known:
         raise ValueError(f"{output} must end in one of .{', .'.join(sorted(known))}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import library
 from ..model.space import AXES
 from .placed import Placed, index_affine, placed
 
@@ -78,10 +79,7 @@ def view(*objects: xr.DataArray | xr.Dataset, **options: Any) -> Any:
         As `napari_layers`, before anything is opened.
     """
     layers = napari_layers(*objects)
-    try:
-        import napari
-    except ImportError as error:
-        raise ImportError("viewing needs napari: pip install 'atldld[napari]'") from error
+    napari = library("napari", "viewing")
     viewer = napari.Viewer(**{"ndisplay": 3, **options})
     with warnings.catch_warnings():
         # A layer is sliced in two dimensions before a viewer holds it, tilted or not.

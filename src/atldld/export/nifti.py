@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import library
 from .placed import Placed, index_affine, placed, stored_dtype, written_attributes
 from .whole_files import pack_file, packed, replacing, write_planar, write_values
 
@@ -80,7 +81,7 @@ def to_nifti(
     >>> image.shape, nibabel.aff2axcodes(image.affine)
     ((57, 40, 1), ('R', 'I', 'P'))
     """
-    nibabel = _nibabel()
+    nibabel = library("nibabel", "a NIfTI file")
     name = os.fspath(path)
     compressed = name.endswith(".nii.gz")
     if not (compressed or name.endswith(".nii")):
@@ -151,11 +152,3 @@ def _header(nibabel: Any, where: Placed, planar: bool) -> Any:
     header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", text))
     header.set_data_offset(header.single_vox_offset + header.extensions.get_sizeondisk())
     return header
-
-
-def _nibabel() -> Any:
-    try:
-        import nibabel
-    except ImportError as error:
-        raise ImportError("NIfTI files need nibabel: pip install 'atldld[export]'") from error
-    return nibabel

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..errors import AtldldWarning
+from ..errors import AtldldWarning, library
 from ..model.affine import Array
 from ..model.space import AXES
 from .placed import Placed, placed, step_of, stored_dtype, thickness, written_attributes
@@ -101,7 +101,7 @@ def to_ome_zarr(
     >>> image["scale0/image"].shape
     (3, 33, 20, 28)
     """
-    nz = _ngff_zarr()
+    nz = library("ngff_zarr", "OME-Zarr", "ngff-zarr")
     where = _ascending(placed(obj))
     array = where.array
     if labels is None:
@@ -268,11 +268,3 @@ def _omero(nz: Any, array: xr.DataArray) -> Any:
             for name in names
         ]
     )
-
-
-def _ngff_zarr() -> Any:
-    try:
-        import ngff_zarr
-    except ImportError as error:
-        raise ImportError("OME-Zarr needs ngff-zarr: pip install 'atldld[export]'") from error
-    return ngff_zarr

@@ -19,6 +19,7 @@ import xarray as xr
 
 from .. import __version__
 from ..arrays.lookup import CCFV3, annotated_space
+from ..errors import library
 from ..model.space import AXES, space_name
 from .guard import guarded
 from .metaimage import MetaImage, metaimages_of, read_metaimage
@@ -72,7 +73,7 @@ def open_annotation(
     path
         NRRD, NIfTI, or MetaImage (``.mhd``, ``.mha``, or a zip that holds one, as Allen
         publishes them); or the name of an atlas of brainglobe-atlasapi, if that is installed.
-        NRRD needs pynrrd and NIfTI needs nibabel (``pip install 'atldld[export]'``).
+        NRRD needs pynrrd and NIfTI needs nibabel (``pip install pynrrd nibabel``).
     reference_space
         What the coordinates mean: 9 or 10 for annotations of Allen's 2011 P56 space (10 has r
         mirrored), or ``"CCFv3"``. It must be given, because files do not say. The same position
@@ -200,7 +201,7 @@ def _from_zip(path: Path) -> Labels:
 
 
 def _from_nrrd(path: Path) -> Labels:
-    nrrd = _library("nrrd", "pynrrd", path)
+    nrrd = library("nrrd", path.name, "pynrrd")
     values, header = nrrd.read(str(path))
     directions = header.get("space directions")
     axes: str | None = "pir"
@@ -218,7 +219,7 @@ def _from_nrrd(path: Path) -> Labels:
 
 
 def _from_nifti(path: Path) -> Labels:
-    nibabel = _library("nibabel", "nibabel", path)
+    nibabel = library("nibabel", path.name)
     image = nibabel.load(path)
     header = image.header
     values = np.asanyarray(image.dataobj)
@@ -249,17 +250,6 @@ def _from_brainglobe(name: str) -> Labels:
         name=str(atlas.metadata.get("name", name)),
         version=f"{version} (brainglobe-atlasapi {installed_version('brainglobe-atlasapi')})",
     )
-
-
-def _library(module: str, package: str, path: Path) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"{path.name} needs {package}: pip install 'atldld[export]' or pip install {package}"
-        ) from error
 
 
 def _step(labels: Labels, path: Any, given: float | None) -> float:

@@ -9,8 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..arrays.index import DIM
-from ..errors import AtldldError
-from .figures import library
+from ..errors import AtldldError, library
 from .outlines import outline, tables
 from .panel import OUTLINE, Look, Panel, Rgba, grey, is_empty, look_of, rgba
 from .pictures import MOST_BYTES, check_cost, image_of, lost_images, name_of, place_of, read
@@ -73,7 +72,7 @@ def browse(
     ...     sections = atldld.open_dataarray(1001, resolution=200, source=server.url)
     ...     browser = sections.atlas.browse()
     """
-    pn = library("panel", "notebook")
+    pn = library("panel", "the browser")
     chosen = subject(obj)
     if chosen.kind != "sections":
         raise ValueError(
@@ -147,7 +146,7 @@ class _Browser:
     """The widgets, and what happens when the slider moves."""
 
     def __init__(self, obj: Any, chosen: Subject, start: int, max_bytes: float) -> None:
-        pn = library("panel", "notebook")
+        pn = library("panel", "the browser")
 
         self._obj = obj
         self._chosen = chosen
@@ -168,7 +167,7 @@ class _Browser:
 
     def layout(self) -> Any:
         """Return what is shown in a notebook."""
-        pn = library("panel", "notebook")
+        pn = library("panel", "the browser")
 
         return pn.Column(
             self.slider,
@@ -179,12 +178,12 @@ class _Browser:
         )
 
     def _figure(self) -> Any:
-        models = library("bokeh.models", "notebook")
+        models = library("bokeh.models", "the browser")
         chosen = self._chosen
         self.image = models.ColumnDataSource({"image": [], "x": [], "y": [], "dw": [], "dh": []})
         self.outline = models.ColumnDataSource({"x": [], "y": []})
         down, right = chosen.axes or (chosen.down, chosen.right)
-        made = library("bokeh.plotting", "notebook").figure(
+        made = library("bokeh.plotting", "the browser").figure(
             name="sections",
             height=_HEIGHT,
             sizing_mode="stretch_width",
@@ -233,4 +232,4 @@ class _Browser:
         self.outline.data = {"x": closed[:, 0], "y": closed[:, 1]}
         self.figure.title.text = frame.panel.title
         # A server tells the page what has changed, a notebook has to be told to.
-        library("panel", "notebook").io.push_notebook(self.picture)
+        library("panel", "the browser").io.push_notebook(self.picture)

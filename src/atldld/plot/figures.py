@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ..errors import library
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ def new_figure(width: float, height: float) -> Figure:
     pyplot makes it, so that ``plt.show()`` shows it. In a notebook it is left to be shown as the
     result of its cell, which would else show it twice.
     """
-    pyplot = library("matplotlib.pyplot", "plot")
+    pyplot = library("matplotlib.pyplot", "drawing")
     figure: Figure = pyplot.figure(figsize=(width, height), layout="constrained")
     if "inline" in pyplot.get_backend():
         pyplot.close(figure)
@@ -38,7 +39,7 @@ def axes_given(ax: Any, least: int, what: str) -> list[Axes]:
     TypeError, ValueError
         If they are no axes, or too few.
     """
-    plain = library("matplotlib.axes", "plot").Axes
+    plain = library("matplotlib.axes", "drawing").Axes
     several = isinstance(ax, Iterable) and not isinstance(ax, plain)
     given = list(np.ravel(np.array(list(ax), dtype=object))) if several else [ax]
     if not all(isinstance(each, plain) for each in given):
@@ -88,18 +89,3 @@ def single_size(aspect: float) -> tuple[float, float]:
     """Return width and height in inches of a figure of one picture with labelled axes."""
     width = 7.0 if aspect <= 1 else max(7.0 / aspect, 3.2)
     return width + 1.0, min(width * aspect + 1.1, _TALLEST)
-
-
-def library(module: str, extra: str) -> Any:
-    """Return a module, or say how to install it.
-
-    Raises
-    ------
-    ImportError
-        If it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        name = module.split(".")[0]
-        raise ImportError(f"this needs {name}: pip install 'atldld[{extra}]'") from error

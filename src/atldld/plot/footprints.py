@@ -12,10 +12,11 @@ import xarray as xr
 from ..arrays.index import DIM
 from ..arrays.opening import open_dataarray
 from ..arrays.positions import geometry_table
+from ..errors import library
 from ..model.affine import Array
 from ..model.space import AXES, extent
 from ..source.protocol import Source
-from .figures import axes_given, figure_of, library
+from .figures import axes_given, figure_of
 from .outlines import footprints
 from .pictures import name_of
 from .plotting import evenly_chosen, three_axes
@@ -99,7 +100,7 @@ def placement(
     >>> [axes.get_title() for axes in figure.axes]
     ['seen along p', 'seen along r', 'seen along i']
     """
-    library("matplotlib", "plot")
+    library("matplotlib", "drawing")
     given = None if ax is None else axes_given(ax, 3, "it takes")
     if isinstance(dataset, xr.DataArray | xr.Dataset):
         sections = dataset

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from ..arrays.index import DIM
+from ..errors import library
 from ..model.space import AXES
-from .figures import axes_given, figure_of, grid_shape, library, new_figure, single_size
+from .figures import axes_given, figure_of, grid_shape, new_figure, single_size
 from .panel import Panel, draw, hide_ticks, label_axes, scale_bar
 from .pictures import MOST_BYTES, Over, Wanted, name_of, over_of, panels_of, place_of
 from .subject import Subject, nodes_at, subject
@@ -99,7 +100,7 @@ def plot(
     >>> [axes.get_title() for axes in figure.axes]
     ['18: r = 2556 µm', '45: r = 3285 µm', '81: r = 4258 µm']
     """
-    library("matplotlib", "plot")
+    library("matplotlib", "drawing")
     chosen = subject(obj)
     point = {axis: value for axis, value in (("p", p), ("i", i), ("r", r)) if value is not None}
     if point and chosen.kind != "volume":
