@@ -39,15 +39,9 @@ def test_voxels_of_a_volume_are_where_it_has_them(tmp_path, volume, dtype, chann
     to_nifti(array.chunk(p=4, i=3), path)
     image = nibabel.load(path)
     found = values(image)
-    if dtype == "float32":
-        assert found.shape == (8, 5, 6, 1, 3)
-        assert image.header.get_intent()[0] == "vector"
-        found = found[:, :, :, 0]
-    assert image.header.get_data_dtype() == (
-        np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
-        if (dtype, channels) == ("uint8", 3)
-        else np.dtype("uint8" if dtype == "bool" else dtype)
-    )
+    assert found.shape == (8, 5, 6) + (channels,) * bool(channels)
+    assert image.header.get_data_dtype() == np.dtype("uint8" if dtype == "bool" else dtype)
+    np.testing.assert_array_equal(image.get_fdata(), found)
     for place in np.ndindex(6, 5, 8):
         index = place[::-1]
         np.testing.assert_array_equal(found[index], array.values[place])
@@ -55,12 +49,32 @@ def test_voxels_of_a_volume_are_where_it_has_them(tmp_path, volume, dtype, chann
         np.testing.assert_allclose(world(image, *index), ras(*where), atol=1e-6)
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_colours_of_three_bytes_are_asked_for_by_name(tmp_path, volume, suffix):
+    array = volume()
+    path = tmp_path / f"volume{suffix}"
+    to_nifti(array.chunk(p=4), path, colours="rgb24")
+    image = nibabel.load(path)
+    assert image.shape == (8, 5, 6)
+    assert image.header.get_data_dtype() == np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+    np.testing.assert_array_equal(values(image), array.values.transpose(2, 1, 0, 3))
+    for wrong, message in (
+        (volume("float32"), "three uint8 channels, not float32"),
+        (volume(channels=0), "three uint8 channels"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            to_nifti(wrong, tmp_path / "wrong.nii", colours="rgb24")
+    with pytest.raises(ValueError, match="'axis' or 'rgb24'"):
+        to_nifti(array, tmp_path / "wrong.nii", colours="RGB24")
+    assert not (tmp_path / "wrong.nii").exists()
+
+
 def test_the_brain_stands_upright(tmp_path, volume):
     to_nifti(volume(), tmp_path / "v.nii")
     image = nibabel.load(tmp_path / "v.nii")
     # Right, inferior, posterior: the affine turns what the array counts downwards and backwards.
     assert nibabel.aff2axcodes(image.affine) == ("R", "I", "P")
-    upright = nibabel.as_closest_canonical(nibabel.Nifti1Image(np.zeros(image.shape), image.affine))
+    upright = nibabel.as_closest_canonical(nibabel.Nifti1Image(np.zeros(image.shape[:3]), image.affine))
     assert nibabel.aff2axcodes(upright.affine) == ("R", "A", "S")
     assert image.header.get_xyzt_units()[0] == "mm"
     assert int(image.header["sform_code"]) == int(image.header["qform_code"]) == 5
@@ -74,7 +88,7 @@ def test_a_section_keeps_its_tilt(tmp_path, opened, plane):
     section = opened(plane, chunks={"y": 20}).isel(section=2, x=slice(5, 40))
     section.atlas.to_nifti(tmp_path / "s.nii.gz")
     image = nibabel.load(tmp_path / "s.nii.gz")
-    assert image.shape == (35, section.sizes["y"], 1)
+    assert image.shape == (35, section.sizes["y"], 1, 3)
     places = section.atlas.pir().compute()
     rows, columns = np.indices((section.sizes["y"], 35))
     true = ras(*(places[axis].values for axis in "pir"))

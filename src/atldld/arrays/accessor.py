@@ -394,11 +394,17 @@ class AtlasAccessor:
 
         return write_mirror(self._obj, path, dtype=dtype, shard=shard)
 
-    def to_nifti(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    def to_nifti(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        colours: Literal["axis", "rgb24"] = "axis",
+        overwrite: bool = False,
+    ) -> None:
         """Write this as a NIfTI file; see `atldld.export.to_nifti`."""
         from ..export.nifti import to_nifti
 
-        to_nifti(self._obj, path, overwrite=overwrite)
+        to_nifti(self._obj, path, colours=colours, overwrite=overwrite)
 
     def to_quicknii(
         self, path: str | os.PathLike[str], *, tier: int = 0, overwrite: bool = False

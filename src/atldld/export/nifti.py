@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -25,7 +25,11 @@ _RGB24 = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
 def to_nifti(
-    obj: xr.DataArray | xr.Dataset, path: str | os.PathLike[str], *, overwrite: bool = False
+    obj: xr.DataArray | xr.Dataset,
+    path: str | os.PathLike[str],
+    *,
+    colours: Literal["axis", "rgb24"] = "axis",
+    overwrite: bool = False,
 ) -> None:
     """Write an array as a NIfTI file that stands upright in viewers.
 
@@ -36,14 +40,19 @@ def to_nifti(
         with or without ``channel``; of a Dataset, its ``image``.
     path
         The file: ``.nii``, or ``.nii.gz`` to compress it.
+    colours
+        How a voxel has its red, green and blue. ``"axis"``: along a fourth axis of length 3,
+        which every reader takes as numbers (``get_fdata()`` of nibabel). ``"rgb24"``: as one
+        value of three bytes (datatype 128, uint8 only), which ITK-SNAP, FSLeyes, MRIcroGL and 3D
+        Slicer show as colours, and which ``get_fdata()`` refuses.
     overwrite
         Whether a file that is there already may be replaced.
 
     Raises
     ------
     ValueError, TypeError
-        If the array or the name is none of these, or the sections of a stack are not evenly
-        spaced: NIfTI has one affine, which cannot say so.
+        If the array, the name or `colours` is none of these, or the sections of a stack are not
+        evenly spaced: NIfTI has one affine, which cannot say so.
     FileExistsError
         If the file exists and may not be replaced.
     ImportError
@@ -60,8 +69,6 @@ def to_nifti(
     Sections keep their exact tilt. A single section is a volume of one slice, as thick as the
     section; a stack must be even to a micron.
 
-    uint8 colours are RGB24 voxels (datatype 128), which ITK-SNAP, FSLeyes, MRIcroGL and 3D Slicer
-    show as colours; other colours are a fifth dimension of length 3 with the intent "vector".
     Sides of more than 32767 voxels make a NIfTI-2 file. The attributes of the array are kept as
     JSON in a header extension of kind "comment".
 
@@ -79,15 +86,22 @@ def to_nifti(
     ...     section.atlas.to_nifti(f"{folder}/section.nii")
     ...     image = nibabel.load(f"{folder}/section.nii")
     >>> image.shape, nibabel.aff2axcodes(image.affine)
-    ((57, 40, 1), ('R', 'I', 'P'))
+    ((57, 40, 1, 3), ('R', 'I', 'P'))
     """
     nibabel = library("nibabel", "a NIfTI file")
     name = os.fspath(path)
     compressed = name.endswith(".nii.gz")
     if not (compressed or name.endswith(".nii")):
         raise ValueError(f"{name}: a NIfTI file is named .nii or .nii.gz")
+    if colours not in ("axis", "rgb24"):
+        raise ValueError(f"colours is {colours!r}; it must be 'axis' or 'rgb24'")
     where = placed(obj)
-    planar = where.coloured and where.array.dtype != np.uint8
+    if colours == "rgb24" and (not where.coloured or where.array.dtype != np.uint8):
+        raise ValueError(
+            f"rgb24 holds three uint8 channels, not {where.array.dtype} over {where.array.dims}: "
+            "use colours='axis'"
+        )
+    planar = where.coloured and colours == "axis"
     header = _header(nibabel, where, planar)
     with replacing(path, overwrite=overwrite) as made:
         plain = made.with_name("plain") if compressed and planar else made
@@ -122,7 +136,7 @@ def _header(nibabel: Any, where: Placed, planar: bool) -> Any:
     shape = (1,) * (3 - len(where.shape)) + where.shape
     sides: tuple[int, ...] = shape[::-1]
     if planar:
-        sides += (1, array.shape[-1])
+        sides += (array.shape[-1],)
     header: Any
     if max(sides) > _LONGEST_SIDE:
         header = nibabel.Nifti2Header(endianness="<")
@@ -143,8 +157,6 @@ def _header(nibabel: Any, where: Placed, planar: bool) -> Any:
     sheared = np.abs(directions.T @ directions - np.eye(3)).max() > _MOST_SHEAR
     header.set_qform(affine, code=0 if sheared else _TEMPLATE)
     header.set_xyzt_units("mm")
-    if planar:
-        header.set_intent("vector")
     attributes = written_attributes(array)
     dataset = attributes.get("dataset_id", "")
     header["descrip"] = f"atldld {dataset} {attributes.get('gene', '')}".encode()[:79]
