@@ -4,15 +4,15 @@ Datasets under the ids that the pages name, served as the Allen API serves them,
 under the name of Allen's own file.
 """
 
-import zipfile
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from atldld.testing import AllenServer, phantom_dataset
-from atldld.testing.tissue import MIDDLE_R, depth, tissue
-from measure_files import HEADER, zipped_grid
+from atldld.testing.annotations import archive_file, grid_labels
+from atldld.testing.tissue import MIDDLE_R
+from measure_files import zipped_grid
 
 PROX1 = 69289763
 CORONAL = 1002
@@ -34,43 +34,9 @@ _SHAPE = (67, 41, 58)
 _STEP = 200.0
 
 
-@cache
-def labels():
-    """Return made-up structures on Allen's nodes, mirror symmetric about r = 5700."""
-    p, i, r = np.meshgrid(*(np.arange(count) * _STEP for count in _SHAPE), indexing="ij")
-    r = MIDDLE_R + np.abs(r - 5700.0)
-    deep = depth(p, i, r)
-    out = np.full(_SHAPE, 343)
-    out[(p < 9000) & (i < 5200)] = 549
-    out[p < 6200] = 477
-    hippocampus = (np.abs(p - 7900) < 1900) & (i < 3900 + 0.42 * np.clip(p - 7600, 0, None))
-    out[hippocampus] = 1080
-    out[hippocampus & (_granules(p, i, r) > 0.3)] = 632
-    out[(deep < 1450) & (i < 5300)] = 315
-    out[(p > 9500) & (i < 4300)] = 512
-    out[p < 2300] = 507
-    out[deep <= 0] = 0
-    return out.astype(np.uint32)
-
-
-def _granules(p, i, r):
-    """Return the most granule cells within 100 microns: their bands are thinner than a voxel."""
-    shifts = (-100.0, -50.0, 0.0, 50.0, 100.0)
-    levels = [
-        tissue(*(np.asarray(each, np.float32) for each in (p + dp, i + di, r))).granules
-        for dp in shifts
-        for di in shifts
-    ]
-    return np.max(levels, axis=0)
-
-
 def write_annotation(folder):
     """Write the made-up atlas into a folder, as Allen publishes the real one."""
-    with zipfile.ZipFile(Path(folder) / ANNOTATION, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(
-            "gridAnnotation.mhd", HEADER.format(kind="MET_UINT", name="gridAnnotation")
-        )
-        archive.writestr("gridAnnotation.raw", labels().tobytes(order="F"))
+    (Path(folder) / ANNOTATION).write_bytes(archive_file(f"mouse_annotation/{ANNOTATION}"))
 
 
 @cache
@@ -78,13 +44,13 @@ def energies():
     """Return volumes of expression energy by gene, shape (67, 41, 58) in space 9; -1 for none."""
     found = {"Prox1": (632, 549)} | GENES
     r = (np.arange(_SHAPE[2]) * _STEP)[None, None, :]
-    inside = (labels() > 0) & (r > MIDDLE_R) & (r < 9400)
+    inside = (grid_labels() > 0) & (r > MIDDLE_R) & (r < 9400)
     out = {}
     for seed, (gene, strong) in enumerate(found.items()):
         random = np.random.default_rng(seed)
         level = random.gamma(2.0, 0.6, _SHAPE)
         for rank, structure in enumerate(strong):
-            level += (labels() == structure) * random.gamma(12.0, 1.6 / (1 + 3 * rank), _SHAPE)
+            level += (grid_labels() == structure) * random.gamma(12.0, 1.6 / (1 + 3 * rank), _SHAPE)
         out[gene] = np.where(inside, level, -1).astype(np.float32)
     return out
 
@@ -100,7 +66,7 @@ def _native(volume):
 
 def _published(dataset_id, gene):
     """Return rows of the values per structure that the service publishes."""
-    values, where = energies()[gene], labels()
+    values, where = energies()[gene], grid_labels()
     rows = []
     for number, (acronym, name) in STRUCTURES.items():
         inside = values[(where == number) & (values >= 0)]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .measure.annotation import open_annotation
     from .measure.grids import open_grid, open_grids
     from .measure.measures import aggregate, structure_measures
+    from .measure.ontology import structures
     from .measure.points import points_to_sections, sections_to_points
     from .measure.quantify import quantify
     from .measure.structures import structure_bounds, structure_table, structures_at
@@ -66,6 +67,7 @@ _HOMES = {
     "set_options": ".options",
     "structure_bounds": ".measure.structures",
     "structure_measures": ".measure.measures",
+    "structures": ".measure.ontology",
     "structure_table": ".measure.structures",
     "structures_at": ".measure.structures",
     "unionizes": ".measure.unionizes",
@@ -109,6 +111,7 @@ __all__ = [
     "structure_bounds",
     "structure_measures",
     "structure_table",
+    "structures",
     "structures_at",
     "unionizes",
     "verify_bundle",

@@ -74,7 +74,9 @@ def test_the_brain_stands_upright(tmp_path, volume):
     image = nibabel.load(tmp_path / "v.nii")
     # Right, inferior, posterior: the affine turns what the array counts downwards and backwards.
     assert nibabel.aff2axcodes(image.affine) == ("R", "I", "P")
-    upright = nibabel.as_closest_canonical(nibabel.Nifti1Image(np.zeros(image.shape[:3]), image.affine))
+    upright = nibabel.as_closest_canonical(
+        nibabel.Nifti1Image(np.zeros(image.shape[:3]), image.affine)
+    )
     assert nibabel.aff2axcodes(upright.affine) == ("R", "A", "S")
     assert image.header.get_xyzt_units()[0] == "mm"
     assert int(image.header["sform_code"]) == int(image.header["qform_code"]) == 5

@@ -135,7 +135,7 @@ def test_a_part_of_an_atlas_is_placed_by_hand(tmp_path):
 def test_what_is_not_an_annotation(tmp_path):
     values = labels(200, "node", NODES)
     path = metaimage(tmp_path / "a.mha", values)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="does not say its space: pass reference_space=9"):
         atldld.open_annotation(path)
     for options, complaint in [
         ({"reference_space": 3}, "9, 10 or 'CCFv3'"),

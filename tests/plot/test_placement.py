@@ -42,9 +42,9 @@ def test_lines_are_the_borders_of_the_images(opened, phantoms, server, plane):
         assert frame.get_bbox().extents.tolist() == [0, 0, extent[right], extent[down]]
     labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes]
     assert labels == [
-        ("r [µm]", "ventral ← i [µm] → dorsal"),
+        ("left ← r [µm] → right", "ventral ← i [µm] → dorsal"),
         ("anterior ← p [µm] → posterior", "ventral ← i [µm] → dorsal"),
-        ("r [µm]", "posterior ← p [µm] → anterior"),
+        ("left ← r [µm] → right", "posterior ← p [µm] → anterior"),
     ]
 
 

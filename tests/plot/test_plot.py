@@ -61,9 +61,9 @@ def annotation(step=200.0, **attrs):
 
 
 LABELS = {
-    "coronal": ("r [µm]", "ventral ← i [µm] → dorsal"),
+    "coronal": ("left ← r [µm] → right", "ventral ← i [µm] → dorsal"),
     "sagittal": ("anterior ← p [µm] → posterior", "ventral ← i [µm] → dorsal"),
-    "transverse": ("r [µm]", "posterior ← p [µm] → anterior"),
+    "transverse": ("left ← r [µm] → right", "posterior ← p [µm] → anterior"),
 }
 AXES = {"coronal": ("r", "i"), "sagittal": ("p", "i"), "transverse": ("r", "p")}
 
@@ -147,7 +147,7 @@ def test_native_pixels_have_a_scale_bar_in_microns(server):
     affine = image.atlas.pir().compute()
     step = [float(affine[axis].isel(y=0, x=1) - affine[axis].isel(y=0, x=0)) / 2 for axis in "pir"]
     assert pixels * np.linalg.norm(step) == pytest.approx(microns, rel=0.02)
-    assert axes.get_xlabel() == "x [full-resolution pixels]"
+    assert axes.get_xlabel() == "left ← x [full-resolution pixels] → right"
     assert axes.get_xlim() == (-1, image.sizes["x"] * 2 - 1)
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     assert axes.get_title().endswith("tier 1")
@@ -267,14 +267,14 @@ def test_a_mean_is_grey_and_a_coverage_too(opened):
 
 def test_expression_lies_over_the_image_where_there_is_some(opened):
     both = opened("coronal", atldld.open_dataset, include_expression=True).isel(section=2)
-    (axes,) = both.atlas.plot(overlay="expression", alpha=0.5).axes
+    axes, _ = both.atlas.plot(overlay="expression", alpha=0.5).axes
     ground, laid = axes.images
     assert ground.get_extent() == laid.get_extent()
     strength = both.expression.max("channel").values
     alpha = np.asarray(laid.get_array())[..., 3]
     assert set(np.unique(alpha)) == {0, 128}
     assert np.array_equal(alpha > 0, strength > 16)
-    (again,) = both.image.atlas.plot(overlay=both.expression, alpha=0.5).axes
+    again, _ = both.image.atlas.plot(overlay=both.expression, alpha=0.5).axes
     assert np.array_equal(np.asarray(again.images[1].get_array()), np.asarray(laid.get_array()))
 
 
@@ -383,7 +383,7 @@ def test_the_planes_of_a_volume_show_each_place_where_their_axes_say(smooth, pla
         f"{axis} = {point[axis]:.0f} µm" for axis in "pri"
     ]
     assert [axes.get_xlabel() for axes in panels] == [
-        "r [µm]", "anterior ← p [µm] → posterior", "r [µm]",
+        "left ← r [µm] → right", "anterior ← p [µm] → posterior", "left ← r [µm] → right",
     ]  # fmt: skip
     assert [axes.get_ylabel() for axes in panels] == [
         "ventral ← i [µm] → dorsal", "ventral ← i [µm] → dorsal",
@@ -446,7 +446,7 @@ def test_a_plane_of_a_volume_is_drawn_by_itself(smooth):
     assert axes.get_xlabel().startswith("anterior ← p")
     assert axes.get_ylim() == (7950, -50)
     (axes,) = volume.image.sel(i=4000).transpose("channel", "r", "p").atlas.plot().axes
-    assert axes.get_xlabel() == "r [µm]"
+    assert axes.get_xlabel() == "left ← r [µm] → right"
     assert axes.get_ylabel() == "posterior ← p [µm] → anterior"
     borders = volume.image.sel(r=6000).atlas.plot(overlay=annotation()).axes[0]
     assert of_gid(borders, "borders")
@@ -470,3 +470,117 @@ def test_measures_are_shown_over_their_own_range(smooth):
     shown = [image.get_clim() for axes in figure.axes for image in axes.images]
     assert shown
     assert all(high <= 1 for _, high in shown)
+
+
+class TestLeftAndRight:
+    """Every picture says where left and right are, and which space it lies in."""
+
+    def test_axes_of_r(self, opened):
+        axes = opened("coronal").isel(section=2).atlas.plot().axes[0]
+        assert axes.get_xlabel() == "left ← r [µm] → right"
+        assert axes.figure.get_supxlabel() == "P56 Brain (space 9)"
+
+    def test_tissue_that_stands_on_the_other_side(self, opened):
+        native = opened("sagittal").isel(section=2).atlas.plot()
+        assert native.get_supxlabel() == (
+            "P56 Brain, L/R Flipped (space 10); tissue of the left hemisphere"
+        )
+        moved = opened("sagittal", reference_space=9).isel(section=2).atlas.plot()
+        assert moved.get_supxlabel() == (
+            "P56 Brain (space 9); tissue of the left hemisphere, shown on the right"
+        )
+
+    def test_a_sheet_says_it_in_words(self, opened):
+        figure = opened("coronal").atlas.plot(panels=4)
+        assert figure.get_supxlabel() == (
+            "P56 Brain (space 9): left ← r → right, dorsal at the top"
+        )
+
+    def test_a_volume_and_a_placement(self, opened, server):
+        volume = atldld.open_volume(301, resolution=200, source=server.url).atlas.plot()
+        assert volume.get_supxlabel() == "P56 Brain (space 9)"
+        assert volume.axes[2].get_xlabel() == "left ← r [µm] → right"
+        placed = atldld.plot.placement(302, source=server.url)
+        assert placed.get_supxlabel().startswith("P56 Brain, L/R Flipped (space 10)")
+
+    def test_axes_of_the_user_are_told_below_themselves(self, opened):
+        from matplotlib import pyplot
+
+        figure, axes = pyplot.subplots()
+        opened("coronal").isel(section=2).atlas.plot(ax=axes)
+        assert axes.get_xlabel() == "left ← r [µm] → right\nP56 Brain (space 9)"
+        assert figure.get_supxlabel() == ""
+
+    @pytest.mark.parametrize(
+        ("plane", "right", "down"),
+        [
+            ("coronal", "left ← x [full-resolution pixels] → right", "ventral ← y"),
+            ("sagittal", "anterior ← x [full-resolution pixels] → posterior", "ventral ← y"),
+        ],
+    )
+    def test_native_pixels_run_where_the_matrices_say(self, server, phantoms, plane, right, down):
+        image = phantoms[plane].image_ids[2]
+        axes = atldld.open_image(image, tier=1, source=server.url).atlas.plot().axes[0]
+        assert axes.get_xlabel() == right
+        assert axes.get_ylabel().startswith(down)
+        x, y = np.array([0.0, 50.0]), np.array([0.0, 0.0])
+        p, _, r = phantoms[plane].pir(image, x, y)
+        assert (r if plane == "coronal" else p)[1] > (r if plane == "coronal" else p)[0]
+
+
+class TestOverlays:
+    def test_expression_has_a_bar(self, opened):
+        both = opened("sagittal", atldld.open_dataset, include_expression=True)
+        figure = both.atlas.at(r=3700).atlas.plot(overlay="expression")
+        assert len(figure.axes) == 2
+        bar = figure.axes[1]
+        assert bar.get_ylabel() == "expression, in Allen's colours"
+        assert [each.get_text() for each in bar.get_yticklabels()] == ["low", "high"]
+
+    def test_grey_levels_and_measures_have_their_own_range(self, opened):
+        image, mask = opened("coronal"), opened("coronal", view="expression_mask")
+        figure = image.isel(section=3).atlas.plot(overlay=mask.isel(section=3))
+        assert figure.axes[1].get_ylim() == (0, 255)
+        share = (mask.isel(section=3) / 2000.0).rename("share").assign_attrs(view="")
+        figure = image.isel(section=3).atlas.plot(overlay=share)
+        top = figure.axes[1].get_ylim()[1]
+        assert top == pytest.approx(float(share.max()))
+        laid = figure.axes[0].images[1].get_array()
+        assert laid[..., 1][laid[..., 3] > 0].min() == 0  # the greatest value is red
+
+    def test_borders_carry_acronyms_of_a_named_annotation(self, opened, server):
+        annotation = atldld.open_annotation("P56", resolution=200, source=server.url)
+        section = opened("coronal", masked=True).atlas.at(p=7900)
+        axes = section.atlas.plot(overlay=annotation).axes[0]
+        texts = {each.get_text(): each for each in axes.texts if each.get_gid() == "acronym"}
+        assert {"Isocortex", "TH", "BS"} <= set(texts)
+        for acronym, number in (("Isocortex", 315), ("TH", 549), ("BS", 343)):
+            r, i = texts[acronym].get_position()
+            row, column = (
+                int(np.abs(section[dim].values - at).argmin()) for dim, at in (("y", i), ("x", r))
+            )
+            places = section.atlas.pir().compute()
+            exact = [places[axis].transpose("y", "x").values for axis in "pir"]
+            point = [[float(each[row, column]) for each in exact]]
+            assert atldld.structures_at(point, annotation).tolist() == [number]
+
+
+@pytest.mark.parametrize("gene", [r"$\frac{$", "$x$", "A_1^{"])
+def test_no_part_of_a_name_is_a_formula(gene, tmp_path):
+    odd = phantom_dataset(dataset_id=309, sections=3, resolution=60, gene=gene)
+    with AllenServer([odd]) as server:
+        sections = atldld.open_dataarray(309, resolution=200, source=server.url)
+        volume = atldld.open_volume(309, resolution=400, source=server.url)
+        mask = atldld.open_dataarray(309, resolution=200, view="expression_mask", source=server.url)
+        for number, figure in enumerate(
+            (
+                sections.atlas.plot(),
+                sections[1].atlas.plot(overlay=mask[1]),
+                mask[1].atlas.plot(),
+                volume.atlas.plot(),
+                atldld.plot.placement(309, source=server.url),
+                atldld.open_image(odd.image_ids[0], source=server.url).atlas.plot(),
+            )
+        ):
+            figure.savefig(tmp_path / f"{number}.png", dpi=30)
+        assert gene in sections[1].atlas.plot().axes[0].get_title()

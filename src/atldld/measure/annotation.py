@@ -5,26 +5,36 @@ from __future__ import annotations
 import lzma
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from importlib.util import find_spec
+from io import BytesIO
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from .. import __version__
-from ..arrays.lookup import CCFV3, annotated_space
+from ..arrays.lookup import CCFV3, Space, annotated_space
 from ..errors import library
 from ..model.space import AXES, space_name
+from ..source import source_from
+from ..source.allen import AllenSource
+from ..source.atlases import FILES, annotation_file, annotation_url, ontology_rows
+from ..source.protocol import Source
 from .guard import guarded
 from .metaimage import MetaImage, metaimages_of, read_metaimage
+from .ontology import ONTOLOGY
 from .symmetry import Origin, settle_origin
 
+ATLASES: dict[str, Space] = {"P56": 9, "CCFv3": CCFV3}  # type: ignore[dict-item]  # its one text
+"""Allen's own annotations by name, and the space of each."""
+
+_BY_NAME = " and ".join(map(repr, ATLASES))
 _AXIS_NAMES = {"p": "posterior", "i": "inferior", "r": "right"}
 _OPPOSITE = {"p": "a", "a": "p", "i": "s", "s": "i", "r": "l", "l": "r"}
 _LARGEST_MM = 100.0
@@ -59,25 +69,33 @@ class Labels:
 def open_annotation(
     path: str | PathLike[str],
     *,
-    reference_space: Literal[9, 10, "CCFv3"],
+    resolution: int | None = None,
+    reference_space: Literal[9, 10, "CCFv3"] | None = None,
     origin: Literal["node", "centre"] | Sequence[float] | None = None,
     spacing: float | None = None,
     axes: str | None = None,
     name: str | None = None,
     version: str | None = None,
+    source: str | Source | None = None,
 ) -> xr.DataArray:
     """Open an annotation volume as a labelled array of structure ids.
 
     Parameters
     ----------
     path
-        NRRD, NIfTI, or MetaImage (``.mhd``, ``.mha``, or a zip that holds one, as Allen
-        publishes them); or the name of an atlas of brainglobe-atlasapi, if that is installed.
+        ``"P56"`` or ``"CCFv3"``: Allen's own annotation of that name, fetched once and kept (see
+        Notes). Or a file: NRRD, NIfTI, or MetaImage (``.mhd``, ``.mha``, or a zip that holds
+        one, as Allen publishes them); or the name of an atlas of brainglobe-atlasapi, if that
+        is installed.
         NRRD needs pynrrd and NIfTI needs nibabel (``pip install pynrrd nibabel``).
+    resolution
+        Of an annotation by name, microns between voxels: 25 (the default) or 200 of P56; 10,
+        25 (the default), 50 or 100 of CCFv3. At 10 it takes 5 GB of memory, at 25 0.3 GB.
     reference_space
-        What the coordinates mean: 9 or 10 for annotations of Allen's 2011 P56 space (10 has r
-        mirrored), or ``"CCFv3"``. It must be given, because files do not say. The same position
-        carries the same label in only 29 % of 200 micron voxels of the two atlases.
+        What the coordinates of a file mean: 9 or 10 for annotations of Allen's 2011 P56 space
+        (10 has r mirrored), or ``"CCFv3"``. It must be given, because files do not say; a name
+        says it. The same position carries the same label in only 29 % of 200 micron voxels of
+        the two atlases.
     origin
         ``"node"``: voxel k stands for ``k * spacing`` (Allen's 200 micron grid). ``"centre"``:
         for ``(k + 0.5) * spacing`` (the CCFv3 volumes). None decides by the file's own labels:
@@ -91,6 +109,9 @@ def open_annotation(
         writes them; their own labels of orientation are not reliable.
     name, version
         Of the atlas, for the record; by default what the file says.
+    source
+        Where an annotation by name comes from: None, the archive of the service of
+        ``set_options(api_url=...)``; or the base URL of a service.
 
     Returns
     -------
@@ -113,6 +134,15 @@ def open_annotation(
     AtldldWarning
         If the labels speak against the origin that was given.
 
+    Notes
+    -----
+    ``"P56"`` is the annotation of Allen's 2011 space, which section datasets are registered to
+    (space 9); ``"CCFv3"`` is the one of 2017, of another space. They must not be exchanged. The
+    archive also has a folder ``mouse_2011``: it lies in CCFv3, whatever its name.
+
+    An annotation by name knows Allen's ontology (`atldld.structures`): tables made with it carry
+    acronyms and names, and its structures count their parts.
+
     Examples
     --------
     >>> import numpy as np, tempfile
@@ -128,8 +158,33 @@ def open_annotation(
     >>> annotation.attrs["origin"], int(annotation.sel(p=5200, i=3200, r=2400))
     ('node', 8)
     """
-    space = annotated_space(reference_space)
+    own = _atlas_named(path)
+    if own is not None:
+        return _named(own, resolution, reference_space, (origin, spacing, axes), source)
+    if resolution is not None or source is not None:
+        raise ValueError(f"resolution and source are of {_BY_NAME}; {path} is a file")
+    if reference_space is None:
+        raise TypeError(
+            f"{path} does not say its space: pass reference_space=9 (or 10) for an annotation of "
+            "Allen's 2011 P56 space, 'CCFv3' for one of that"
+        )
     labels = _read(path)
+    return _labelled(
+        labels, path, annotated_space(reference_space), origin, spacing, axes, name, version
+    )
+
+
+def _labelled(
+    labels: Labels,
+    path: Any,
+    space: Space,
+    origin: Any,
+    spacing: float | None,
+    axes: str | None,
+    name: str | None = None,
+    version: str | None = None,
+) -> xr.DataArray:
+    """Return labels with their coordinates, and what is known of them."""
     step = _step(labels, path, spacing)
     order = (axes or labels.axes or "").lower()
     if not order:
@@ -163,6 +218,48 @@ def open_annotation(
     return guarded(xr.DataArray(values, coords, AXES, name="structure_id", attrs=attrs), space)
 
 
+def _atlas_named(path: str | PathLike[str]) -> str | None:
+    """Return which of Allen's annotations is meant by name; a file of that name comes first."""
+    if not isinstance(path, str) or Path(path).exists():
+        return None
+    return next((name for name in ATLASES if name.lower() == path.lower()), None)
+
+
+def _named(
+    name: str, resolution: int | None, space: Any, settings: tuple[Any, ...], source: Any
+) -> xr.DataArray:
+    """Return one of Allen's own annotations."""
+    steps = sorted(step for each, step in FILES if each == name)
+    wanted = 25 if resolution is None else resolution
+    if wanted not in steps:
+        raise ValueError(
+            f"resolution is {resolution!r}; {name} is to be had at {', '.join(map(str, steps))} "
+            "microns"
+        )
+    own = ATLASES[name]
+    if space is not None and annotated_space(space) != own:
+        raise ValueError(
+            f"reference_space is {space!r}, but the annotation {name} lies in "
+            f"{own if own == CCFV3 else f'space {own}'}"
+        )
+    if any(each is not None for each in settings):
+        raise ValueError(f"origin, spacing and axes are of files; {name} has its own")
+    origin = source_from(source)
+    if not isinstance(origin, AllenSource):
+        raise ValueError(f"{origin.name} keeps no annotations; give the base URL of an API")
+    wanted = int(wanted)
+    url = annotation_url(origin.base, name, wanted)
+    read: Callable[[BytesIO, Any], Labels] = _from_zip
+    if url.endswith(".nrrd"):
+        # Before anything is downloaded that could not be read.
+        library("nrrd", url.rpartition("/")[2], "pynrrd")
+        read = _from_nrrd
+    ontology_rows(origin)  # kept, so that its names are there without a network, too
+    labels = read(BytesIO(annotation_file(origin, name, wanted)), url)
+    found = _labelled(labels, url, own, None, None, None, f"Allen {name}", f"{wanted} microns")
+    return found.assign_attrs(ontology=ONTOLOGY, ontology_source=origin.name)
+
+
 def _read(path: str | PathLike[str]) -> Labels:
     place = Path(fspath(path))
     suffixes = [suffix.lower() for suffix in place.suffixes]
@@ -173,9 +270,10 @@ def _read(path: str | PathLike[str]) -> Labels:
     if suffixes[-1:] in ([".mhd"], [".mha"]):
         return _of_metaimage(read_metaimage(place))
     if suffixes[-1:] == [".zip"]:
-        return _from_zip(place)
+        return _from_zip(place, path)
     if suffixes[-1:] in ([".nrrd"], [".nhdr"]):
-        return _from_nrrd(place)
+        with place.open("rb") as file:
+            return _from_nrrd(file, path)
     if ".nii" in suffixes:
         return _from_nifti(place)
     raise ValueError(
@@ -187,9 +285,9 @@ def _of_metaimage(image: MetaImage) -> Labels:
     return Labels(image.values, image.spacing, "pir", moved=any(image.offset))
 
 
-def _from_zip(path: Path) -> Labels:
+def _from_zip(file: Path | BytesIO, path: Any) -> Labels:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             images = metaimages_of(archive.namelist(), archive.read)
     except (
         zipfile.BadZipFile, KeyError, RuntimeError, EOFError, zlib.error, lzma.LZMAError
@@ -200,9 +298,10 @@ def _from_zip(path: Path) -> Labels:
     return _of_metaimage(next(iter(images.values())))
 
 
-def _from_nrrd(path: Path) -> Labels:
-    nrrd = library("nrrd", path.name, "pynrrd")
-    values, header = nrrd.read(str(path))
+def _from_nrrd(file: IO[bytes], path: Any) -> Labels:
+    nrrd = library("nrrd", str(path).rpartition("/")[2], "pynrrd")
+    header = nrrd.read_header(file)
+    values = nrrd.read_data(header, file, str(path))
     directions = header.get("space directions")
     axes: str | None = "pir"
     if directions is None:

@@ -75,7 +75,7 @@ def aggregate(
 def structure_measures(
     measured: xr.Dataset,
     annotation: xr.DataArray,
-    structures: Iterable[int] | None = None,
+    structures: Iterable[int | str] | None = None,
     tree: Any = None,
     by_hemisphere: bool = False,
 ) -> pd.DataFrame:

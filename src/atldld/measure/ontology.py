@@ -1,7 +1,8 @@
-"""The tree of structures: who is part of whom."""
+"""Structures: their acronyms, names and colours, and who is part of whom."""
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,17 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import xarray as xr
+
+from ..source import source_from
+from ..source.allen import AllenSource
+from ..source.atlases import ontology_rows
+from ..source.protocol import Source
+
+ONTOLOGY = "Allen mouse brain ontology (structure graph 1)"
+"""What an annotation says whose labels are ids of it."""
 
 _PARENTS = ("parent_structure_id", "parent_id", "parent")
 
@@ -46,6 +57,129 @@ class Tree:
             if above in line:
                 raise ValueError(f"structure {above} is part of itself in the tree")
             line.append(above)
+
+    def numbered(self, structure: Any) -> int:
+        """Return the id of a structure that is named by id, acronym or name.
+
+        Acronyms count as they are written; of names, case does not matter.
+
+        Raises
+        ------
+        KeyError
+            If there is none of that acronym or name; the message names those like it.
+        TypeError
+            If it is no name at all.
+        """
+        if isinstance(structure, int | np.integer) and not isinstance(structure, bool):
+            return int(structure)
+        if not isinstance(structure, str):
+            raise TypeError(f"{structure!r} is not a structure: give its id, acronym or name")
+        for known, wanted in ((self.acronyms, structure), (self._lower(), structure.lower())):
+            found = [number for number, text in known.items() if text == wanted]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                named = ", ".join(map(str, found))
+                raise KeyError(f"{structure!r} is the name of structures {named}: give an id")
+        raise KeyError(f"there is no structure {structure!r}{self._like(structure)}")
+
+    def _lower(self) -> dict[int, str]:
+        return {number: name.lower() for number, name in self.names.items()}
+
+    def _like(self, text: str) -> str:
+        shown = {name.lower(): name for name in (*self.acronyms.values(), *self.names.values())}
+        near = difflib.get_close_matches(text.lower(), shown, n=4, cutoff=0.6)
+        if near:
+            return f"; there is {', '.join(repr(shown[each]) for each in near)}"
+        return "" if self.names else ": the tree that was given has no names"
+
+
+def structures(*, source: str | Source | None = None) -> pd.DataFrame:
+    """Return Allen's ontology of the mouse brain: every structure, and what it is part of.
+
+    It is fetched once and kept. Annotations of the 2011 space and of CCFv3 both use its ids.
+
+    Parameters
+    ----------
+    source
+        The service: None, that of ``set_options(api_url=...)``; or the base URL of one.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a structure, in the order of the ontology: ``id``, ``acronym``, ``name``,
+        ``parent`` (its id; missing for the root), ``path`` (ids from the root, such as
+        ``/997/8/343/``) and ``colour`` (``#FF7080``). It serves as ``tree=`` of
+        `structure_table`.
+
+    Raises
+    ------
+    APIError
+        If the service does not answer as it should.
+    ValueError
+        If the source is not a service.
+
+    Examples
+    --------
+    >>> import atldld
+    >>> from atldld.testing import AllenServer
+    >>> with AllenServer() as server:
+    ...     table = atldld.structures(source=server.url)
+    >>> table[table.acronym == "TH"][["id", "name", "parent", "path", "colour"]]
+         id      name  parent                  path   colour
+    15  549  Thalamus    1129  /997/8/343/1129/549/  #FF7080
+    """
+    origin = source_from(source)
+    if not isinstance(origin, AllenSource):
+        raise ValueError(f"{origin.name} keeps no ontology; give the base URL of an API")
+    rows = sorted(
+        _nested_rows(ontology_rows(origin), None), key=lambda row: row.get("graph_order") or 0
+    )
+    tree = _of_rows(rows)
+    ids = [int(row["id"]) for row in rows]
+    colours = [str(row.get("color_hex_triplet") or "") for row in rows]
+    return pd.DataFrame(
+        {
+            "id": ids,
+            "acronym": [tree.acronyms.get(number, "") for number in ids],
+            "name": [tree.names.get(number, "") for number in ids],
+            "parent": pd.array([tree.parents[number] for number in ids], dtype="Int64"),
+            "path": [f"/{'/'.join(map(str, reversed(tree.line(number))))}/" for number in ids],
+            "colour": [f"#{colour.upper()}" if colour else "" for colour in colours],
+        }
+    )
+
+
+def tree_of(annotation: xr.DataArray | None, tree: Any) -> Tree | None:
+    """Return the tree that a user gave, or else that of an annotation, or None.
+
+    Parameters
+    ----------
+    annotation
+        Of those that `atldld.open_annotation` opened by name, it is Allen's ontology.
+    tree
+        As for `structure_table`; False for none.
+    """
+    if tree is False:
+        return None
+    if tree is not None:
+        return read_tree(tree)
+    if annotation is None or annotation.attrs.get("ontology") != ONTOLOGY:
+        return None
+    where = annotation.attrs.get("ontology_source")
+    return read_tree(structures(source=where if isinstance(where, str) else None))
+
+
+def structure_ids(wanted: Iterable[Any], tree: Tree | None) -> list[int]:
+    """Return the ids of structures that are named by id, acronym or name, in their order.
+
+    Without a tree, what acronyms and names mean is looked up in Allen's ontology.
+    """
+    asked = [wanted] if isinstance(wanted, str | int | np.integer) else list(wanted)
+    named = any(isinstance(each, str) for each in asked)
+    if tree is None:
+        tree = read_tree(structures()) if named else Tree({})
+    return [tree.numbered(each) for each in asked]
 
 
 def read_tree(tree: Any) -> Tree:
@@ -121,7 +255,7 @@ def _parent(row: Mapping[str, Any], number: int) -> int | None:
     for name in _PARENTS:
         if name in row:
             value = row[name]
-            missing = value is None or value == "" or value != value  # NaN is not itself
+            missing = value is None or bool(pd.isna(value)) or value == ""
             return None if missing or int(value) == number else int(value)
     path = row.get("structure_id_path")
     if path is None:

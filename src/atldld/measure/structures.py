@@ -17,7 +17,7 @@ from ..arrays.positions import section_points
 from ..errors import AtldldWarning
 from ..model.space import AXES
 from .annotation import atlas_attributes
-from .ontology import read_tree
+from .ontology import structure_ids, tree_of
 from .points import points_array
 from .sums import Box, Places, Planes, frame_of, sums_of
 
@@ -29,7 +29,7 @@ def structure_table(
     values: xr.DataArray | xr.Dataset,
     annotation: xr.DataArray,
     weights: xr.DataArray | None = None,
-    structures: Iterable[int] | None = None,
+    structures: Iterable[int | str] | None = None,
     tree: Any = None,
     by_hemisphere: bool = False,
 ) -> pd.DataFrame:
@@ -52,9 +52,12 @@ def structure_table(
         Of the values, broadcast against them, not negative; 0 and NaN leave a value out. The
         coverage of an opened dataset (``covered``) will do; so will pixels per cell.
     structures
-        Ids of the rows wanted, in their order; by default all that a point lies in.
+        The rows wanted, in their order, by id, acronym or name; by default all that a point
+        lies in.
     tree
-        Who is part of whom (see Notes): then every structure counts its parts as well.
+        Who is part of whom (see Notes): then every structure counts its parts as well. None
+        for what the annotation says: Allen's ontology, where it was opened by name, and no tree
+        for a file. False for none: every structure counts the voxels of its own label alone.
     by_hemisphere
         Whether to tell the sides of the atlas apart, at the plane that its labels mirror each
         other about. In space 10, r is mirrored, and left is where sagittal sections were cut.
@@ -82,8 +85,8 @@ def structure_table(
 
     Notes
     -----
-    A tree is a pandas frame with ``id`` and ``parent_structure_id``, or Allen's JSON of a
-    structure graph, loaded or as a path.
+    A tree is what `atldld.structures` returned, another pandas frame with ``id`` and
+    ``parent_structure_id``, or Allen's JSON of a structure graph, loaded or as a path.
 
     Examples
     --------
@@ -103,6 +106,8 @@ def structure_table(
     space = space_of(array, "the values")
     lookup = lookup_of(annotation, space)
     places, dims = _places(array)
+    grown = tree_of(annotation, tree)
+    wanted = None if structures is None else structure_ids(structures, grown)
     if weights is None and array.dtype.kind in "iu" and "value_where_not_covered" in array.attrs:
         warnings.warn(
             "the values are whole numbers, in which filling cannot be told from tissue: open "
@@ -119,8 +124,7 @@ def structure_table(
         heavy = _weights(weights, array, full)
     sums = sums_of(full.data, heavy, places, lookup, 2 if by_hemisphere else 1)
     levels = [(str(dim), _labels_of(array, dim)) for dim in others]
-    grown = None if tree is None else read_tree(tree)
-    table = frame_of(sums, lookup, structures, grown, levels, by_hemisphere, weights is not None)
+    table = frame_of(sums, lookup, wanted, grown, levels, by_hemisphere, weights is not None)
     table.attrs = {
         "values": str(array.name or ""),
         **{name: array.attrs[name] for name in _CARRIED if name in array.attrs},
@@ -207,19 +211,19 @@ def _structures_of(
 
 
 def structure_bounds(
-    structure: int, annotation: xr.DataArray, tree: Any = None
+    structure: int | str, annotation: xr.DataArray, tree: Any = None
 ) -> dict[str, tuple[float, float]]:
     """Return the box around a structure, as a ``region`` for `open_dataarray`.
 
     Parameters
     ----------
     structure
-        Its id.
+        Its id, acronym or name.
     annotation
         From `open_annotation`; open data with ``reference_space=`` its own, as the region is
         meant in it.
     tree
-        As for `structure_table`: then its parts count as well.
+        As for `structure_table`: with one, its parts count as well.
 
     Returns
     -------
@@ -242,10 +246,11 @@ def structure_bounds(
     {'p': (100.0, 300.0), 'i': (100.0, 300.0), 'r': (-100.0, 100.0)}
     """
     lookup = lookup_of(annotation, None)
-    wanted = {int(structure)}
-    if tree is not None:
-        grown = read_tree(tree)
-        wanted |= {int(each) for each in lookup.ids if int(structure) in grown.line(int(each))}
+    grown = tree_of(annotation, tree)
+    (number,) = structure_ids([structure], grown)
+    wanted = {number}
+    if grown is not None:
+        wanted |= {int(each) for each in lookup.ids if number in grown.line(int(each))}
     codes = np.flatnonzero(np.isin(lookup.ids, sorted(wanted)) & (lookup.ids != 0))
     seen = [np.zeros(count, dtype=bool) for count in lookup.voxels.values.shape]
     for place, slab in enumerate(lookup.voxels.values):
@@ -254,7 +259,7 @@ def structure_bounds(
         seen[1] |= mine.any(axis=1)
         seen[2] |= mine.any(axis=0)
     if not seen[0].any():
-        hint = "" if tree is not None else "; if it has parts, pass tree="
+        hint = "" if grown is not None else "; if it has parts, pass tree="
         raise KeyError(f"the annotation has no voxel of structure {structure}{hint}")
     region = {}
     for axis, flags, first, step in zip(

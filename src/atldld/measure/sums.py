@@ -222,7 +222,7 @@ _SIDES = ("left", "right")
 def frame_of(
     sums: Sums,
     lookup: Lookup,
-    structures: Iterable[int] | None,
+    structures: Sequence[int] | None,
     tree: Tree | None,
     levels: list[tuple[str, list[Any]]],
     by_hemisphere: bool,

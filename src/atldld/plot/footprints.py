@@ -20,7 +20,7 @@ from .figures import axes_given, figure_of
 from .outlines import footprints
 from .pictures import name_of
 from .plotting import evenly_chosen, three_axes
-from .subject import axis_label
+from .subject import axis_label, space_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +111,8 @@ def placement(
     if given is None:
         low, high = _limits(lying, space)
         figure, given = three_axes(*(high - low))
-        figure.suptitle(_title(sections, lying), fontsize="medium")
+        figure.supxlabel(space_words(_one(sections)), fontsize="small", color="#555555")
+        figure.suptitle(_title(sections, lying), fontsize="medium", parse_math=False)
     for axes, (along, right, down) in zip(given, _VIEWS, strict=False):
         _draw(axes, lying, space, right, down)
         axes.set_title(f"seen along {along}", fontsize="medium")
@@ -269,7 +270,7 @@ def _write_numbers(axes: Axes, lying: Lying, pair: list[int]) -> None:
 def _title(sections: xr.DataArray | xr.Dataset, lying: Lying) -> str:
     count = len(lying.number)
     parts = [f"{count} section{'s' if count > 1 else ''}"]
-    shown = sections if isinstance(sections, xr.DataArray) else next(iter(sections.values()))
+    shown = _one(sections)
     table = geometry_table(sections)
     tilt = table["tilt"]
     parts.append(f"tilt {tilt.mean():.1f}°")
@@ -281,6 +282,10 @@ def _title(sections: xr.DataArray | xr.Dataset, lying: Lying) -> str:
     if len(lying.missing):
         parts.append(f"{len(lying.missing)} missing")
     return ": ".join(each for each in (name_of(shown), ", ".join(parts)) if each)
+
+
+def _one(sections: xr.DataArray | xr.Dataset) -> xr.DataArray:
+    return sections if isinstance(sections, xr.DataArray) else next(iter(sections.values()))
 
 
 def _space(sections: xr.DataArray | xr.Dataset) -> int | None:

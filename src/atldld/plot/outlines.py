@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,24 @@ def footprints(obj: xr.DataArray | xr.Dataset, images: list[int]) -> Array:
     return np.array(found).reshape(-1, 4, 3)
 
 
-def borders(picture: Subject, annotation: xr.DataArray) -> Array:
-    """Return lines between pixels that lie in different structures, shape (n, 2, 2): x, y.
+@dataclass(frozen=True, slots=True, eq=False)
+class Borders:
+    """Where one structure ends and the next begins.
+
+    Parameters
+    ----------
+    lines
+        Shape (n, 2, 2): both ends of each line, as x, y.
+    names
+        Acronyms, each with the x and y that it is written at; empty where none are known.
+    """
+
+    lines: Array
+    names: tuple[tuple[str, float, float], ...]
+
+
+def borders(picture: Subject, annotation: xr.DataArray) -> Borders:
+    """Return the lines between pixels of different structures, and the acronyms between them.
 
     Parameters
     ----------
@@ -85,7 +102,62 @@ def borders(picture: Subject, annotation: xr.DataArray) -> Array:
     """
     ids = structures(picture, annotation)
     x, y = picture.array[picture.right].values, picture.array[picture.down].values
-    return border_lines(ids, x.astype(np.float64), y.astype(np.float64))
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    from ..measure.ontology import tree_of
+
+    tree = tree_of(annotation, None)
+    places = () if tree is None else roomy_places(ids)
+    names = tuple(
+        (tree.acronyms[number], float(x[column]), float(y[row]))
+        for number, row, column in places
+        if tree is not None and number in tree.acronyms
+    )
+    return Borders(border_lines(ids, x, y), names)
+
+
+def roomy_places(
+    ids: npt.NDArray[np.int64], least: float = 0.012
+) -> tuple[tuple[int, int, int], ...]:
+    """Return for each structure in a picture the pixel that lies furthest from its borders.
+
+    Parameters
+    ----------
+    ids
+        Shape (rows, columns); 0 is outside.
+    least
+        How far that must be, as a share of the longer side: there is no room for a name else.
+
+    Returns
+    -------
+    places
+        Structure id, row and column of each.
+
+    Examples
+    --------
+    >>> ids = np.zeros((9, 9), dtype=np.int64)
+    >>> ids[1:8, 1:6] = 7
+    >>> roomy_places(ids)
+    ((7, 3, 3),)
+    """
+    import cv2
+
+    inner = np.zeros(np.add(ids.shape, 2), dtype=np.uint8)
+    same = np.ones(ids.shape, dtype=bool)
+    for axis in (0, 1):
+        differs = np.diff(ids, axis=axis) != 0
+        before, after = [(0, 0), (0, 0)], [(0, 0), (0, 0)]
+        before[axis], after[axis] = (1, 0), (0, 1)
+        same &= ~(np.pad(differs, before) | np.pad(differs, after))
+    inner[1:-1, 1:-1] = same
+    room = cv2.distanceTransform(inner, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    order = np.argsort(-room, axis=None, kind="stable")
+    numbers, first = np.unique(ids.ravel()[order], return_index=True)
+    found = []
+    for number, place in zip(numbers.tolist(), order[first].tolist(), strict=True):
+        row, column = divmod(place, ids.shape[1])
+        if number and room[row, column] >= least * max(ids.shape):
+            found.append((number, row, column))
+    return tuple(found)
 
 
 def structures(picture: Subject, annotation: xr.DataArray) -> npt.NDArray[np.int64]:

@@ -16,6 +16,9 @@ from .subject import Subject, edges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+
+    from .outlines import Borders
 
 OUTLINE = "#d95f02"
 BORDERS = "#1b6fb3"
@@ -35,7 +38,7 @@ class Panel:
     outline
         Shape (corners, 2): border of what is covered, or None.
     borders
-        Shape (n, 2, 2): lines between structures, or None.
+        Lines between structures, and their acronyms; or None.
     overlay
         Colours over the pixels, shape (rows, columns, 4), or None.
     microns
@@ -47,7 +50,7 @@ class Panel:
     picture: Subject
     title: str
     outline: Array | None = None
-    borders: Array | None = None
+    borders: Borders | None = None
     overlay: Rgba | None = None
     microns: float = 1.0
     empty: str = ""
@@ -118,15 +121,32 @@ def _lines(axes: Axes, panel: Panel) -> None:
         from matplotlib.collections import LineCollection
 
         lines = LineCollection(
-            list(panel.borders), colors=BORDERS, linewidths=0.6, gid="borders", capstyle="round"
+            list(panel.borders.lines),
+            colors=BORDERS,
+            linewidths=0.6,
+            gid="borders",
+            capstyle="round",
         )
         axes.add_collection(lines, autolim=False)
+        from matplotlib.patheffects import withStroke
+
+        halo = [withStroke(linewidth=1.6, foreground="white", alpha=0.8)]
+        for name, x, y in panel.borders.names:
+            axes.text(
+                x, y, name, color=BORDERS, fontsize=7, ha="center", va="center", clip_on=True,
+                parse_math=False, gid="acronym", path_effects=halo,
+            )  # fmt: skip
 
 
-def label_axes(axes: Axes, panel: Panel) -> None:
+def label_axes(axes: Axes, picture: Subject) -> None:
     """Name the axes, with their units and which way they run."""
-    axes.set_xlabel(panel.picture.label(panel.picture.right))
-    axes.set_ylabel(panel.picture.label(panel.picture.down))
+    axes.set_xlabel(picture.label(picture.right))
+    axes.set_ylabel(picture.label(picture.down))
+
+
+def write_title(axes: Axes, text: str, **options: Any) -> None:
+    """Write above a picture what may hold names of genes: no part of it is a formula."""
+    axes.set_title(text, parse_math=False, **options)
 
 
 def hide_ticks(axes: Axes) -> None:
@@ -261,18 +281,55 @@ def rgba(values: Values) -> Rgba:
     return out
 
 
-def heat(values: Values, alpha: float) -> Rgba:
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """How values laid over pictures are shown, the same in all panels.
+
+    Parameters
+    ----------
+    high
+        Of one value a pixel, what is shown in red.
+    label
+        What its colours mean, for the bar beside the picture; empty for none.
+    ready
+        Whether the values are colours already: Allen's own, from blue to red.
+    """
+
+    high: float
+    label: str
+    ready: bool
+
+
+def heat_of(arrays: Sequence[xr.DataArray]) -> Heat:
+    """Return how arrays in memory are laid over others, all in the same way."""
+    first = arrays[0]
+    name = str(first.attrs.get("long_name") or first.name or "overlay")
+    if "channel" in first.dims:
+        coloured = str(first.attrs.get("view", first.name)) == "expression"
+        return Heat(255.0, "expression, in Allen's colours" if coloured else "", True)
+    if first.dtype.kind == "b":
+        return Heat(1.0, name, False)
+    if first.dtype == np.uint8 or first.attrs.get("view") == "expression_mask":
+        return Heat(255.0, name, False)
+    found = [array.values[np.isfinite(array.values)] for array in arrays]
+    high = max((float(values.max()) for values in found if values.size), default=1.0)
+    return Heat(high if high > 0 else 1.0, name, False)
+
+
+def heat(values: Values, alpha: float, high: float = 255.0) -> Rgba:
     """Return colours of an overlay: those of a heat map, transparent where it is black.
 
     Parameters
     ----------
     values
-        Shape (rows, columns, 3), or (rows, columns): grey levels, shown from yellow to red.
+        Shape (rows, columns, 3), or (rows, columns): levels, shown from yellow to red.
     alpha
         How opaque it is where there is something, 0 to 1.
+    high
+        Of one value a pixel, what is shown in red.
     """
     if values.ndim == 2:
-        share = np.clip(np.nan_to_num(values) / 255.0, 0.0, 1.0)
+        share = np.clip(np.nan_to_num(values.astype(np.float64)) / high, 0.0, 1.0)
         parts = [np.ones_like(share), 1.0 - share, np.zeros_like(share)]
         colours, strength = np.stack(parts, axis=-1) * 255.0, share * 255.0
     else:
@@ -280,6 +337,23 @@ def heat(values: Values, alpha: float) -> Rgba:
     out = rgba(np.where(np.isfinite(colours), colours, np.nan))
     out[..., 3] = np.where((out[..., 3] > 0) & (strength > _FAINT), round(255 * alpha), 0)
     return out
+
+
+def heat_colours(*, ready: bool) -> Colormap:
+    """Return the colours that `heat` gives, from the least value to the greatest.
+
+    Parameters
+    ----------
+    ready
+        Those of Allen's heat map, whose hues run from blue to red; else from yellow to red.
+    """
+    from matplotlib.colors import ListedColormap, hsv_to_rgb
+
+    share = np.linspace(0.0, 1.0, 256)
+    one = np.ones_like(share)
+    if ready:
+        return ListedColormap(hsv_to_rgb(np.stack([(1.0 - share) * 2 / 3, one, one], axis=-1)))
+    return ListedColormap(np.stack([one, 1.0 - share, 0.0 * share], axis=-1))
 
 
 def grey(values: Values, look: Look) -> npt.NDArray[np.float64]:

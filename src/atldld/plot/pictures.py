@@ -15,7 +15,7 @@ from ..arrays.planning import planned_reads
 from ..model.read import ImageRead
 from ..model.space import AXES
 from .outlines import borders, outline, tables
-from .panel import Look, Panel, Rgba, heat, look_of
+from .panel import Heat, Look, Panel, Rgba, heat, heat_of, look_of
 from .subject import Subject, subject
 
 
@@ -114,8 +114,8 @@ def panels_of(
     longest: int,
     outlined: bool,
     max_bytes: float,
-) -> tuple[list[Panel], Look]:
-    """Read what panels show, together, and return them with the look that they share.
+) -> tuple[list[Panel], Look, Heat | None]:
+    """Read what panels show, together; return them with the look and overlay that they share.
 
     Parameters
     ----------
@@ -136,7 +136,10 @@ def panels_of(
     laid = [] if over.array is None else [over.array.at(longest, **e.places) for e in wanted]
     found = read([each.array for each in (*pictures, *laid)], max_bytes)
     own, others = found[: len(pictures)], found[len(pictures) :]
-    colours: list[Rgba | None] = [heat(each.values, over.alpha) for each in others]
+    scale = heat_of(others) if others else None
+    colours: list[Rgba | None] = [
+        heat(each.values, over.alpha, scale.high) for each in others if scale is not None
+    ]
     colours = colours or [None] * len(own)
     known = tables(obj) if outlined else {}
     lost = lost_images(obj)
@@ -156,7 +159,7 @@ def panels_of(
                 empty="image could not be had" if image in lost else "",
             )
         )
-    return panels, look_of(own)
+    return panels, look_of(own), scale
 
 
 def image_of(array: xr.DataArray) -> int | None:

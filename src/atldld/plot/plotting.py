@@ -11,9 +11,9 @@ from ..arrays.index import DIM
 from ..errors import library
 from ..model.space import AXES
 from .figures import axes_given, figure_of, grid_shape, new_figure, single_size
-from .panel import Panel, draw, hide_ticks, label_axes, scale_bar
+from .panel import Heat, Panel, draw, heat_colours, hide_ticks, label_axes, scale_bar, write_title
 from .pictures import MOST_BYTES, Over, Wanted, name_of, over_of, panels_of, place_of
-from .subject import Subject, nodes_at, subject
+from .subject import Subject, directions, nodes_at, space_words, subject
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def plot(
         What to draw over it: an array on the same grid, such as ``expression`` (or its name in
         the Dataset), transparent where it is black; or an annotation from
         `atldld.open_annotation`, whose borders are drawn where the exact p, i, r of the pixels
-        lie.
+        lie, with the acronyms of the structures where the annotation was opened by name.
     alpha
         How opaque an array laid over is, 0 to 1.
     outline
@@ -124,18 +124,20 @@ def _single(obj: Any, chosen: Subject, over: Over, ax: Any, reading: dict[str, A
     if chosen.kind == "pixels":
         microns = _microns_of_pixels(array)
     want = Wanted(_title(chosen), microns=microns)
-    (panel,), look = panels_of(obj, chosen, over, [want], longest=_LONGEST, **reading)
+    (panel,), look, laid = panels_of(obj, chosen, over, [want], longest=_LONGEST, **reading)
     left, right, top, bottom = panel.extent
+    own = given is None
     if given is None:
         size = single_size((bottom - top) / (right - left))
         given = new_figure(*size).add_subplot()
     shown = draw(given, panel, look)
-    label_axes(given, panel)
-    given.set_title(panel.title)
+    label_axes(given, chosen)
+    write_title(given, panel.title)
     if microns:
         scale_bar(given, panel, look)
     figure = figure_of(given)
-    _value_bar(figure, shown, [given], array)
+    _bars(figure, shown, [given], array, laid)
+    _say_space(figure if own else given, space_words(array))
     return figure
 
 
@@ -145,12 +147,13 @@ def _sheet(
     if panels < 1:
         raise ValueError(f"panels is {panels}; it must be 1 or more")
     given = None if ax is None else axes_given(ax, 1, "it takes at least")
+    own = given is None
     count = chosen.array.sizes[DIM]
     most = panels if given is None else len(given)
     places = evenly_chosen(count, most)
     titles = [place_of(chosen.array.isel({DIM: place}), chosen.axes) for place in places]
     wanted = [Wanted(title, {DIM: place}) for title, place in zip(titles, places, strict=True)]
-    drawn, look = panels_of(obj, chosen, over, wanted, longest=_LONGEST_ON_SHEET, **reading)
+    drawn, look, laid = panels_of(obj, chosen, over, wanted, longest=_LONGEST_ON_SHEET, **reading)
     left, right, top, bottom = drawn[0].extent
     if given is None:
         rows, columns, width, height = grid_shape(len(drawn), (bottom - top) / (right - left))
@@ -164,15 +167,19 @@ def _sheet(
             if count == len(drawn)
             else (f"{len(drawn)} of {count} sections, evenly chosen")
         )
-        figure.suptitle(": ".join(each for each in (name_of(chosen.array), several) if each))
+        heading = ": ".join(each for each in (name_of(chosen.array), several) if each)
+        figure.suptitle(heading, parse_math=False)
     shown = None
     for axes, panel in zip(given, drawn, strict=False):
         shown = draw(axes, panel, look) or shown
-        axes.set_title(panel.title, fontsize="small", pad=3)
+        write_title(axes, panel.title, fontsize="small", pad=3)
         hide_ticks(axes)
     scale_bar(given[0], drawn[0], look)
     figure = figure_of(given[0])
-    _value_bar(figure, shown, given[: len(drawn)], chosen.array)
+    _bars(figure, shown, given[: len(drawn)], chosen.array, laid)
+    where = directions(chosen.axes) if chosen.axes is not None else ""
+    words = ": ".join(each for each in (space_words(chosen.array), where) if each)
+    _say_space(figure if own else given[0], words)
     return figure
 
 
@@ -201,27 +208,30 @@ def _volume(
     reading: dict[str, Any],
 ) -> Figure:
     given = None if ax is None else axes_given(ax, 3, "a volume takes")
+    own = given is None
     array = chosen.array
     nodes = nodes_at(array, point)
     where = {axis: float(array[axis][nodes[axis]]) for axis in AXES}
     wanted = [
         Wanted(f"{axis} = {where[axis]:.0f} µm", {axis: nodes[axis]}) for axis in ("p", "r", "i")
     ]
-    drawn, look = panels_of(obj, chosen, over, wanted, longest=_LONGEST, **reading)
+    drawn, look, laid = panels_of(obj, chosen, over, wanted, longest=_LONGEST, **reading)
     if given is None:
         figure, given = three_axes(*spans_of(drawn))
         at = ", ".join(f"{axis} = {where[axis]:.0f}" for axis in AXES)
-        figure.suptitle(" at ".join(each for each in (name_of(array), f"{at} µm") if each))
+        heading = " at ".join(each for each in (name_of(array), f"{at} µm") if each)
+        figure.suptitle(heading, parse_math=False)
     shown = None
     for axes, panel in zip(given, drawn, strict=False):
         shown = draw(axes, panel, look) or shown
-        label_axes(axes, panel)
-        axes.set_title(panel.title, fontsize="medium")
+        label_axes(axes, panel.picture)
+        write_title(axes, panel.title, fontsize="medium")
         axes.axvline(where[panel.picture.right], color=_CROSS, linewidth=0.7, gid="cross")
         axes.axhline(where[panel.picture.down], color=_CROSS, linewidth=0.7, gid="cross")
         scale_bar(axes, panel, look)
     figure = figure_of(given[0])
-    _value_bar(figure, shown, given[:3], array)
+    _bars(figure, shown, given[:3], array, laid)
+    _say_space(figure if own else given[0], space_words(array))
     return figure
 
 
@@ -273,12 +283,32 @@ def _microns_of_pixels(array: xr.DataArray) -> float:
     return float(array.coords["microns_per_pixel"] / 2.0 ** array.coords["tier"])
 
 
-def _value_bar(figure: Figure, shown: Any, axes: list[Axes], array: xr.DataArray) -> None:
-    """Draw the bar that tells what the grey levels mean, where a pixel has one value."""
-    if shown is None:
+def _bars(
+    figure: Figure, shown: Any, axes: list[Axes], array: xr.DataArray, laid: Heat | None
+) -> None:
+    """Draw the bars that tell what grey levels mean, and the colours of what is laid over."""
+    if shown is not None:
+        name = str(array.attrs.get("long_name") or array.name or "value")
+        units = array.attrs.get("units")
+        bar = figure.colorbar(shown, ax=axes, shrink=_VALUE_SIZE)
+        bar.set_label(f"{name} [{units}]" if units else name, parse_math=False)
+    if laid is not None and laid.label:
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        colours = ScalarMappable(Normalize(0.0, laid.high), heat_colours(ready=laid.ready))
+        bar = figure.colorbar(colours, ax=axes, shrink=_VALUE_SIZE)
+        bar.set_label(laid.label, parse_math=False)
+        if laid.ready:
+            bar.set_ticks([0.0, laid.high], labels=["low", "high"])
+
+
+def _say_space(where: Figure | Axes, words: str) -> None:
+    """Write the space below a figure of ours, or below axes of the user's."""
+    if not words:
         return
-    name = str(array.attrs.get("long_name") or array.name or "value")
-    units = array.attrs.get("units")
-    figure.colorbar(
-        shown, ax=axes, label=f"{name} [{units}]" if units else name, shrink=_VALUE_SIZE
-    )
+    if hasattr(where, "supxlabel"):
+        where.supxlabel(words, fontsize="small", color="#555555", parse_math=False)
+        return
+    label = "\n".join(each for each in (where.get_xlabel(), words) if each)
+    where.set_xlabel(label, parse_math=False)

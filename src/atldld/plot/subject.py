@@ -11,6 +11,7 @@ import xarray as xr
 
 from ..arrays.index import DIM
 from ..arrays.planning import readers
+from ..arrays.positions import section_points
 from ..arrays.volumes import VolumeArray
 from ..model.affine import Array
 from ..model.space import AXES, PLANES
@@ -18,7 +19,8 @@ from ..model.space import AXES, PLANES
 Kind = Literal["sections", "section", "pixels", "volume", "plane"]
 
 _EVEN = 1e-6
-_ENDS = {"p": ("anterior", "posterior"), "i": ("dorsal", "ventral")}
+_OTHER_SIDE = {"left": "right", "right": "left"}
+_ENDS = {"p": ("anterior", "posterior"), "i": ("dorsal", "ventral"), "r": ("left", "right")}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +84,7 @@ class Subject:
     def label(self, dim: str) -> str:
         """Return the label of the axis that a dimension runs along."""
         if self.axes is None:
-            return f"{dim} [full-resolution pixels]"
+            return _pixels_label(self.array, dim, upright=dim == self.down)
         axis = self.axes[0] if dim == self.down else self.axes[1]
         return axis_label(axis, upright=dim == self.down)
 
@@ -97,10 +99,64 @@ def axis_label(axis: str, *, upright: bool) -> str:
     >>> axis_label("i", upright=True)
     'ventral ← i [µm] → dorsal'
     """
-    if axis not in _ENDS:
-        return f"{axis} [µm]"
     low, high = reversed(_ENDS[axis]) if upright else _ENDS[axis]
-    return f"{low} \N{LEFTWARDS ARROW} {axis} [µm] \N{RIGHTWARDS ARROW} {high}"
+    return _between(low, f"{axis} [µm]", high)
+
+
+def directions(axes: tuple[str, str]) -> str:
+    """Return what lies where in a picture, in words, by the axes of its rows and columns.
+
+    Examples
+    --------
+    >>> directions(("i", "r"))
+    'left ← r → right, dorsal at the top'
+    """
+    low, high = _ENDS[axes[1]]
+    return f"{_between(low, axes[1], high)}, {_ENDS[axes[0]][0]} at the top"
+
+
+def space_words(array: xr.DataArray) -> str:
+    """Return which space an array lies in, and where its tissue is from; empty if it is not told.
+
+    Examples
+    --------
+    >>> attrs = {"reference_space": 9, "reference_space_name": "P56 Brain",
+    ...          "native_reference_space": 10, "hemisphere": "left"}
+    >>> space_words(xr.DataArray(0, attrs=attrs))
+    'P56 Brain (space 9); tissue of the left hemisphere, shown on the right'
+    """
+    attrs = array.attrs
+    name, space = str(attrs.get("reference_space_name", "")), attrs.get("reference_space")
+    if not name:
+        return ""
+    words = (
+        name if isinstance(space, str) or name.endswith(str(space)) else f"{name} (space {space})"
+    )
+    side = attrs.get("hemisphere")
+    if side in _OTHER_SIDE:
+        words += f"; tissue of the {side} hemisphere"
+        if {space, attrs.get("native_reference_space")} == {9, 10}:
+            words += f", shown on the {_OTHER_SIDE[side]}"
+    return words
+
+
+def _pixels_label(array: xr.DataArray, dim: str, *, upright: bool) -> str:
+    """Return the label of native pixels, with what they run towards where that is known."""
+    words = f"{dim} [full-resolution pixels]"
+    try:
+        affine = section_points(array).affines[0]
+    except ValueError:
+        return words
+    runs = affine[:, 0 if dim == "x" else 1]
+    along = int(np.argmax(np.abs(runs)))
+    low, high = _ENDS[AXES[along]]
+    if (runs[along] < 0) != upright:
+        low, high = high, low
+    return _between(low, words, high)
+
+
+def _between(low: str, words: str, high: str) -> str:
+    return f"{low} \N{LEFTWARDS ARROW} {words} \N{RIGHTWARDS ARROW} {high}"
 
 
 def subject(obj: Any) -> Subject:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from . import queries, rma, sync
+from .annotations import ARCHIVE, archive_file, ontology
 from .bodies import Bodies
 from .doubts import Doubts
 from .faults import Fault, Subject
@@ -44,6 +45,10 @@ class Routes:
         volumes that are asked for.
     grid_files
         What it sends of the connectivity atlas, by dataset id, name and resolution in microns.
+    archive
+        Files of the archive by their path in it, in place of the made-up ones.
+    structures
+        The structure graph, in place of the made-up one.
     """
 
     def __init__(
@@ -56,6 +61,8 @@ class Routes:
         centres: Mapping[tuple[int, int], sync.Point],
         grids: Mapping[int, Grid],
         grid_files: Mapping[tuple[int, str, int], bytes],
+        archive: Mapping[str, bytes],
+        structures: bytes | None,
     ) -> None:
         self.origin = origin
         self.images = images
@@ -65,6 +72,8 @@ class Routes:
         self._centres = centres
         self._grids = grids
         self._grid_files = grid_files
+        self._archive = archive
+        self._structures = structures
         self._queries = 0
 
     def respond(self, target: str) -> tuple[Subject, Make]:
@@ -83,6 +92,11 @@ class Routes:
                 return subject, lambda _: self._grid(path.rpartition("/")[2], parameters)
             if path.startswith("/grid_data/download_file/"):
                 return subject, lambda _: self._grid_file(path.rpartition("/")[2], parameters)
+            if path.startswith(ARCHIVE):
+                return subject, lambda _: self._archived(path.removeprefix(ARCHIVE))
+            if path == "/api/v2/structure_graph_download/1.json":
+                graph = ontology() if self._structures is None else self._structures
+                return subject, lambda _: Answer(200, graph, _JSON)
             if path == "/cgi-bin/imageservice":
                 return self._image(shown, self.images.service(parameters))
             if path.startswith("/api/v2/"):
@@ -131,6 +145,13 @@ class Routes:
         found = self._grid_files.get(key)
         if found is None:
             return text(404, "there is no grid file of {}, {} at {} microns".format(*key))
+        return Answer(200, found, "application/octet-stream")
+
+    def _archived(self, path: str) -> Answer:
+        found = self._archive.get(path)
+        found = archive_file(path) if found is None else found
+        if found is None:
+            return text(404, f"the archive has no {path}")
         return Answer(200, found, "application/octet-stream")
 
     def _image(self, shown: str, region: Region) -> tuple[Subject, Make]:

@@ -54,6 +54,11 @@ class AllenServer:
     grid_files
         Files of the connectivity atlas, by dataset id, name (``"projection_density"``) and
         resolution in microns.
+    archive
+        Files of Allen's archive by their path in it (``mouse_annotation/...``), in place of
+        the made-up atlas that is served there by default.
+    structures
+        The structure graph as JSON, in place of the made-up one.
 
     Examples
     --------
@@ -80,6 +85,8 @@ class AllenServer:
         structure_centres: Mapping[tuple[int, int], sync.Point] | None = None,
         grids: Mapping[int, Grid] | None = None,
         grid_files: Mapping[tuple[int, str, int], bytes] | None = None,
+        archive: Mapping[str, bytes] | None = None,
+        structures: bytes | None = None,
     ) -> None:
         self.datasets = _sources(datasets)
         self.latency = latency
@@ -103,6 +110,8 @@ class AllenServer:
             {**sync.STRUCTURE_CENTRES, **(structure_centres or {})},
             {} if grids is None else grids,
             {} if grid_files is None else grid_files,
+            dict(archive or {}),
+            structures,
         )
 
     @staticmethod
