@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from . import plot as plot
     from .arrays.image_opening import open_image
     from .arrays.many import open_volumes
+    from .arrays.ontology import structures
     from .arrays.opening import open_dataarray, open_dataset
     from .arrays.trees import open_datatree
     from .arrays.volume_opening import open_volume
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from .measure.annotation import open_annotation
     from .measure.grids import open_grid, open_grids
     from .measure.measures import aggregate, structure_measures
-    from .measure.ontology import structures
     from .measure.points import points_to_sections, sections_to_points
     from .measure.quantify import quantify
     from .measure.structures import structure_bounds, structure_table, structures_at
@@ -67,7 +67,7 @@ _HOMES = {
     "set_options": ".options",
     "structure_bounds": ".measure.structures",
     "structure_measures": ".measure.measures",
-    "structures": ".measure.ontology",
+    "structures": ".arrays.ontology",
     "structure_table": ".measure.structures",
     "structures_at": ".measure.structures",
     "unionizes": ".measure.unionizes",

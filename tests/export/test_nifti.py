@@ -126,10 +126,19 @@ def test_uneven_stacks_are_refused_with_the_remedy(tmp_path, opened):
     assert list(tmp_path.glob("*.nii*")) == []
 
 
-def test_sections_in_memory_lie_level_and_say_so(tmp_path, opened):
+def test_sections_in_memory_keep_their_tilt(tmp_path, opened):
+    lazy = opened().isel(section=2)
+    for name, section in (("lazy", lazy), ("loaded", lazy.compute())):
+        section.atlas.to_nifti(tmp_path / f"{name}.nii")
+    images = [nibabel.load(tmp_path / f"{name}.nii") for name in ("lazy", "loaded")]
+    np.testing.assert_array_equal(images[0].affine, images[1].affine)
+
+
+def test_sections_that_lost_their_geometry_lie_level_and_say_so(tmp_path, opened):
     section = opened().isel(section=2).compute()
+    bare = section.drop_vars([name for name in section.coords if name not in (*"yxpir", "channel")])
     with pytest.warns(AtldldWarning, match="tilt of the sections is not known"):
-        section.atlas.to_nifti(tmp_path / "s.nii")
+        bare.atlas.to_nifti(tmp_path / "s.nii")
     image = nibabel.load(tmp_path / "s.nii")
     flat = world(image, np.array([0, 30]), np.array([0, 20]), np.array([0, 0]))
     np.testing.assert_allclose(flat[:, 1], -float(section.p) / 1000, atol=1e-6)

@@ -173,6 +173,17 @@ class TestNamesWhereIdsAre:
         one = atldld.structure_bounds("DG-sg", annotation)
         assert one["i"][0] > by_name["i"][0]
 
+    def test_pixels_of_a_structure_with_its_parts(self, annotation):
+        sections = atldld.open_dataarray(71, resolution=200, masked=True).atlas.at(p=7900)
+        by_name = sections.atlas.to_table(structure="HIP", annotation=annotation)
+        assert set(by_name.structure_id) == {1080, 632}
+        pd.testing.assert_frame_equal(
+            by_name, sections.atlas.to_table(structure=[1080, 632], annotation=annotation)
+        )
+        opened = atldld.open_dataset(71, resolution=200, masked=True, annotation=annotation)
+        from_dataset = opened.atlas.at(p=7900).atlas.to_table(structure="Hippocampal region")
+        assert len(from_dataset) == len(by_name)
+
     def test_what_is_not_known_says_what_is_like_it(self, values, annotation):
         with pytest.raises(KeyError, match="no structure 'thalamos'; there is 'Thalamus'"):
             atldld.structure_bounds("thalamos", annotation)

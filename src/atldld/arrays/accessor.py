@@ -6,12 +6,12 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
 from .fetching import failures_table, plan_table, prefetch
 from .lookup import annotation_from, space_of, voxels_of
+from .ontology import structure_ids, tree_of
 from .pixel_table import pixel_table, write_parquet
 from .planning import planned_reads
 from .positions import geometry_table, pir, with_pir
@@ -231,7 +231,7 @@ class AtlasAccessor:
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        structure: int | Sequence[int] | None = None,
+        structure: int | str | Sequence[int | str] | None = None,
         annotation: xr.DataArray | str | os.PathLike[str] | None = None,
         overwrite: bool = False,
     ) -> pd.DataFrame | None:
@@ -243,7 +243,8 @@ class AtlasAccessor:
             The file to write, chunk by chunk, each computed once; it needs pyarrow. None: the
             table is returned, and must fit into memory.
         structure
-            Only pixels that lie in this structure, or in one of several: ids of labels.
+            Only pixels that lie in this structure, or in one of several: ids, acronyms or names.
+            Where the annotation was opened by name, in their parts as well.
         annotation
             From `open_annotation`, or its name or path: adds the structure of each pixel. Not
             needed where the object has a variable ``structure_id`` (`open_dataset`).
@@ -285,11 +286,17 @@ class AtlasAccessor:
         1       18  3000.0  6025.0  6025.0  3000.0  3379.6  129.0
         """
         obj = self._obj
-        voxels = None
+        voxels, labels = None, None
         if annotation is not None:
-            opened = annotation_from(annotation)
-            voxels = voxels_of(opened, space_of(obj, "the pixels"))
-        wanted = None if structure is None else np.atleast_1d(structure).tolist()
+            labels = annotation_from(annotation)
+            voxels = voxels_of(labels, space_of(obj, "the pixels"))
+        elif isinstance(obj, xr.Dataset):
+            labels = obj.get("structure_id")
+        wanted = None
+        if structure is not None:
+            tree = tree_of(labels, None)
+            wanted = structure_ids(structure, tree)
+            wanted = wanted if tree is None else tree.with_parts(wanted)
         if path is None:
             return pixel_table(obj, voxels, wanted)
         write_parquet(obj, path, voxels, wanted, overwrite=overwrite)

@@ -327,8 +327,9 @@ class _Opening:
         voxels = voxels_of(annotation, self.reference_space)
         array = StructureArray(self.sampling.table, grid.y.microns, grid.x.microns, voxels)
         attrs = {"long_name": "structure"}
-        if annotation.attrs.get("atlas"):
-            attrs["atlas"] = str(annotation.attrs["atlas"])
+        for name in ("atlas", "ontology", "ontology_source"):
+            if annotation.attrs.get(name):
+                attrs[name] = str(annotation.attrs[name])
         return self._lazy(array, _DIMS[:3], attrs)
 
     def _array(self, view: View, *, marked: bool = False) -> SectionArray:

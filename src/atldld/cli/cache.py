@@ -82,10 +82,11 @@ def show(cache_dir: Path | None = None, as_json: bool = False) -> None:
         click.echo("  nothing is kept here")
     for one in stock:
         span = f", {_day(one.oldest)} to {_day(one.newest)}" if one.oldest is not None else ""
+        atlases = f", {_count(one.files['atlases'], 'atlas file')}" * bool(one.files["atlases"])
         grids = f", {_count(one.files['grids'], 'grid file')}" * bool(one.files["grids"])
         click.echo(
             f"  {one.url}: {_size(one.total_bytes)}; {_count(one.files['images'], 'image')}, "
-            f"{_count(one.files['datasets'], 'dataset')}{grids}{span}"
+            f"{_count(one.files['datasets'], 'dataset')}{grids}{atlases}{span}"
         )
     if len(stock) > 1:
         click.echo(f"  in all: {_size(total)}")

@@ -20,6 +20,7 @@ import xarray as xr
 
 from .. import __version__
 from ..arrays.lookup import CCFV3, Space, annotated_space
+from ..arrays.ontology import ONTOLOGY
 from ..errors import library
 from ..model.space import AXES, space_name
 from ..source import source_from
@@ -28,7 +29,6 @@ from ..source.atlases import FILES, annotation_file, annotation_url, ontology_ro
 from ..source.protocol import Source
 from .guard import guarded
 from .metaimage import MetaImage, metaimages_of, read_metaimage
-from .ontology import ONTOLOGY
 from .symmetry import Origin, settle_origin
 
 ATLASES: dict[str, Space] = {"P56": 9, "CCFv3": CCFV3}  # type: ignore[dict-item]  # its one text

@@ -13,11 +13,11 @@ import xarray as xr
 from xarray.core import indexing
 
 from ..arrays.lookup import CCFV3, Space, lookup_of, space_of, voxels_of
+from ..arrays.ontology import structure_ids, tree_of
 from ..arrays.positions import section_points
 from ..errors import AtldldWarning
 from ..model.space import AXES
 from .annotation import atlas_attributes
-from .ontology import structure_ids, tree_of
 from .points import points_array
 from .sums import Box, Places, Planes, frame_of, sums_of
 

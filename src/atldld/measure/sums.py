@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..arrays.lookup import Lookup
+from ..arrays.ontology import Tree
 from ..model.affine import points_of
-from .ontology import Tree
 
 Array = npt.NDArray[np.float64]
 

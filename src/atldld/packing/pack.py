@@ -51,7 +51,7 @@ _README: Final = """\
 Dataset {id} of the Allen Brain Atlas, packed by atldld from
 {service}
 
-Open it with Python (pip install atldld):
+Open it with the Python package atldld, 1.0 or later:
 
     import atldld
     atldld.open_dataarray({id}, source="<path of this folder or zip file>")

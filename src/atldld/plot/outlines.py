@@ -103,7 +103,7 @@ def borders(picture: Subject, annotation: xr.DataArray) -> Borders:
     ids = structures(picture, annotation)
     x, y = picture.array[picture.right].values, picture.array[picture.down].values
     x, y = x.astype(np.float64), y.astype(np.float64)
-    from ..measure.ontology import tree_of
+    from ..arrays.ontology import tree_of
 
     tree = tree_of(annotation, None)
     places = () if tree is None else roomy_places(ids)

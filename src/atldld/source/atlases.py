@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 from ..errors import APIError
 from ..options import current
+from ..store.cache import Cache
 from ..urls import API_PATH, without_credentials
 from .allen import AllenSource
-from .cache import Cache
-from .flight import together
-from .transport import UnfitBodyError, fetch
+from .http import UnfitBodyError, fetch
+from .single_flight import single_flight
 
 FILES: Final = {
     ("P56", 200): "mouse_annotation/P56_Mouse_gridAnnotation.zip",
@@ -107,8 +107,8 @@ def _kept(
                 ) from error
             raise
 
-    return together(
-        (cache.folder, name),
+    return single_flight(
+        (cache.place, name),
         lambda: cache.obtain(
             name,
             fetch=fetched,

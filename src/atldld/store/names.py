@@ -7,6 +7,7 @@
     images/69177654/image-t2-w256-0-1024-768.jpg    a window: left, top, width, height
     datasets/69289763.json                          the rows that describe the dataset
     grids/69289763-energy.zip                       volumes of the grid service
+    atlases/CCFv3-25.nrrd                           an annotation of Allen's, or its ontology
     service/conventions.json                        what was found out about the service
     locks/3f2.lock, partial/                        locks, and files on their way
 
@@ -30,13 +31,14 @@ from ..urls import host_and_port, without_credentials
 MANIFEST: Final = "manifest.json"
 README: Final = "README.txt"
 
-KINDS: Final = ("images", "grids", "datasets", "service")
+KINDS: Final = ("images", "grids", "datasets", "atlases", "service")
 """The folders of files that have records."""
 
 _MOST_BYTES: Final = {
     "images": 2**30,
     "grids": 2**32,
     "datasets": 16 * 2**20,
+    "atlases": 2**28,
     "service": 2**16,
     README: 2**16,
 }
@@ -56,6 +58,7 @@ _IMAGE: Final = re.compile(
 _OTHERS: Final = {
     "grids": re.compile(rf"grids/{_NUMBER}-[a-z0-9-]{{1,40}}\.(?:zip|nrrd)"),
     "datasets": re.compile(rf"datasets/({_NUMBER})\.json"),
+    "atlases": re.compile(r"atlases/[A-Za-z0-9]{1,40}-[0-9]{1,4}\.(?:zip|nrrd|json)"),
     "service": re.compile(r"service/[a-z_]{1,40}\.json"),
 }
 _SERVICE_FOLDER: Final = re.compile(r"[a-z0-9._-]+-[0-9a-f]{12}")

@@ -58,6 +58,11 @@ class Tree:
                 raise ValueError(f"structure {above} is part of itself in the tree")
             line.append(above)
 
+    def with_parts(self, structures: Iterable[int]) -> list[int]:
+        """Return structures and all that is part of one of them."""
+        wanted = {int(each) for each in structures}
+        return sorted(wanted | {each for each in self.parents if wanted & set(self.line(each))})
+
     def numbered(self, structure: Any) -> int:
         """Return the id of a structure that is named by id, acronym or name.
 
@@ -170,8 +175,8 @@ def tree_of(annotation: xr.DataArray | None, tree: Any) -> Tree | None:
     return read_tree(structures(source=where if isinstance(where, str) else None))
 
 
-def structure_ids(wanted: Iterable[Any], tree: Tree | None) -> list[int]:
-    """Return the ids of structures that are named by id, acronym or name, in their order.
+def structure_ids(wanted: Any, tree: Tree | None) -> list[int]:
+    """Return the ids of one or several structures that are named by id, acronym or name.
 
     Without a tree, what acronyms and names mean is looked up in Allen's ontology.
     """
