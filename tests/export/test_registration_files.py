@@ -82,7 +82,6 @@ def open_row(row, **options):
 
 @pytest.mark.parametrize("name", REAL)
 @pytest.mark.parametrize("experiment", range(4))
-@pytest.mark.filterwarnings("ignore:.*markers of VisuAlign")
 @pytest.mark.filterwarnings("ignore:.*as a mirror would")
 def test_real_files_open_for_each_experiment_of_the_animal(real, name, experiment):
     path = real / "registrations" / name
@@ -143,12 +142,11 @@ def test_sections_of_the_expert_lie_near_allens(real):
         for name in ("aba", "expert")
     )
     images = [(101316909, 2, 653, 777), (101316931, 46, 879, 898)]
-    with pytest.warns(AtldldWarning, match=r"markers of VisuAlign|as a mirror would"):
-        sections = open_row(
-            stand_in(images),
-            registration=real / "registrations" / "expert_1966_part.json",
-            detection_xy="center",
-        )
+    sections = open_row(
+        stand_in(images),
+        registration=real / "registrations" / "expert_1966_part.json",
+        detection_xy="center",
+    )
     for number in set(ours) & {2, 46}:
         _, oy, _, _, uy, _, _, vy, _ = ours[number]
         allen = 25 * (528 - oy - (uy + vy) / 2)

@@ -15,6 +15,7 @@ from ..model.grid import Grid
 from ..model.read import ImageRead, View, Window
 from ..model.sections import SectionTable, Stack
 from ..reading.reader import part_read
+from ..sampling.bend import BentGrid
 from ..sampling.coverage import Coverage, Indices, coverage
 from ..sampling.reads import Interpolation, choose_interpolation, needed_window
 
@@ -49,10 +50,9 @@ class Sampling:
     interpolation: Interpolation | Literal["auto"]
 
     def __dask_tokenize__(self) -> tuple[Hashable, ...]:
-        table = self.table
         return (
             self.dataset_id,
-            tokenize(*(getattr(table, name) for name in table.__slots__), self.tiers),
+            tokenize(self.table, self.tiers),
             repr(self.grid),
             self.view,
             self.interpolation,
@@ -68,11 +68,28 @@ class Sampling:
         """First, and one past the last, number of the rows and columns of the uncut grid."""
         return self.grid.y.lattice, self.grid.x.lattice
 
-    def covered(self, section: int, rows: Indices, columns: Indices) -> Coverage:
+    def _to_pixels(self, section: int) -> Array:
+        """Return the affine from grid numbers to (straight) full-resolution pixels."""
+        return grid_affine(self.table.affine[section], self.grid.step, (0.0, 0.0), 0, (0, 0))
+
+    def _size(self, section: int) -> tuple[int, int]:
+        return int(self.table.width[section]), int(self.table.height[section])
+
+    def bent(self, section: int) -> BentGrid | None:
+        """Return where grid points fall in a section that is bent, None for a straight one."""
+        source = self.table.bend[section]
+        bend = None if source is None else source.load()
+        if bend is None:
+            return None
+        return BentGrid(bend, self._to_pixels(section), self._size(section), self.bounds)
+
+    def covered(self, section: int, rows: Indices, columns: Indices) -> npt.NDArray[np.bool_]:
         """Return which grid points a section covers; rows and columns are grid numbers."""
-        affine = grid_affine(self.table.affine[section], self.grid.step, (0.0, 0.0), 0, (0, 0))
-        size = int(self.table.width[section]), int(self.table.height[section])
-        return coverage(affine, size, rows, columns)
+        bent = self.bent(section)
+        if bent is not None:
+            return bent.covered(rows, columns)
+        affine, size = self._to_pixels(section), self._size(section)
+        return coverage(affine, size, rows, columns).mask(columns)
 
     def piece(self, section: int, rows: Indices, columns: Indices) -> Piece:
         """Return what a piece of one section needs: pure arithmetic, no pixels.
@@ -85,20 +102,21 @@ class Sampling:
             Grid numbers.
         """
         table, tier = self.table, int(self.tiers[section])
-        affine = grid_affine(
-            table.affine[section],
-            self.grid.step,
-            (0.0, 0.0),
-            tier,
-            (int(table.x[section]), int(table.y[section])),
-        )
+        offset = int(table.x[section]), int(table.y[section])
+        affine = grid_affine(table.affine[section], self.grid.step, (0.0, 0.0), tier, offset)
         read = self.whole(section, tier, self.view)
         interpolation = choose_interpolation(self.interpolation, affine)
-        covered = self.covered(section, rows, columns)
-        needed = needed_window(affine, covered, read.size, interpolation)
+        bent = self.bent(section)
+        to_tier = grid_affine(np.eye(2, 3), 1.0, (0.0, 0.0), tier, offset)
+        if bent is None:
+            covered = coverage(self._to_pixels(section), self._size(section), rows, columns)
+            needed = needed_window(affine, covered, read.size, interpolation)
+        else:
+            covered = bent.around(rows, columns)
+            needed = bent.needed(covered, to_tier, read.size, interpolation)
         if self.view.startswith("expression") and not table.has_expression[section]:
             needed = None
-        return Piece(section, affine, covered, interpolation, read, needed)
+        return Piece(section, affine, covered, interpolation, read, needed, bent, to_tier)
 
     def whole(self, section: int, tier: int, view: View) -> ImageRead:
         """Return the read of the whole image of a section."""
@@ -152,13 +170,17 @@ class Piece:
         Shape (2, 3): from (column number, row number, 1) to pixels of the tier, where that
         begins on the pixel lattice of its slide.
     covered
-        The covered points.
+        The covered points; of a bent section those between which they lie.
     interpolation
         How they are sampled.
     whole
         The read of the whole image at the tier.
     needed
         The pixels that are needed of it, or None where there is nothing to read.
+    bent
+        Where grid points fall in a bent section, None for a straight one.
+    to_tier
+        Shape (2, 3): from full-resolution (x, y, 1) to pixels of the tier.
     """
 
     section: int
@@ -167,6 +189,8 @@ class Piece:
     interpolation: Interpolation
     whole: ImageRead
     needed: Window | None
+    bent: BentGrid | None
+    to_tier: Array
 
     def read(self, held: Collection[Window | None] = ()) -> ImageRead:
         """Return what to ask a source for that has some windows of the image at hand."""

@@ -16,7 +16,8 @@ from ..model.affine import Array
 from ..model.read import ImageRead
 from ..model.sections import SectionTable
 from ..reading.failures import Failing
-from ..reading.reader import FromMatrices, GridReader, index_outer, places, squeezed
+from ..reading.reader import Found, FromMatrices, GridReader, index_outer, places, squeezed
+from ..sampling.bend import bend_warp
 from ..sampling.coverage import Indices
 from ..sampling.warp import warp
 from ..source.protocol import Source
@@ -133,22 +134,26 @@ class SectionArray(GridReader[Piece]):
                 out[shown] = self.fill_value
                 filled.add(found.asked.section)
                 continue
-            warp(
-                found.image,
-                found.window,
-                found.part.whole.size,
-                found.part.affine - [[0, 0, shift] for shift in found.past_lattice],
-                found.part.covered,
-                columns,
-                self.sampling.bounds,
-                found.part.interpolation,
-                self.fill_value,
-                out[shown[0]],
-            )
+            self._warp(found, columns, out[shown[0]])
             for place in shown[1:]:
                 out[place] = out[shown[0]]
             del found  # before the next one is decoded
         return filled
+
+    def _warp(self, found: Found[Piece], columns: Indices, out: npt.NDArray[Any]) -> None:
+        part, fill = found.part, self.fill_value
+        assert found.image is not None
+        image = found.image, found.window, part.whole.size
+        past = np.array([[0, 0, shift] for shift in found.past_lattice])
+        if part.bent is None:
+            bounds = self.sampling.bounds
+            affine = part.affine - past
+            warp(*image, affine, part.covered, columns, bounds, part.interpolation, fill, out)
+        else:
+            to_tier = part.to_tier - past
+            bend_warp(
+                *image, part.bent, to_tier, part.covered, columns, part.interpolation, fill, out
+            )
 
     def __dask_tokenize__(self) -> Hashable:
         # dask does not look into what is returned here: whatever is not text must be made so.
@@ -226,5 +231,5 @@ def covered_mask(
     if out.size:
         for place, section in enumerate(sections):
             if int(section) not in without:
-                out[place] = sampling.covered(int(section), rows, columns).mask(columns)
+                out[place] = sampling.covered(int(section), rows, columns)
     return out

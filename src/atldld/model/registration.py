@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..errors import AtldldWarning, RegistrationError
 from .affine import Array, Mapping, tier_origin, tier_size
+from .bend import Marker, Markers
 from .geometry import pixel_points
 from .sections import Detection, SectionTable, in_order
 from .space import AXES, P56_MIDDLE, Plane
@@ -21,10 +22,6 @@ _FLATTEST = 1e-3
 
 _MOST_STRETCH = 0.02
 """By how much the sides of a picture may differ in proportion from those of its section."""
-
-
-Marker = tuple[float, float, float, float]
-"""x, y that the anchoring means, and x, y of the place on the picture that shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +183,12 @@ def register(
         ]
     )
     _check_planes(places, placements, plane, owner)
-    _tell_of_markers(placements, owner)
     _tell(table, rows, places, plane, owner)
     chosen = table.take(np.array(rows, dtype=np.intp))
+    bends = np.full(len(rows), None)
+    for place, (row, placement) in enumerate(zip(rows, placements, strict=True)):
+        bends[place] = _bend(table, row, placement)
+    chosen = replace(chosen, bend=bends)
     coordinate = _coordinates(chosen, places, plane, detection_xy)
     affine = _grid_to_pixels(places, coordinate, plane, mapping)
     return in_order(
@@ -329,30 +329,41 @@ def _row_of_number(table: SectionTable, placement: Placement, owner: str) -> int
 
 
 def _pixels(table: SectionTable, row: int, placement: Placement, owner: str) -> Array:
-    """Return the affine from full-resolution pixels of a section to p, i, r, shape (3, 3).
+    """Return the affine from (straight) pixels of a section to p, i, r, shape (3, 3).
 
     The picture's edges are those of its outermost pixels. A picture with the size of a tier is
     that tier, whose pixel centres are known; any other one covers the section edge to edge.
     """
     corner, across, down = (np.array(each, dtype=np.float64) for each in placement.corners)
-    out = np.empty((3, 3))
-    out[:, 2] = corner
-    sides = int(table.width[row]), int(table.height[row])
-    tier = _tier(table, row, placement.size)
-    if tier is None and placement.size is not None:
-        _check_shape(sides, placement, owner)
-    for place, (edge, side, offset) in enumerate(
-        zip((across, down), sides, (int(table.x[row]), int(table.y[row])), strict=True)
-    ):
-        pixels, origin, step = (
-            (side, 0.0, 1.0)
-            if tier is None
-            else (tier_size(side, tier), tier_origin(offset, tier), 2.0**tier)
-        )
-        # Pixel k is centred at (k + 0.5) / pixels of the edge, and at origin + k * step.
-        out[:, place] = edge / (pixels * step)
-        out[:, 2] += edge * ((0.5 - origin / step) / pixels)
+    if placement.size is not None and _tier(table, row, placement.size) is None:
+        _check_shape((int(table.width[row]), int(table.height[row])), placement, owner)
+    spans, edges = _picture(table, row, placement.size)
+    out = np.stack([across / spans[0], down / spans[1], corner], axis=1)
+    out[:, 2] -= out[:, :2] @ edges
     return out
+
+
+def _picture(table: SectionTable, row: int, size: tuple[int, int] | None) -> tuple[Array, Array]:
+    """Return the full-resolution pixels that a picture spans, and the place of its outer corner."""
+    sides = int(table.width[row]), int(table.height[row])
+    tier = _tier(table, row, size)
+    if tier is None:
+        return np.array(sides, dtype=np.float64), np.array([-0.5, -0.5])
+    step = 2.0**tier
+    offsets = int(table.x[row]), int(table.y[row])
+    return (
+        np.array([tier_size(side, tier) * step for side in sides]),
+        np.array([tier_origin(offset, tier) - step / 2 for offset in offsets]),
+    )
+
+
+def _bend(table: SectionTable, row: int, placement: Placement) -> Markers | None:
+    """Return how a section is bent in its plane, or None."""
+    if not placement.markers or placement.size is None:
+        return None
+    spans, corner = _picture(table, row, placement.size)
+    scale = np.stack([spans / placement.size, corner])
+    return Markers(np.array(placement.markers, dtype=np.float64), placement.size, scale)
 
 
 def _tier(table: SectionTable, row: int, size: tuple[int, int] | None) -> int | None:
@@ -409,17 +420,6 @@ def _tell(table: SectionTable, rows: list[int], places: Array, plane: Plane, own
         )
 
 
-def _tell_of_markers(placements: Sequence[Placement], owner: str) -> None:
-    bent = [placement.label for placement in placements if placement.markers]
-    if bent:
-        warnings.warn(
-            f"{owner}: the markers of VisuAlign are left out of account; sections are placed by "
-            f"their anchoring alone: {_some(bent)}",
-            AtldldWarning,
-            stacklevel=6,
-        )
-
-
 def _coordinates(
     table: SectionTable, places: Array, plane: Plane, detection_xy: Detection
 ) -> Array:
@@ -427,10 +427,16 @@ def _coordinates(
         oblique = _grid_to_pixels(places, np.zeros(len(places)), plane, "oblique")
         middle = np.array([P56_MIDDLE[plane.x], P56_MIDDLE[plane.y], 1.0])
         pixel = _squared(oblique) @ middle
-    elif detection_xy == "center":
-        pixel = np.stack([(table.width - 1) / 2, (table.height - 1) / 2, np.ones(len(table))], -1)
     else:
-        pixel = np.broadcast_to([*detection_xy, 1.0], (len(table), 3))
+        x, y = (
+            ((table.width - 1) / 2, (table.height - 1) / 2)
+            if detection_xy == "center"
+            else np.broadcast_to(np.array(detection_xy)[:, None], (2, len(table)))
+        )
+        pixel = np.stack([x, y, np.ones(len(table))], axis=-1)
+        for place, bend in enumerate(table.bend):
+            if isinstance(bend, Markers):
+                pixel[place, :2] = bend.load().to_straight(*pixel[place, :2])
     return np.asarray(np.einsum("nj,nj->n", places[:, plane.section], pixel))
 
 

@@ -31,7 +31,8 @@ import numpy as np
 
 from ..errors import RegistrationError
 from .anchoring import DEFAULT_TARGET, NINE, Target, corners_of
-from .registration import Marker, Named, Placement, Registration
+from .bend import Marker
+from .registration import Named, Placement, Registration
 from .space import P56_EXTENT, space_name
 
 MARK = "atldld"

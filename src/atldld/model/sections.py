@@ -54,6 +54,9 @@ class SectionTable:
         full-resolution x, y.
     points
         Shape (n, 3, 3), float64: from the same to the exact p, i, r of what the point shows.
+    bend
+        Shape (n,), objects: where the bend of the section comes from, a `BendSource`, or None.
+        Of a bent section `affine` gives the straight pixel.
     """
 
     image_id: npt.NDArray[np.int64]
@@ -68,6 +71,7 @@ class SectionTable:
     has_expression: npt.NDArray[np.bool_]
     affine: Array
     points: Array
+    bend: npt.NDArray[np.object_]
 
     def __len__(self) -> int:
         return len(self.image_id)
@@ -75,6 +79,10 @@ class SectionTable:
     def __reduce__(self) -> tuple[Any, ...]:
         # It travels in every task: numbers that all sections share are carried once.
         return _unpacked, tuple(_packed(getattr(self, field.name)) for field in fields(self))
+
+    def __dask_tokenize__(self) -> tuple[object, ...]:
+        *columns, bends = (getattr(self, field.name) for field in fields(self))
+        return *columns, tuple(None if bend is None else bend.key for bend in bends)
 
     def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> SectionTable:
         """Return the sections of some rows (positions, or one truth value a row)."""
@@ -148,6 +156,7 @@ def tabulate(
         has_expression=np.array([image.has_expression for image in images], dtype=bool),
         affine=plane_affines(tvs, trv, z, coordinate, plane, mapping),
         points=point_affines(tsv, tvs, tvr, trv, z, coordinate, plane, mapping),
+        bend=np.full(len(images), None),
     )
     return in_order(table)
 

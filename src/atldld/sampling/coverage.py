@@ -60,7 +60,7 @@ class Coverage:
         return np.stack([columns, np.tile(self.rows[some], 2)]).astype(np.float64)
 
 
-def coverage(affine: Array, size: tuple[int, int], rows: Indices, columns: Indices) -> Coverage:
+def coverage(affine: Array, size: tuple[float, float], rows: Indices, columns: Indices) -> Coverage:
     """Return which grid points a section covers.
 
     Parameters
