@@ -299,7 +299,8 @@ class Pieces:
 
     def moved(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Array, Array]:
         """Return where points go; those in no triangle stay."""
-        x, y = np.broadcast_arrays(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
+        x, y = _floats(x, y)
+        shape, x, y = x.shape, x.ravel(), y.ravel()
         out_x, out_y = x.copy(), y.copy()
         left = np.isfinite(x) & np.isfinite(y)
         for low, high, inside, onto in zip(
@@ -318,7 +319,7 @@ class Pieces:
             for out, row in ((out_x, onto[0]), (out_y, onto[1])):
                 out[there] = (row[0] * at_x + row[1] * at_y + row[2])[hit]
             left &= ~there
-        return out_x, out_y
+        return out_x.reshape(shape), out_y.reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)

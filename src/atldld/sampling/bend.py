@@ -461,9 +461,9 @@ class _Rectangle:
         along, down, shift = affine[axis] @ self.whole
         # Small numbers first: single precision keeps what the sum needs.
         start = along * self.columns[0] + shift - self.origin[axis]
-        return (down * self.rows[rows] + start).astype(np.float32)[:, None] + (
-            along * (self.columns[columns] - self.columns[0])
-        ).astype(np.float32)
+        downs = np.asarray(down * self.rows[rows] + start, dtype=np.float32)
+        across = np.asarray(along * (self.columns[columns] - self.columns[0]), dtype=np.float32)
+        return np.asarray(downs[:, None] + across)
 
 
 def _by_triangles(bend: Triangles, place: _Rectangle) -> Places:
