@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import gzip
 import http.server
 import os
 import pickle
 import subprocess
 import sys
 import threading
+import tracemalloc
 import uuid
 import zipfile
 from dataclasses import FrozenInstanceError, replace
@@ -360,56 +362,108 @@ class TestFinding:
                     error = error.__cause__ or error.__context__
 
 
-class Web(http.server.SimpleHTTPRequestHandler):
-    """Files of a folder by HTTP, and parts of them where the server knows ranges."""
+class Web(http.server.BaseHTTPRequestHandler):
+    """One file by HTTP, in parts, or as the test's server misbehaves."""
+
+    protocol_version = "HTTP/1.1"
 
     def log_message(self, *args: object) -> None:
         pass
 
     def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        path = Path(self.translate_path(self.path.partition("?")[0]))
-        if not (self.server.ranges and asked and path.is_file()):
-            super().do_GET()
+        server = self.server
+        server.paths.append(self.path)
+        if server.how == "redirect" and "elsewhere" not in self.path:
+            self.send_response(302)
+            self.send_header("Location", f"{server.to}/elsewhere.zip?signature=SECRET")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
-        content = path.read_bytes()
-        first, last = map(int, asked.removeprefix("bytes=").split("-"))
-        part = content[first : last + 1]
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(content)}")
+        if not self.path.startswith("/b.zip"):
+            self.send_error(404)
+            return
+        first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        part = server.content[first : last + 1]
+        headers = {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(server.content)}"}
+        if server.how == "whole":
+            part, headers = server.content, {}
+        if server.how == "gzip":
+            part, headers["Content-Encoding"] = gzip.compress(part), "gzip"
+        self.send_response(206 if headers else 200)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if server.how in ("silent", "endless"):
+            self.send_header("Connection", "close")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not server.over.is_set():
+                    if server.how == "endless":
+                        self.wfile.write(bytes(2**16))
+                        server.sent += 2**16
+                    else:
+                        server.over.wait(0.05)
+            return
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         self.wfile.write(part)
 
 
 class TestWeb:
-    @pytest.fixture(params=[True, False], ids=["parts", "whole files"])
-    def web(self, request, tmp_path):
-        pytest.importorskip("aiohttp")
-        handler = functools.partial(Web, directory=tmp_path)
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            server.ranges = request.param
+    @pytest.fixture
+    def web(self, tmp_path):
+        """Serve a bundle; `how` says how."""
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web) as server:
+            server.content = Path(written("zip", tmp_path)).read_bytes()
+            server.how, server.paths, server.sent, server.over = "parts", [], 0, threading.Event()
+            server.url = f"http://127.0.0.1:{server.server_address[1]}/b.zip?signature=SECRET"
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
-            yield server.ranges, f"http://127.0.0.1:{server.server_address[1]}"
+            yield server
+            server.over.set()
             server.shutdown()
             thread.join()
 
-    def test_a_zip_file_opens_from_a_server_that_sends_parts(self, web, tmp_path):
-        ranges, url = web
-        address = f"{url}/{Path(written('zip', tmp_path)).name}?signature=SECRET"
-        if not ranges:
-            with pytest.raises(BundleError, match=r"sends whole files .* open the copy"):
-                source_from(address)
-            return
-        source = source_from(address)
-        assert source.name == address.partition("?")[0]
+    def test_a_zip_file_opens_from_a_server_that_sends_parts(self, web):
+        source = source_from(web.url)
+        assert source.name == web.url.partition("?")[0]
+        before = len(web.paths)
         assert source.image(reads(1)[0]) == bundling.files()[image_name(reads(1)[0])]
-        assert atldld.verify_bundle(address).ok
+        assert len(web.paths) == before + 1
+        assert atldld.verify_bundle(web.url).ok
 
-    def test_one_that_is_not_there(self, web):
+    @pytest.mark.parametrize("how", ["whole", "gzip", "silent", "endless"])
+    @pytest.mark.parametrize("late", [False, True], ids=["at once", "later"])
+    def test_a_server_that_misbehaves_costs_little_and_is_named(self, web, how, late):
+        source = source_from(web.url) if late else None
+        web.how = how
+        tracemalloc.start()
+        with (
+            atldld.set_options(timeout=0.3, retries=0),
+            pytest.raises((BundleError, ImageError), match=r"/b.zip") as caught,
+        ):
+            _ = source_from(web.url) if source is None else source.image(reads(1)[0])
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+        tracemalloc.stop()
+        assert web.sent < 2**26
+        assert "SECRET" not in str(caught.value)
+
+    def test_a_redirect_that_leaves_the_web_is_refused_and_not_quoted(self, web):
+        web.how, web.to = "redirect", "ftp://127.0.0.1:9"
+        with pytest.raises(BundleError) as caught:
+            source_from(web.url)
+        error: BaseException | None = caught.value
+        while error is not None:
+            assert "SECRET" not in f"{error} {error!r}"
+            error = error.__cause__ or error.__context__
+        assert len(web.paths) == 1
+
+    def test_what_is_not_there_and_what_is_no_zip_file(self, web):
         with pytest.raises(BundleError, match="there is nothing at"):
-            source_from(f"{web[1]}/none.zip")
+            source_from(web.url.replace("b.zip", "none.zip"))
+        with pytest.raises(BundleError, match="a bundle is a zip file"):
+            atldld.verify_bundle(web.url.replace("b.zip", "folder"))
+        with pytest.raises(BundleError, match="cannot be written to"):
+            atldld.pack(DATASET, web.url, source=source_from(web.url))
 
 
 class TestVerifying:

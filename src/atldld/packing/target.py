@@ -67,7 +67,7 @@ def target_at(location: Location, dataset_id: int, service: str) -> Iterator[Tar
         If something else is there, or it cannot be written to.
     """
     path = location.path
-    if location.text.startswith(("http://", "https://")):
+    if location.is_web:
         raise BundleError(f"{location.name} is on a web server, which cannot be written to")
     try:
         target: Target

@@ -17,7 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from ..errors import AtldldWarning, BundleError, DatasetNotFoundError, ImageError, plain
+from ..errors import (
+    APIError,
+    AtldldWarning,
+    BundleError,
+    DatasetNotFoundError,
+    ImageError,
+    plain,
+)
 from ..forking import PerProcess
 from ..model.dataset import SectionDataset
 from ..model.info import DatasetSummary
@@ -41,6 +48,7 @@ from ..store.names import (
 )
 from ..store.zipped import ZipFiles
 from .describing import DatasetRows
+from .http import Body, fetch
 from .jpeg import jpeg_fault, size_limit
 
 _MOST_OPEN = 16
@@ -364,6 +372,10 @@ def files_at(location: Location) -> ReadableFiles:
     """
     path = location.path
     try:
+        if location.is_web:
+            if not location.says_zip:
+                raise BundleError(f"{location.name}: on a web server a bundle is a zip file")
+            return ZipFiles(_WebFile(location), location.name)
         if path is None:
             if location.says_zip:
                 return ZipFiles(NamedFile(location), location.name)
@@ -381,6 +393,30 @@ def files_at(location: Location) -> ReadableFiles:
         f"there is nothing at {location.name}. A source is the path or fsspec URL of a bundle, or "
         "the base URL of a service (http:// or https://)"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _WebFile:
+    """One file on a web server, asked for in parts; see `RangedFile`."""
+
+    location: Location
+
+    def size(self) -> int:
+        size = self._part(0, 1).whole_bytes
+        if size is None:
+            raise FileFaultError("its server does not say how large it is")
+        return size
+
+    def read(self, start: int, stop: int) -> bytes:
+        return self._part(start, stop).content if start < stop else b""
+
+    def _part(self, start: int, stop: int) -> Body:
+        try:
+            return fetch(self.location.text, limit_bytes=stop - start, byte_range=(start, stop))
+        except APIError as error:
+            # Raised outside of the handler: an address may hold a signature.
+            fault = FileFaultError(error.message, missing=error.status == 404)
+        raise fault
 
 
 def _bundle(files: ReadableFiles, location: Location) -> Bundle:

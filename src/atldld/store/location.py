@@ -84,6 +84,11 @@ class Location:
         return Location(f"{self.text}/{name}")
 
     @property
+    def is_web(self) -> bool:
+        """Whether it is on a web server."""
+        return self.text.lower().startswith(("http://", "https://"))
+
+    @property
     def says_zip(self) -> bool:
         """Whether it is a zip file by its name."""
         return self.name.lower().endswith(".zip")
