@@ -44,12 +44,18 @@ def _default_cache_dir() -> Path:
     return user_cache_path("atldld", appauthor=False)
 
 
-def _folder(value: Any) -> Path:
+def _folder(value: Any) -> Path | str:
     text = os.fspath(value)
     if not isinstance(text, str):
         raise TypeError
-    if not text.strip() or "\0" in text:
+    if not text.strip() or "\0" in text or "::" in text:
         raise ValueError
+    if "://" in text and not text.startswith("file://"):
+        parts = urlsplit(text.strip())
+        if parts.scheme in ("http", "https") or "@" in parts.netloc:
+            raise ValueError
+        return text.strip().rstrip("/")
+    text = text.removeprefix("file://")
     return Path(text).expanduser().absolute()
 
 
@@ -104,8 +110,10 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cache_dir: Annotated[Path, BeforeValidator(_folder)] = Field(
-        default_factory=_default_cache_dir, description="it must be the path of a folder"
+    cache_dir: Annotated[Path | str, BeforeValidator(_folder)] = Field(
+        default_factory=_default_cache_dir,
+        description="it must be the path of a folder, or the URL of a bucket or the like without "
+        "a password",
     )
     cache_limit: Annotated[
         ByteSize | None, Field(ge=1, le=10**18), BeforeValidator(_byte_count)
@@ -141,6 +149,11 @@ class Options(BaseModel):
         description="it must be a whole number of pixels from 1 to 10,000,000,000",
     )
 
+    @property
+    def local_cache_dir(self) -> Path:
+        """The folder of downloaded files, or where that is elsewhere, the user's own."""
+        return self.cache_dir if isinstance(self.cache_dir, Path) else _default_cache_dir()
+
 
 class _Unchanged:
     def __repr__(self) -> str:
@@ -171,7 +184,8 @@ def set_options(
     Parameters
     ----------
     cache_dir
-        Folder of downloaded files; by default the user's cache folder for ``atldld``.
+        Folder of downloaded files; by default the user's cache folder for ``atldld``. An fsspec
+        URL such as ``"s3://bucket/cache"`` is shared by machines.
     cache_limit
         Most bytes to keep there: a number, or text such as ``"20 GB"`` or ``"512 MiB"``; by
         default there is no limit. Whenever a download goes beyond it, the images that were used
@@ -420,8 +434,9 @@ def _resolved(carried: Carried | None, blocks: tuple[_Block, ...]) -> Options:
     if before is not None and before[0] == state:
         return before[1]
     chosen = _chosen_values(carried, blocks)
+    folder = chosen.get("cache_dir", "")
     # A path may have been carried from a system that writes paths in another way.
-    if not Path(chosen.get("cache_dir", "")).is_absolute():
+    if "://" not in str(folder) and not Path(folder).is_absolute():
         chosen.pop("cache_dir", None)
     options = Options(**chosen)
     if len(_worked_out) >= _MOST_WORKED_OUT:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import click
@@ -36,8 +35,7 @@ Example:
 
 _FOLDER = click.option(
     "--cache-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The folder; by default the one that is in use (ATLDLD_CACHE_DIR).",
+    help="The folder or its URL; by default the one that is in use (ATLDLD_CACHE_DIR).",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -53,7 +51,7 @@ def cache(context: click.Context) -> None:
 @cache.command(epilog=_SHOW_EXAMPLES)
 @_FOLDER
 @_JSON
-def show(cache_dir: Path | None = None, as_json: bool = False) -> None:
+def show(cache_dir: str | None = None, as_json: bool = False) -> None:
     """Show how many files are kept of which service, and how large they are."""
     from ..options import current
     from ..store.inventory import cache_stock
@@ -98,7 +96,7 @@ def show(cache_dir: Path | None = None, as_json: bool = False) -> None:
 @_FOLDER
 @_JSON
 @click.option("--remove", is_flag=True, help="Throw the damaged files away.")
-def verify(cache_dir: Path | None, as_json: bool, remove: bool) -> None:
+def verify(cache_dir: str | None, as_json: bool, remove: bool) -> None:
     """Hold every file against the checksum that it came with, and name the damaged ones.
 
     Ends with status 1 where there are any. They are found on reading, too, and fetched again.
@@ -125,7 +123,7 @@ def verify(cache_dir: Path | None, as_json: bool, remove: bool) -> None:
 @_FOLDER
 @_JSON
 @click.option("--limit", help="Such as '20 GB'; by default the one in use (ATLDLD_CACHE_LIMIT).")
-def trim(cache_dir: Path | None, as_json: bool, limit: str | None) -> None:
+def trim(cache_dir: str | None, as_json: bool, limit: str | None) -> None:
     """Remove what was used longest ago, until the rest is within a limit.
 
     Metadata stay: without them the images are of no use offline.
@@ -149,7 +147,7 @@ def trim(cache_dir: Path | None, as_json: bool, limit: str | None) -> None:
 @_JSON
 @click.option("--service", help="Only what is kept of the service of this URL.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def clear(cache_dir: Path | None, as_json: bool, service: str | None, yes: bool) -> None:
+def clear(cache_dir: str | None, as_json: bool, service: str | None, yes: bool) -> None:
     """Remove what is kept; asks before it does."""
     from ..store.inventory import clear_cache
     from ..urls import base_url, without_credentials
@@ -168,10 +166,10 @@ def clear(cache_dir: Path | None, as_json: bool, service: str | None, yes: bool)
         click.echo(f"removed {_count(files, 'file')}, {_size(size)}")
 
 
-def _folder(cache_dir: Path | None) -> Path:
+def _folder(cache_dir: str | None) -> str:
     from ..options import current
 
-    return current().cache_dir if cache_dir is None else cache_dir
+    return str(current().cache_dir) if cache_dir is None else cache_dir
 
 
 def _print(values: dict[str, Any]) -> None:

@@ -30,7 +30,6 @@ from ..source.jpeg import jpeg_fault
 from ..source.prefetch import fetch_each
 from ..source.protocol import Source
 from ..source.stored import StoredSource
-from ..store.cache import cache_location
 from ..store.location import Location
 from ..store.locks import locked
 from ..store.manifest import MOST_FILES, Checked, Manifest, section_of
@@ -213,10 +212,7 @@ def pack(
 @contextmanager
 def _alone(location: Location) -> Iterator[None]:
     """Let no other process of this user pack to the same place meanwhile."""
-    folder = cache_location(current().cache_dir).path
-    if folder is None:
-        yield
-        return
+    folder = current().local_cache_dir
     name = sha256(location.text.encode()).hexdigest()[:16]
     with locked(folder / "packing" / f"{name}.lock", 0.0) as held:
         if held is False:

@@ -484,7 +484,7 @@ def catalogue_of(base: str, tables: str | None = None) -> Catalogue | None:
 
 
 def _cached_folder(base: str) -> Path:
-    return Path(current().cache_dir) / service_folder(base) / _FOLDER
+    return current().local_cache_dir / service_folder(base) / _FOLDER
 
 
 def _service_of(source: Any) -> str | None:

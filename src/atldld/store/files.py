@@ -131,6 +131,7 @@ class Files:
                 status = (self.path / name).lstat()
                 return status.st_size if stat.S_ISREG(status.st_mode) else None
             files, path = self._remote(name)
+            files.invalidate_cache()
             return int(_attempted(lambda: files.size(path)))
         except (OSError, FileFaultError):
             return None
