@@ -104,7 +104,7 @@ def test_variables_can_be_left_out(engine):
     [
         ({"resolutoin": 25}, r"'resolutoin' is no option .*; did you mean 'resolution'\?"),
         ({"mask_and_scale": True}, "'mask_and_scale' is no option"),
-        ({"group": "x"}, "The options are 'include_expression', 'resolution'"),
+        ({"group": "x"}, "The options are 'include_expression', 'annotation'"),
     ],
 )
 def test_unknown_options_are_refused_by_name(engine, server, option, said):

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
-from xarray.core import indexing
+
+from .internals import writable
 
 AUTO_BYTES = 16 * 2**20
 AUTO_SECTIONS = 8
@@ -139,10 +140,9 @@ def in_chunks(
     """
     sizes = {str(dim): sizes[str(dim)] for dim in variable.dims}
     if not chunked:
-        # It can be assigned to: what it is indexed for the first time then, is kept.
-        writable = variable._replace(data=indexing.CopyOnWriteArray(variable._data))
-        writable.encoding["preferred_chunks"] = sizes
-        return writable
+        variable = writable(variable)
+        variable.encoding["preferred_chunks"] = sizes
+        return variable
     from dask.tokenize import tokenize
 
     return variable.chunk(sizes, name=f"atldld-{tokenize(*token)}", inline_array=False)

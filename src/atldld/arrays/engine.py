@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
 from ..model.terms import listed, near
+from .internals import named_by_content
 from .opening import open_dataset
 
 _URL = re.compile(r"allen://([0-9]{1,19})/?", re.IGNORECASE)
@@ -105,14 +105,7 @@ class AtldldBackend(BackendEntrypoint):
         opened = open_dataset(dataset_id, chunks=None, **options)
         drop = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or [])
         opened = opened.drop_vars(drop, errors="ignore")
-        # Replaced in place: a new Dataset would ask every index to be built anew.
-        indexes = opened.xindexes
-        return opened._replace(
-            {
-                name: variable if name in indexes else _own(variable)
-                for name, variable in opened.variables.items()
-            }
-        )
+        return named_by_content(opened)
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether this is the URL of a dataset."""
@@ -142,40 +135,3 @@ def _dataset_id(url: Any) -> int:
     if found is None:
         raise ValueError(f"{url!r} is not the URL of a dataset; it must be like 'allen://69289763'")
     return int(found[1])
-
-
-def _own(variable: xr.Variable) -> xr.Variable:
-    kind = _InMemory if variable._in_memory else _OwnName
-    return kind(variable.dims, variable._data, variable.attrs, variable.encoding, fastpath=True)
-
-
-class _OwnName(xr.Variable):
-    """A lazy variable whose dask array is named by what is read, not by how it was asked for.
-
-    xarray names it by URL and options. The same ones mean another thing once the service of
-    ``set_options(api_url=...)`` is another, or a bundle was packed again; dask would then take
-    the pixels of one for those of the other.
-    """
-
-    __slots__ = ()
-
-    def chunk(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the variable as a dask array."""
-        named = kwargs.get("from_array_kwargs") or {}
-        if "name" in named:
-            from dask.tokenize import tokenize
-
-            name = f"atldld-{tokenize(self._data, named['name'])}"
-            kwargs["from_array_kwargs"] = {**named, "name": name}
-        chunked = super().chunk(*args, **kwargs)
-        return xr.Variable(chunked.dims, chunked._data, chunked.attrs, chunked.encoding)
-
-
-class _InMemory(xr.Variable):
-    """A coordinate that chunking leaves alone, as it does those of `atldld.open_dataset`."""
-
-    __slots__ = ()
-
-    def chunk(self, *_: Any, **__: Any) -> Any:
-        """Return the variable as it is."""
-        return xr.Variable(self.dims, np.asarray(self._data), self.attrs, self.encoding)

@@ -7,7 +7,6 @@ asked for. Attributes are not asked: they outlive arithmetic that makes them unt
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from ..model.read import ImageRead, Window
 from ..reading.conventions import probes_needed
 from ..reading.reader import FromMatrices, Gathered, Reader, index_outer
 from .filling import HadArray
-from .graph import indexings, lazy_variables
+from .internals import indexings, lazy_variables, replaced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,7 +145,7 @@ def _record(obj: xr.DataArray | xr.Dataset, notes: Notes) -> int:
 
     def indexed(data: Any, index: Any | None) -> None:
         if id(data) not in recorders:
-            found = _recording(data, notes)
+            found = replaced(data, lambda held: _recorder(held, notes))
             if found is None:
                 return
             recorders[id(data)] = found
@@ -184,19 +183,10 @@ def _window(read: ImageRead) -> Window:
     return read.window or Window(0, 0, read.width, read.height)
 
 
-def _recording(data: Any, notes: Notes) -> Any | None:
-    """Return lazily indexed data with a recorder in place of its reader, or None without one."""
+def _recorder(data: Any, notes: Notes) -> Any | None:
+    """Return what stands in for a reader, or None for anything else."""
     if isinstance(data, Reader | FromMatrices | Gathered):
         return _Recorder(data, notes)
     if isinstance(data, HadArray):
         return HadArray([_Recorder(array, notes) for array in data.arrays])
-    if not isinstance(
-        data, indexing.ExplicitlyIndexed | indexing.ImplicitToExplicitIndexingAdapter
-    ):
-        return None
-    replaced = _recording(getattr(data, "array", None), notes)
-    if replaced is None:
-        return None
-    outer: Any = copy.copy(data)
-    outer.array = replaced
-    return outer
+    return None

@@ -25,8 +25,8 @@ from ..model.sections import SectionTable
 from ..model.space import AXES, extent
 from ..reading.reader import index_outer
 from .describe import VOLUMES
-from .graph import indexings, lazy_variables
 from .index import GUARD, GuardIndex
+from .internals import as_dataset, below, indexings, lazy_variables
 
 DIMS = ("section", "y", "x")
 _SHOWN = ("image_id", "y", "x")
@@ -114,8 +114,7 @@ def pir(obj: xr.DataArray | xr.Dataset, prefix: str = "") -> xr.Dataset:
     if not isinstance(prefix, str):
         raise TypeError(f"prefix is {prefix!r}; it must be text, such as 'exact_'")
     if is_volume(obj):
-        dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
-        voxels = dataset.coords.to_dataset()
+        voxels = as_dataset(obj).coords.to_dataset()
         voxels = voxels.drop_vars(set(voxels.coords) - {*AXES, GUARD})
         if not prefix:
             return voxels
@@ -132,8 +131,7 @@ def pir(obj: xr.DataArray | xr.Dataset, prefix: str = "") -> xr.Dataset:
         attrs = {"long_name": _LONG_NAMES[axis], "units": "µm"}
         lazy = xr.Variable(DIMS, indexing.LazilyIndexedArray(array), attrs).isel(absent)
         variables[f"{prefix}{axis}"] = lazy.chunk(sizes, inline_array=False)
-    dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
-    coords = dataset.coords.to_dataset()
+    coords = as_dataset(obj).coords.to_dataset()
     coords = coords.drop_vars(set(coords.variables) - {*DIMS, GUARD})
     return coords.assign(variables)
 
@@ -287,7 +285,7 @@ def readers(obj: xr.DataArray | xr.Dataset) -> list[Placed]:
     found: dict[int, Placed] = {}
     held = (data for data, _ in indexings(obj, optimized=False))
     for data in (*lazy_variables(obj), *held):
-        reader = _unwrapped(data)
+        reader = below(data, _is_placed)
         if reader is not None:
             found[id(reader)] = reader
     guard = obj.xindexes.get(GUARD)
@@ -296,12 +294,8 @@ def readers(obj: xr.DataArray | xr.Dataset) -> list[Placed]:
     return list(found.values())
 
 
-def _unwrapped(data: Any) -> Placed | None:
-    """Return the array of sections below xarray's layers of lazy indexing, or None."""
-    layers = indexing.ExplicitlyIndexed | indexing.ImplicitToExplicitIndexingAdapter
-    while isinstance(data, layers) and not isinstance(data, BackendArray):
-        data = getattr(data, "array", None)
-    return data if isinstance(data, BackendArray) and isinstance(data, Placed) else None
+def _is_placed(data: Any) -> bool:
+    return isinstance(data, BackendArray) and isinstance(data, Placed)
 
 
 def _chunks(obj: xr.DataArray | xr.Dataset, name: str, length: int) -> tuple[int, ...]:

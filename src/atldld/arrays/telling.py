@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..model.space import AXES
+from .internals import is_lazy
 
 Lines = list[tuple[str, str]]
 
@@ -60,14 +61,9 @@ def facts_of(obj: xr.DataArray | xr.Dataset) -> Lines:
         if attributes.get(name):
             facts.append((label, str(attributes[name])))
     facts.append(
-        ("pixels", "read when computed; .atlas.plan() says which" if _lazy(obj) else "in memory")
+        ("pixels", "read when computed; .atlas.plan() says which" if is_lazy(obj) else "in memory")
     )
     return facts
-
-
-def _lazy(obj: xr.DataArray | xr.Dataset) -> bool:
-    dataset = obj._to_temp_dataset() if isinstance(obj, xr.DataArray) else obj
-    return not all(variable._in_memory for variable in dataset.variables.values())
 
 
 def _title(obj: xr.DataArray | xr.Dataset) -> str:
