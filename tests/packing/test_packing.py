@@ -362,13 +362,66 @@ class TestTiers:
         assert set(array.tier.values) == {2}
         array.compute()
 
-    @pytest.mark.parametrize("resolution", [70, 260])
-    def test_auto_is_served_from_the_tier_beside_it_and_says_so(self, bundle, resolution):
+    @pytest.mark.parametrize("resolution", [260, 400, 1000])
+    def test_auto_takes_what_is_at_hand_and_not_coarser(self, server, bundle, resolution):
+        """Coarser grids need less: the finer images serve, and the coordinate names their tier."""
         array = atldld.open_dataarray(61, resolution=resolution, source=bundle)
+        assert set(array.tier.values) == {2}
+        found = array.compute()
+        assert list(array.atlas.failures()["outcome"]) == []
+        same = atldld.open_dataarray(61, resolution=resolution, tier=2, source=server.url)
+        np.testing.assert_array_equal(found, same.compute())
+
+    def test_volumes_take_it_too(self, server, bundle):
+        volume = atldld.open_volume(61, resolution=400, source=bundle).compute()
+        same = atldld.open_volume(61, resolution=400, tier=2, source=server.url).compute()
+        np.testing.assert_array_equal(volume.image, same.image)
+
+    def test_a_bundle_of_it_can_be_packed(self, bundle, tmp_path):
+        packed = atldld.pack(61, tmp_path / "c", resolution=400, source=bundle)
+        assert packed.fetched == len(SMALL.image_ids)
+        assert all("/image-t2" in name for name in packed.source.manifest.files if "image-" in name)
+
+    def test_the_folder_of_a_cache_serves_so_too(self, server, tmp_path):
+        with atldld.set_options(cache_dir=tmp_path / "mine"):
+            atldld.open_dataarray(61, resolution=120, tier=2, source=server.url).compute()
+        (folder,) = (tmp_path / "mine").iterdir()
+        array = atldld.open_dataarray(61, resolution=400, source=folder)
+        assert set(array.tier.values) == {2}
+        array.compute()
+
+    def test_where_the_service_is_away_what_is_cached_serves_and_says_so(self, tmp_path):
+        with AllenServer([SMALL]) as own:
+            atldld.open_dataarray(61, resolution=120, tier=2, source=own.url).compute()
+            same = atldld.open_dataarray(61, resolution=400, tier=2, source=own.url).compute()
+            away = atldld.open_dataarray(61, resolution=400, source=own.url)
+        with (
+            atldld.set_options(retries=0),
+            pytest.warns(AtldldWarning, match="served from tier 2"),
+        ):
+            found = away.compute()
+        np.testing.assert_array_equal(found, same)
+        assert set(away.atlas.failures()["outcome"]) == {"tier 2"}
+
+    def test_all_panels_of_a_preview_are_there(self, server, tmp_path):
+        """Warnings are errors here: one for each section that had to be served otherwise."""
+        from click.testing import CliRunner
+
+        pytest.importorskip("matplotlib")
+        bundle = atldld.pack(61, tmp_path / "b", source=server.url).source.name
+        with atldld.set_options(api_url="http://127.0.0.1:9", retries=0):
+            done = CliRunner().invoke(
+                main, ["preview", "61", "-o", str(tmp_path / "p.png"), "--source", str(bundle)]
+            )
+        assert done.exit_code == 0, done.output
+        assert "could not be had" not in done.output
+
+    def test_auto_is_served_from_the_coarser_tier_beside_it_and_says_so(self, bundle):
+        array = atldld.open_dataarray(61, resolution=70, source=bundle)
         assert 2 not in set(array.tier.values)
         with pytest.warns(AtldldWarning, match="served from tier 2: .* does not hold its image"):
             found = array.compute()
-        same = atldld.open_dataarray(61, resolution=resolution, tier=2, source=bundle).compute()
+        same = atldld.open_dataarray(61, resolution=70, tier=2, source=bundle).compute()
         np.testing.assert_array_equal(found, same)
         assert set(array.atlas.failures()["outcome"]) == {"tier 2"}
 

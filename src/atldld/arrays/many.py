@@ -297,7 +297,9 @@ class _AtHand:
                 return self._found[key]
         with options.using(many.carried):
             record = many.source.dataset(dataset_id)
-        sampling = volume_sampling(record, many.request, many.wanted, many.grid, warned=None)
+        sampling = volume_sampling(
+            many.source, record, many.request, many.wanted, many.grid, warned=None
+        )
         fill = np.nan if many.request.masked else float(ground(record, many.request.view))
         with self._lock:
             self._found[key] = sampling, fill

@@ -40,7 +40,7 @@ from .filling import HadArray, had, pixels
 from .index import DIM, GUARD, GuardIndex, Places, SectionIndex
 from .lookup import StructureArray, annotation_from, voxels_of
 from .pieces import Sampling
-from .request import Region, Request, record_of, target_space, warn_of_tiers
+from .request import Region, Request, record_of, serving, target_space, warn_of_tiers
 from .sections import CoverageArray, SectionArray
 
 _DIMS = (DIM, "y", "x", "channel")
@@ -458,6 +458,7 @@ def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Openi
         request.tier, table.microns_per_pixel, table.tier_count, request.resolution
     )
     warn_of_tiers(record, request.tier, tiers, 3)
+    tiers = serving(origin, request, table.image_id, tiers)
     sampling = Sampling(
         dataset_id=record.id,
         table=table,

@@ -21,9 +21,9 @@ from ..model.read import VIEWS, View
 from ..model.registration import Registration
 from ..model.sections import Detection
 from ..model.space import AXES, can_flip, space_name
-from ..sampling.reads import INTERPOLATIONS, Interpolation
+from ..sampling.reads import INTERPOLATIONS, Interpolation, serving_tiers
 from ..source.finding import dataset_of_image
-from ..source.protocol import Source
+from ..source.protocol import Source, tiers_at_hand
 from .index import GUARD
 from .registering import registration_from
 from .volume_pieces import Between
@@ -371,6 +371,19 @@ def record_of(source: Source, dataset_id: int) -> SectionDataset:
             f"dataset {owner.id}. open_image({dataset_id}) opens it, open_dataarray({owner.id}) "
             "its dataset"
         ) from None
+
+
+def serving(
+    source: Source,
+    request: Request,
+    image_ids: npt.NDArray[np.int64],
+    tiers: npt.NDArray[np.int16],
+) -> npt.NDArray[np.int16]:
+    """Return the tiers that serve ``tier="auto"`` where a source has only some of them."""
+    if request.tier != "auto":
+        return tiers
+    at_hand = [tiers_at_hand(source, int(each), request.view) for each in image_ids]
+    return serving_tiers(tiers, at_hand)
 
 
 def warn_of_tiers(

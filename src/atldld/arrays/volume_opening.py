@@ -41,6 +41,7 @@ from .request import (
     Request,
     VolumeRequest,
     record_of,
+    serving,
     space_wanted,
     target_space,
     warn_of_tiers,
@@ -180,6 +181,7 @@ def open_volume(
 
 
 def volume_sampling(
+    source: Source,
     record: SectionDataset,
     request: Request,
     wanted: VolumeRequest,
@@ -191,6 +193,8 @@ def volume_sampling(
 
     Parameters
     ----------
+    source
+        Where images come from; where it has only some tiers, those serve.
     record
         The dataset.
     request, wanted
@@ -217,6 +221,7 @@ def volume_sampling(
     tiers = choose_tiers(request.tier, stack.microns_per_pixel, stack.tier_count, grid.step)
     if level is not None:
         warn_of_tiers(record, request.tier, tiers, level)
+    tiers = serving(source, request, stack.image_id, tiers)
     return VolumeSampling(
         dataset_id=record.id,
         plane=record.plane,
@@ -355,7 +360,7 @@ class _Volume:
             grid = volume_grid(record, request.resolution, request.region)
         else:
             grid = wanted.like.grid
-        sampling = volume_sampling(record, request, wanted, grid, warned=3)
+        sampling = volume_sampling(source, record, request, wanted, grid, warned=3)
         z, rate = sampling.stack.z, abs(sampling.stack.trv[2, record.plane.section])
         nodes = Nodes(
             grid,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
@@ -15,7 +15,7 @@ from ..model.read import ImageRead, View, Window
 from ..reading.conventions import Conventions, known, settle
 from ..source.allen import AllenSource
 from ..source.describing import DatasetRows, dataset_rows
-from ..source.protocol import KeepingSource, Source
+from ..source.protocol import KeepingSource, Source, tiers_at_hand
 from ..store.manifest import Manifest
 from ..store.names import dataset_name, image_name, most_bytes
 
@@ -210,6 +210,9 @@ class _Asking:
         if isinstance(self.source, AllenSource) or not isinstance(self.source, KeepingSource):
             return frozenset()
         return self.source.held(read)
+
+    def tiers(self, image_id: int, view: str) -> Collection[int] | None:
+        return tiers_at_hand(self.source, image_id, view)
 
     def recall(self, key: str) -> str | None:
         if key == KEY:

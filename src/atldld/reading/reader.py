@@ -7,7 +7,7 @@ turned into reads, fetched together, and given back decoded, whatever the array 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -233,8 +233,8 @@ class Reader(BackendArray, Generic[P]):
         self, part: P, read: ImageRead, error: ImageError
     ) -> tuple[ImageRead, Pixels | None]:
         """Return what serves for an image that cannot be had: another tier, or nothing."""
-        if self.failing.other_tiers and is_bad_itself(error):
-            for tier in neighbours(read.tier, self.tier_count(part)):
+        if self.failing.other_tiers:
+            for tier in self._serving(part, read.tier, error):
                 other = self.at_tier(part, tier).whole
                 try:
                     found = pixels(self.source, other)
@@ -246,6 +246,14 @@ class Reader(BackendArray, Generic[P]):
             raise error
         self.failing.ledger.note(read, error, "filled")
         return read, None
+
+    def _serving(self, part: P, tier: int, error: ImageError) -> Iterable[int]:
+        """Return the tiers that may serve for one that cannot be had."""
+        if is_bad_itself(error):
+            return neighbours(tier, self.tier_count(part))
+        # The service is away: what is at hand, and not coarser, may serve.
+        finer = range(tier - 1, -1, -1)
+        return (each for each in finer if None in self._held(self.at_tier(part, each)))
 
 
 class GridReader(Reader[P]):

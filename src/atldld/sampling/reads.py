@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -68,6 +68,36 @@ def choose_tiers(
     else:
         wanted = np.full(len(tier_count), min(tier, 1000), dtype=np.int16)
     return np.clip(wanted, 0, tier_count - 1)
+
+
+def serving_tiers(
+    wanted: npt.NDArray[np.int16], at_hand: Sequence[Collection[int] | None]
+) -> npt.NDArray[np.int16]:
+    """Return the tiers that serve where a source has only some of them.
+
+    Parameters
+    ----------
+    wanted
+        Shape (n,): the coarsest tier of each section whose pixel is not larger than a grid step.
+    at_hand
+        For each section the tiers that the source has of it; None where it has all.
+
+    Returns
+    -------
+    tiers
+        Shape (n,): of those at hand the coarsest that is not coarser than wanted; the wanted one
+        where there is none.
+
+    Examples
+    --------
+    >>> serving_tiers(np.array([4, 4, 1, 2], dtype=np.int16), [{2, 3, 6}, {4}, {2}, None])
+    array([3, 4, 1, 2], dtype=int16)
+    """
+    served = wanted.copy()
+    for place, (tier, there) in enumerate(zip(wanted, at_hand, strict=True)):
+        if there is not None:
+            served[place] = max((each for each in there if each <= tier), default=tier)
+    return served
 
 
 def step_pixels(affine: Array) -> float:

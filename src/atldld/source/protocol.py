@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import Protocol, TypeGuard, runtime_checkable
 
 from ..model.dataset import SectionDataset
@@ -94,6 +94,15 @@ class SearchableSource(Source, Protocol):
             If the source did not answer as it should.
         """
         ...
+
+
+def tiers_at_hand(source: Source, image_id: int, view: str) -> Collection[int] | None:
+    """Return the tiers of an image that a source has, or None where it may have all.
+
+    A source that has only some, such as a bundle, has a method ``tiers`` that says which.
+    """
+    tiers = getattr(source, "tiers", None)
+    return None if tiers is None else tiers(image_id, view)
 
 
 def keeps(source: Source) -> TypeGuard[KeepingSource]:

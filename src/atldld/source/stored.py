@@ -251,6 +251,15 @@ class StoredSource:
         windows = tiers.get(read.tier, frozenset())
         return frozenset(each for each in windows if each is None or lies_within(each, read))
 
+    def tiers(self, image_id: int, view: str) -> frozenset[int]:
+        """Return the tiers of which it holds an image in a view, or parts of it."""
+        bundle = self._bundle()
+        if bundle is not None:
+            return frozenset(bundle.held.get((image_id, view), ()))
+        listed = Files(self.location).listed(f"images/{image_id:d}")
+        images = (KeptImage.of_name(each.name) for each in listed)
+        return frozenset(each.tier for each in images if each is not None and each.view == view)
+
     def recall(self, key: str) -> str | None:
         """Return what was known about the service when the files were kept."""
         bundle = self._bundle()
