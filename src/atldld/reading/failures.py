@@ -117,9 +117,7 @@ class Ledger:
         """Note a failure, and warn about it once per section and process."""
         known = self._known()
         failure = Failure.of(read, error, outcome, known.next_count)
-        before = known.last.get(failure.key)
-        self._write(failure, known)
-        if before is None:
+        if self._write(failure, known) is None:
             what = "filled" if outcome == "filled" else f"served from {outcome}"
             section = f"section {read.section_number} of dataset {read.dataset_id}"
             _warn(f"{section} is {what}: {error}")
@@ -155,7 +153,8 @@ class Ledger:
                     notes.add(note for note in map(_parsed, whole.splitlines()) if note)
             return notes
 
-    def _write(self, failure: Failure, known: _Notes) -> None:
+    def _write(self, failure: Failure, known: _Notes) -> Failure | None:
+        """Note a failure wherever it can be; return what was noted about the image before."""
         with _state.value.lock:
             before = known.last.get(failure.key)
             known.add([failure])
@@ -163,7 +162,7 @@ class Ledger:
             failure.outcome,
             failure.reason,
         ):
-            return
+            return before
         line = (json.dumps(asdict(failure)) + "\n").encode()
         if self._is_ours() and self._size() + len(line) <= _MOST_BYTES:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
@@ -177,6 +176,7 @@ class Ledger:
         worker = _worker()
         if worker is not None:
             worker.log_event(self._topic, asdict(failure))
+        return before
 
     @property
     def _file(self) -> Path:
