@@ -143,6 +143,23 @@ def test_prefetched_arrays_compute_without_a_network(server):
     np.testing.assert_array_equal(computed, (fresh * 2).max("y"))
 
 
+def test_what_is_at_hand_is_neither_asked_for_nor_read(tmp_path):
+    """Its bytes are checked when they are used: damage is noticed there, and mended."""
+    with AllenServer(PHANTOMS) as own, atldld.set_options(cache_dir=tmp_path):
+        array = atldld.open_dataarray(21, resolution=100, source=own.url)
+        right = array.compute()
+        first = array.atlas.prefetch()
+        for path in tmp_path.rglob("*.jpg"):
+            path.write_bytes(bytes(path.stat().st_size))
+        own.reset_log()
+        again = array.atlas.prefetch()
+        assert own.image_requests == []
+        assert again.equals(first)
+        assert (again["bytes"] > 0).all()
+        np.testing.assert_array_equal(array.compute(), right)
+        assert len(own.image_requests) == array.sizes["section"]
+
+
 def test_a_failure_does_not_stop_the_rest(server):
     with AllenServer(PHANTOMS) as own:
         array = atldld.open_dataarray(21, resolution=100, source=own.url)

@@ -44,13 +44,17 @@ def _prefetch(obj: xr.DataArray | xr.Dataset, begun: Begun) -> pd.DataFrame:
     if _settle(planned):
         planned = planned_reads(obj)
     rows = [_row(each) | {"bytes": 0, "error": ""} for each in planned]
-    for each, row in zip(planned, rows, strict=True):
-        row["cached"] &= (each.reader.source.name, each.read) not in begun
     with progress(len(planned), "Fetching images") as shown:
         for places in _by_reader(planned).values():
             reader = planned[places[0]].reader
             reads = {planned[place].read: place for place in places}
             with options.using(reader.carried):
+                for place in places:
+                    # What is at hand is left alone: its bytes are checked when it is read.
+                    if planned[place].at_hand:
+                        del reads[planned[place].read]
+                        rows[place]["bytes"] = _kept_bytes(planned[place])
+                shown.update(len(places) - len(reads))
                 room = _Room(options.current().cache_limit, reader.source)
                 for read, error in _giants(reader.source, reads).items():
                     rows[reads.pop(read)]["error"] = str(error)
@@ -78,10 +82,16 @@ def _begin(planned: PlannedRead, begun: Begun) -> None:
     with options.using(planned.reader.carried):
         if read.window is not None or len(begun) >= options.current().max_connections:
             return
-        if too_large(source, read) is not None:
+        if planned.at_hand or too_large(source, read) is not None:
             return
-        if keeps(source) and None not in source.held(read) and not known(source).lack([read]):
+        if keeps(source) and not known(source).lack([read]):
             begun.begin(source, read)
+
+
+def _kept_bytes(planned: PlannedRead) -> int:
+    """Return how many bytes are at hand of a read, if its source can tell without reading them."""
+    source = planned.reader.source
+    return source.kept_bytes(planned.read) if isinstance(source, AllenSource) else 0
 
 
 class _Room:
@@ -163,10 +173,8 @@ def _by_reader(planned: list[PlannedRead]) -> dict[tuple[str, options.Carried], 
 def _row(planned: PlannedRead) -> dict[str, Any]:
     read, source = planned.read, planned.reader.source
     left, top, width, height = (0, 0, *read.size) if read.window is None else read.window.box
-    with options.using(planned.reader.carried):
-        cached = keeps(source) and read.window in source.held(read)
     values = (
         read.dataset_id, read.section_number, read.image_id, read.view, read.tier,
-        left, top, width, height, read.window is None, cached, source.url(read),
+        left, top, width, height, read.window is None, planned.at_hand, source.url(read),
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))

@@ -34,10 +34,13 @@ class PlannedRead:
         The array that reads it, with its source and options.
     read
         Which image, tier and window.
+    at_hand
+        Whether the source has it at hand.
     """
 
     reader: Reader[Any]
     read: ImageRead
+    at_hand: bool
 
 
 class Notes:
@@ -80,7 +83,7 @@ class _Recorder(BackendArray):
         elif isinstance(self.reader, Gathered):
             readers = self.reader.readers(key)
         for reader, inner in readers:
-            self.notes.add([PlannedRead(reader, read) for read in reader.reads(inner)])
+            self.notes.add([PlannedRead(reader, *each) for each in reader.reads(inner).items()])
         lengths = [np.arange(length)[part] for part, length in zip(key, self.shape, strict=True)]
         shape = tuple(len(places) for places in lengths if np.ndim(places))
         return np.broadcast_to(np.zeros((), self.dtype), shape)
@@ -128,7 +131,7 @@ def _first_of_all(planned: list[PlannedRead]) -> list[PlannedRead]:
         reader = group[0].reader
         with options.using(reader.carried):
             pair = probes_needed(reader.source, reader.samples(), [each.read for each in group])
-            found += [PlannedRead(reader, read) for read in pair]
+            found += [PlannedRead(reader, read, reader.has(read)) for read in pair]
     return found
 
 

@@ -135,13 +135,16 @@ class Reader(BackendArray, Generic[P]):
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return index_outer(key, self.shape, self._outer)
 
-    def reads(self, key: tuple[Any, ...]) -> list[ImageRead]:
-        """Return the images that an outer index into this array reads, without reading any."""
+    def reads(self, key: tuple[Any, ...]) -> dict[ImageRead, bool]:
+        """Return the images that an outer index into this array reads, without reading any.
+
+        Each with whether it is at hand.
+        """
         if any(len(each) == 0 for each in places(key, self.shape)):
-            return []
+            return {}
         with options.using(self.carried):
-            asked, _ = self._asked(self.pieces(key), known(self.source).windows)
-        return list(asked)
+            asked, at_hand = self._asked(self.pieces(key), known(self.source).windows)
+        return {read: read in at_hand for read in asked}
 
     def images(self, parts: Sequence[P]) -> Generator[Found[P], None, None]:
         """Yield the image of each part that needs one, in the order in which they come.
@@ -224,6 +227,10 @@ class Reader(BackendArray, Generic[P]):
                 if read.window in held:
                     at_hand.add(read)
         return asked, at_hand
+
+    def has(self, read: ImageRead) -> bool:
+        """Whether the source has a read at hand."""
+        return keeps(self.source) and read.window in self.source.held(read)
 
     def _held(self, part: P) -> frozenset[Window | None]:
         source = self.source

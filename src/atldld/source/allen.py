@@ -179,6 +179,10 @@ class AllenSource:
         """Return which windows of a read's image, view and tier are cached; None is the whole."""
         return self._cache(current()).held(read)
 
+    def kept_bytes(self, read: ImageRead) -> int:
+        """Return how many bytes the cache has of a read, without reading them; 0 for none."""
+        return self._cache(current()).files.size(image_name(read)) or 0
+
     def recall(self, key: str) -> str | None:
         """Return what was remembered about this service, here or by another process."""
         remembered = _remembered.get((self.name, key))
