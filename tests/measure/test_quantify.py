@@ -419,6 +419,40 @@ def test_structures_by_ratios_of_sums(server):
     assert table.attrs["dataset_id"] == 71
 
 
+def test_several_datasets_over_the_same_cells(server, tmp_path):
+    ids = [CORONAL.id, SAGITTAL.id]
+    with pytest.raises(ValueError, match=r"several spaces .*pass reference_space=9"):
+        atldld.quantify(ids, source=server.url)
+    server.reset_log()
+    for wrong in ([], [71, 71], ["71"]):
+        with pytest.raises((ValueError, TypeError)):
+            atldld.quantify(wrong, source=server.url)
+    assert server.requests == []
+    both = atldld.quantify(ids, reference_space=9, source=server.url)
+    assert both.energy.dims == ("dataset", "p", "i", "r")
+    assert both.plane.values.tolist() == ["coronal", "sagittal"]
+    assert "gene" not in both.attrs
+    assert len(both.atlas.plan()) == len(CORONAL.image_ids) + len(SAGITTAL.image_ids)
+    both = both.compute()
+    for number in ids:
+        alone = atldld.quantify(number, reference_space=9, source=server.url).compute()
+        for name, variable in alone.data_vars.items():
+            np.testing.assert_array_equal(both[name].sel(dataset=number), variable)
+    mean = atldld.aggregate(both, dim=["dataset", "p", "i", "r"])
+    assert float(mean.energy) == float(both.sum_intensity.sum() / both.n_pixels.sum())
+    nine = atldld.open_volume(CORONAL.id, resolution=200, source=server.url)
+    assert both.reference_space.attrs["frame"] == nine.reference_space.attrs["frame"]
+    lost = SAGITTAL.image_ids[1]
+    with (
+        AllenServer([CORONAL, SAGITTAL], faults=[Fault("404", image_ids=(lost,))]) as own,
+        atldld.set_options(retries=0, cache_dir=tmp_path),
+    ):
+        lazy = atldld.quantify(ids, reference_space=9, on_error="fill", source=own.url)
+        with pytest.warns(atldld.AtldldWarning, match="filled"):
+            filled = lazy.compute()
+        assert filled.atlas.failures()["image_id"].tolist() == [lost]
+
+
 def test_in_other_processes(server):
     lazy = atldld.quantify(
         SAGITTAL.id, function=lambda pixels: pixels.mean(axis=-1) < 130, source=server.url

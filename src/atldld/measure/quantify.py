@@ -29,7 +29,7 @@ from ..model.dataset import SectionDataset, SectionImage
 from ..model.grid import Axis, footprint
 from ..model.read import VIEWS, View
 from ..model.sections import SectionTable, tabulate
-from ..model.space import AXES, extent
+from ..model.space import AXES, extent, space_name
 from ..reading.failures import Failing, Ledger
 from ..source import source_from
 from ..source.protocol import Source
@@ -41,7 +41,7 @@ THRESHOLD = 32
 
 
 def quantify(
-    dataset_id: int,
+    dataset_id: int | Iterable[int],
     *,
     resolution: float = 200,
     threshold: float = THRESHOLD,
@@ -64,7 +64,7 @@ def quantify(
     Parameters
     ----------
     dataset_id
-        Id of the section dataset.
+        Id of the section dataset; or several, each once, to measure over the same cells.
     resolution
         Microns along a side of a cell. Cells are centred on the nodes of Allen's own volumes:
         cell k holds what lies within ``[(k - 0.5) * resolution, (k + 0.5) * resolution)``, from
@@ -117,13 +117,17 @@ def quantify(
         coarser tier ``n_pixels`` (of that tier), ``sum_intensity`` and ``energy``. Compute all
         of it at once: ``quantify(...).compute()``; each variable by itself would read again.
 
+        Of several ids, with a leading dimension ``dataset``; along it the ids, and ``gene``,
+        ``plane`` and ``specimen``.
+
         ``.atlas.plan()`` and ``.atlas.prefetch()`` work on it, and selecting some slabs reads
         only the images that they need.
 
     Raises
     ------
     ValueError, TypeError
-        If an option cannot be used; among them density and intensity at a coarser tier.
+        If an option cannot be used; among them density and intensity at a coarser tier. If
+        several datasets lie in different spaces and no `reference_space` is chosen.
     RegistrationError
         If the dataset has no usable place, or no section has a mask.
     DatasetNotFoundError, APIError
@@ -152,24 +156,66 @@ def quantify(
     >>> bool(whole.energy == found.sum_intensity.sum() / found.n_pixels.sum())
     True
     """
-    asked = Asked.checked(
-        dataset_id,
-        resolution=resolution,
-        threshold=threshold,
-        function=function,
-        measures=measures,
-        tier=tier,
-        view=view,
-        sections=sections,
-        region=region,
-        reference_space=reference_space,
-        chunks=chunks,
-        on_error=on_error,
-    )
+    several = isinstance(dataset_id, Iterable) and not isinstance(dataset_id, str)
+    wanted = [
+        Asked.checked(
+            each,
+            resolution=resolution,
+            threshold=threshold,
+            function=function,
+            measures=measures,
+            tier=tier,
+            view=view,
+            sections=sections,
+            region=region,
+            reference_space=reference_space,
+            chunks=chunks,
+            on_error=on_error,
+        )
+        for each in (dataset_id if several else [dataset_id])  # type: ignore[union-attr]  # above
+    ]
+    ids = [each.dataset_id for each in wanted]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"dataset_id is {ids}; it must name at least one dataset, each once")
     origin = source_from(source)
-    record = origin.dataset(asked.dataset_id)
-    warn_if_failed(record, 2)
-    return with_measures(Quantifying(asked, origin, record).dataset(), asked.measures)
+    found = []
+    for asked in wanted:
+        record = origin.dataset(asked.dataset_id)
+        warn_if_failed(record, 2)
+        found.append(Quantifying(asked, origin, record))
+    sums = _side_by_side(found) if several else found[0].dataset()
+    return with_measures(sums, wanted[0].measures)
+
+
+def _side_by_side(found: Sequence[Quantifying]) -> xr.Dataset:
+    """Return the sums of several datasets along a dimension of their own."""
+    spaces = {each.space for each in found}
+    if len(spaces) > 1:
+        named = ", ".join(f"{each.record.id} in {space_name(each.space)}" for each in found)
+        raise ValueError(f"these datasets lie in several spaces ({named}): pass reference_space=9")
+    labels = xr.Variable("dataset", [each.record.id for each in found])
+    guard = found[0].guard(tuple(each.failing.ledger.name for each in found))
+    sums = xr.concat(
+        [each.dataset().drop_vars(GUARD) for each in found],
+        labels.to_index(),
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="drop_conflicts",
+    )
+    records = [each.record for each in found]
+    texts = {
+        "gene": [", ".join(record.genes) for record in records],
+        "plane": [record.plane.name for record in records],
+        "specimen": [record.specimen or "" for record in records],
+    }
+    for name in ("dataset_id", *texts):
+        sums.attrs.pop(name, None)
+    sums["dataset"].attrs["long_name"] = "section dataset id"
+    return sums.assign_coords(guard).assign_coords(
+        {name: ("dataset", np.array(values, dtype=object)) for name, values in texts.items()}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,18 +465,23 @@ class Quantifying:
         return edges
 
     def _coordinates(self) -> xr.Coordinates:
-        where = volume_frame(self.record, self.space)
-        space = -1 if self.space is None else self.space
         nodes = {
             name: xr.Variable(name, axis.microns, microns_of(name))
             for name, axis in zip(AXES, self.cells.axes, strict=True)
         }
         default = xr.Coordinates(nodes)
-        guard = xr.Variable((), space, {"long_name": "reference space", "frame": where})
-        indexes = {GUARD: GuardIndex(GUARD, where, (self.failing.ledger.name,))}
+        guard = self.guard((self.failing.ledger.name,))
         return xr.Coordinates(
-            {**default.variables, GUARD: guard}, indexes={**indexes, **default.xindexes}
+            {**default.variables, **guard.variables},
+            indexes={**guard.xindexes, **default.xindexes},
         )
+
+    def guard(self, ledgers: tuple[str, ...]) -> xr.Coordinates:
+        """Return what keeps the sums apart from those of other spaces."""
+        where = volume_frame(self.record, self.space)
+        space = -1 if self.space is None else self.space
+        guard = xr.Variable((), space, {"long_name": "reference space", "frame": where})
+        return xr.Coordinates({GUARD: guard}, indexes={GUARD: GuardIndex(GUARD, where, ledgers)})
 
     def _attributes(self) -> dict[str, Any]:
         asked = self.asked
