@@ -151,7 +151,11 @@ def test_what_was_removed_is_fetched_again_and_nothing_else(full):
 
 def test_clearing_asks_first(full):
     folder, _ = full
-    run("clear", status=1, input="n\n")
+    for answer in ("n\n", ""):
+        said = CliRunner().invoke(command, ["clear"], input=answer)
+        assert said.exit_code == 1
+        assert said.stderr.endswith("Nothing was removed.\n")
+        assert "goes on" not in said.stderr
     assert len(images(folder)) == 10
     run("clear", status=0, input="y\n")
     assert images(folder) == []

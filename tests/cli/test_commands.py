@@ -78,7 +78,7 @@ class TestHelp:
     def test_all_commands_are_there(self):
         assert set(main.commands) == {
             "cache", "catalogue", "demo", "doctor", "download", "info", "pack", "preview", "search",
-            "verify", "volume",
+            "serve", "verify", "volume",
         }  # fmt: skip
 
 
@@ -174,6 +174,15 @@ class TestDownload:
         places = {int(row["image_id"]): float(row["slice_coordinate"]) for row in rows}
         for image_id, r in zip(sections.image_id.values, sections.r.values, strict=True):
             assert places[image_id] == pytest.approx(r, abs=1e-3)
+
+    def test_a_tier_that_images_lack_is_said(self, run, server, tmp_path):
+        last = PROX1.row["section_images"][0]["tier_count"] - 1
+        count = len(PROX1.image_ids)
+        done = run("download", 71, "-o", "out", "--tier", last + 2)
+        assert f"{count} of them at tier {last}, the last that they have" in done.stdout
+        assert "of them at tier" not in run("download", 71, "-o", "out", "--tier", last).stdout
+        told = json.loads(run("download", 71, "-o", "out", "--tier", last + 2, "--json").stdout)
+        assert told["tiers"] == {str(last): count}
 
     def test_it_goes_on_where_it_stopped(self, run, server, tmp_path):
         bad = PROX1.image_ids[2]
@@ -376,6 +385,25 @@ class TestEndings:
         assert "\x1b[31m" in CliRunner().invoke(group, ["go"], color=True).stderr
         monkeypatch.setenv("NO_COLOR", "1")
         assert CliRunner().invoke(group, ["go"], color=True).stderr == "Error: no\n"
+
+
+def test_a_made_up_brain_is_served_until_ctrl_c(tmp_path):
+    command = [sys.executable, "-m", "atldld.cli", "serve", "--port", "0"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        url = process.stdout.readline().split()[-1]
+        with atldld.set_options(api_url=url, cache_dir=tmp_path):
+            found = atldld.search(gene="Prox1")
+            assert found.dataset_id.tolist() == [1002, 69289763]
+            assert atldld.open_dataarray(69289763).sizes["section"] == 18
+            assert len(atldld.structures()) > 10
+        process.send_signal(signal.SIGINT)
+        out, err = process.stdout.read(), process.stderr.read()
+    assert process.returncode == 0
+    assert f"export ATLDLD_API_URL={url}" in out
+    assert err == "Ended.\n"
 
 
 def test_ctrl_c_leaves_what_is_done(tmp_path):

@@ -12,6 +12,7 @@ from .demo import demo
 from .download import download
 from .pack import pack, verify
 from .preview import preview
+from .serve import serve
 from .service import doctor
 from .shell import Commands
 from .volume import volume
@@ -32,6 +33,6 @@ def main() -> None:
 
 
 for command in (
-    cache, catalogue, demo, doctor, download, info, pack, preview, search, verify, volume,
+    cache, catalogue, demo, doctor, download, info, pack, preview, search, serve, verify, volume,
 ):  # fmt: skip
     main.add_command(command)

@@ -158,12 +158,23 @@ def clear(cache_dir: str | None, as_json: bool, service: str | None, yes: bool) 
         raise click.UsageError(str(error)) from error
     if not yes:
         of = "" if service is None else f" of {without_credentials(service)}"
-        click.confirm(f"Remove everything{of} from {_folder(cache_dir)}?", abort=True, err=True)
+        if not _agreed(f"Remove everything{of} from {_folder(cache_dir)}?"):
+            click.echo("Nothing was removed.", err=True)
+            raise SystemExit(1)
     files, size = clear_cache(cache_dir, service=service)
     if as_json:
         _print({"files": files, "bytes": size})
     else:
         click.echo(f"removed {_count(files, 'file')}, {_size(size)}")
+
+
+def _agreed(question: str) -> bool:
+    """Ask, and return whether the answer was yes; no answer is none."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        return False
 
 
 def _folder(cache_dir: str | None) -> str:

@@ -108,6 +108,7 @@ def download(
                 "bytes": saved.bytes,
                 "kept": saved.kept,
                 "errors": saved.errors,
+                **({} if warped else {"tiers": saved.tiers}),
             }
         )
     else:
@@ -115,6 +116,9 @@ def download(
             f"{output} holds {len(saved.files)} images of dataset {saved.dataset_id}, "
             f"{saved.bytes:,} bytes ({saved.kept} were there before)"
         )
+        for at, count in sorted(saved.tiers.items()):
+            if at != (tier or 0):
+                click.echo(f"{count} of them at tier {at}, the last that they have")
     for error in saved.errors:
         click.echo(f"Error: {error}", err=True)
     if saved.errors:

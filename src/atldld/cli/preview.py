@@ -42,7 +42,7 @@ def preview(
     """
     import atldld
 
-    from .files import replaced
+    from .saving import replaced
 
     kind = _kind(output)
     sections = atldld.open_dataarray(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -25,7 +28,6 @@ from ..source.jpeg import jpeg_fault
 from ..source.prefetch import fetch_each
 from ..source.protocol import Source
 from ..source.search import dataset_info
-from .files import write_whole
 
 TABLE = "sections.csv"
 DESCRIPTION = "dataset.json"
@@ -47,6 +49,8 @@ class Saved:
         How many of them were there before.
     errors
         What could not be had, in words.
+    tiers
+        How many of the images have which tier, where they are as the service sends them.
     """
 
     dataset_id: int
@@ -54,6 +58,7 @@ class Saved:
     bytes: int = 0
     kept: int = 0
     errors: list[str] = field(default_factory=list)
+    tiers: dict[int, int] = field(default_factory=dict)
 
 
 def write_tables(folder: Path, info: DatasetInfo, rows: Sequence[dict[str, Any]]) -> None:
@@ -159,6 +164,7 @@ def save_images(
             shown.update(1)
     saved.files = [name for name, _ in wanted.values() if name in sizes]
     saved.bytes = sum(sizes.values())
+    saved.tiers = dict(Counter(read.tier for read, (name, _) in wanted.items() if name in sizes))
     write_tables(
         folder,
         info,
@@ -381,3 +387,24 @@ def _axes(plane: xr.DataArray) -> tuple[str, str, str]:
     """Return the names of the axis of the section, of the rows and of the columns."""
     by_dims = {plane[axis].dims: axis for axis in ("p", "i", "r")}
     return by_dims[()], by_dims[("y",)], by_dims[("x",)]
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give the name of a file to be written, which then takes the place of another.
+
+    If writing ends with an error or Ctrl-C, nothing is left of it, and what was there stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, or leave what was there."""
+    with replaced(path) as unfinished:
+        unfinished.write_bytes(content)
