@@ -15,6 +15,7 @@ from ..model.dataset import SectionDataset
 from ..model.read import View
 from ..model.registration import Registration
 from ..model.space import space_name
+from ..source.published import PublishedRegistration
 from .pieces import CHANNELS
 
 CITATION = (
@@ -76,7 +77,7 @@ def attributes(
     mapping: str,
     resolution: float,
     source: str,
-    registration: Registration | None = None,
+    registration: Registration | PublishedRegistration | None = None,
 ) -> dict[str, Any]:
     """Return the attributes that an array of a dataset carries.
 
@@ -108,10 +109,16 @@ def attributes(
         "atldld_version": __version__,
         "citation": CITATION.format(id=dataset.id),
     }
-    if registration is not None:
+    if isinstance(registration, Registration):
         # How far apart the sections are, is no longer told by Allen's matrix.
         del found["reference_microns_per_stack_micron"]
-        found["registration"] = f"a user's: {registration.description}"
+        found["registration"] = (
+            registration.description
+            if registration.citation
+            else f"a user's: {registration.description}"
+        )
+        if registration.citation:
+            found["citation"] = f"{found['citation']} Registration: {registration.citation}."
     return found
 
 

@@ -40,6 +40,7 @@ from .filling import HadArray, had, pixels
 from .index import DIM, GUARD, GuardIndex, Places, SectionIndex
 from .lookup import StructureArray, annotation_from, voxels_of
 from .pieces import Sampling
+from .registering import placing_of
 from .request import Region, Request, record_of, serving, target_space, warn_of_tiers
 from .sections import CoverageArray, SectionArray
 
@@ -116,7 +117,9 @@ def open_dataarray(
     registration
         A better registration in the place of Allen's affine one: the path of a file of QuickNII,
         VisuAlign or DeepSlice (``.atlas.to_quicknii`` writes one to start from), what
-        such a file holds, or a mapping from section numbers or image ids to nine numbers. p, i, r
+        such a file holds, or a mapping from section numbers or image ids to nine numbers; or the
+        folder or fsspec URL of a published registration, whose files are fetched section by
+        section. p, i, r
         are then those of its atlas, CCFv3, and so says ``reference_space``. Sections that it
         does not place are left out, with a warning.
     on_error
@@ -426,7 +429,7 @@ class _Opening:
         stack = f"dataset {self.dataset_record.id} ({where}"
         if self.request.detection_xy is not None:
             stack += f", detection_xy={self.request.detection_xy}"
-        if self.request.registration is not None:
+        if isinstance(self.request.registration, Registration):
             stack += f", registration={self.request.registration.description}"
         indexes: dict[Any, xr.Index] = {
             DIM: SectionIndex(table.section_number, table.image_id, f"{stack})"),
@@ -451,6 +454,8 @@ def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Openi
     origin = source_from(source)
     record = record_of(origin, request.dataset_id)
     warn_if_failed(record, 3)
+    if request.registration is not None:
+        request = replace(request, registration=placing_of(request.registration, record))
     space, table, grid = _placed(record, request)
     table = showing(table, record, request.view, 3)
     table, grid = _in_region(table, grid, record, request)
@@ -481,7 +486,7 @@ def _placed(
     """Return the space that sections lie in, where they do, and the grid over it."""
     placing: dict[str, Any] = {"mapping": request.mapping, "detection_xy": request.detection_xy}
     registration = request.registration
-    if registration is None:
+    if not isinstance(registration, Registration):
         space, flip = target_space(record, request.reference_space)
         table = tabulate(record, flip=flip, **placing)
         return space, table, section_grid(record, request.resolution)

@@ -8,19 +8,37 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RegistrationError
+from ..model.dataset import SectionDataset
 from ..model.registration import Registration
 from ..model.registration_files import FORMS, parse_registration, registration_of
+from ..source.published import PublishedRegistration
 
 _LARGEST_FILE = 64 * 2**20
 
 
-def registration_from(value: Any, *, mirror: bool = False) -> Registration:
+def placing_of(
+    registration: Registration | PublishedRegistration, record: SectionDataset
+) -> Registration:
+    """Return where the sections of a dataset lie, fetched where it is published for many.
+
+    Raises
+    ------
+    RegistrationError
+        If nothing is published of its animal.
+    """
+    if isinstance(registration, Registration):
+        return registration
+    return registration.of_animal(record.specimen, record.id)
+
+
+def registration_from(value: Any, *, mirror: bool = False) -> Registration | PublishedRegistration:
     """Return the registration that a user gave.
 
     Parameters
     ----------
     value
-        Path of a file of QuickNII, VisuAlign or DeepSlice; a mapping of what a JSON file of them
+        Path of a file of QuickNII, VisuAlign or DeepSlice; folder or fsspec URL of a published
+        registration; a mapping of what a JSON file of them
         holds; a mapping from section numbers or image ids to nine numbers; or a `Registration`.
     mirror
         Whether to turn left and right over.
@@ -34,7 +52,7 @@ def registration_from(value: Any, *, mirror: bool = False) -> Registration:
     RegistrationError
         If the file does not say where sections lie.
     """
-    if isinstance(value, Registration):
+    if isinstance(value, Registration | PublishedRegistration):
         return value
     if isinstance(value, Mapping):
         return registration_of(value, name="a mapping", mirror=mirror)
@@ -42,6 +60,10 @@ def registration_from(value: Any, *, mirror: bool = False) -> Registration:
         raise TypeError(
             f"registration is {type(value).__name__}; it must be the path of {FORMS}, or a mapping"
         )
+    if "://" in os.fspath(value) or Path(value).is_dir():
+        if mirror:
+            raise ValueError("mirror is for files; open with the published registration as it is")
+        return PublishedRegistration.at(os.fspath(value))
     path = Path(value)
     if not path.is_file():
         raise FileNotFoundError(f"there is no registration file {path}")

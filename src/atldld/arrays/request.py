@@ -24,6 +24,7 @@ from ..model.space import AXES, can_flip, space_name
 from ..sampling.reads import INTERPOLATIONS, Interpolation, serving_tiers
 from ..source.finding import dataset_of_image
 from ..source.protocol import Source, tiers_at_hand
+from ..source.published import PublishedRegistration
 from .index import GUARD
 from .registering import registration_from
 from .volume_pieces import Between
@@ -57,7 +58,7 @@ class Request:
     chunks: Chunks
     reference_space: int | Literal["native"]
     fill_failed: bool
-    registration: Registration | None = None
+    registration: Registration | PublishedRegistration | None = None
 
     @classmethod
     def checked(

@@ -140,7 +140,10 @@ def read_quicknii(
     TypeError, FileNotFoundError, RegistrationError
         If it cannot be read as such a file.
     """
-    return registration_from(content, mirror=mirror)
+    found = registration_from(content, mirror=mirror)
+    if not isinstance(found, Registration):
+        raise TypeError(f"{found.name} is a folder; give the path of one file")
+    return found
 
 
 def _sections(obj: xr.DataArray | xr.Dataset) -> SectionTable:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import AtldldWarning, RegistrationError
 from .affine import Array, Mapping, tier_origin, tier_size
-from .bend import Marker, Markers
+from .bend import BendSource, Marker, Markers
 from .geometry import pixel_points
 from .sections import Detection, SectionTable, in_order
 from .space import AXES, P56_MIDDLE, Plane
@@ -93,6 +93,13 @@ class Placement:
         return replace(self, corners=tuple(turned))
 
 
+class SectionFields(Protocol):
+    """Where the bends of sections come from."""
+
+    def of(self, placement: Placement, dataset_id: int, size: tuple[int, int]) -> BendSource:
+        """Return the bend of a section, whose size is in full-resolution pixels."""
+
+
 @dataclass(frozen=True, slots=True)
 class Registration:
     """Where sections lie, by another registration than Allen's.
@@ -109,6 +116,10 @@ class Registration:
         That space: 9, 10 or ``"CCFv3"``.
     placements
         The sections.
+    citation
+        Whose it is, to be told in papers; empty for a user's own.
+    fields
+        Where the bends of sections come from, if not from markers.
     """
 
     name: str
@@ -116,6 +127,8 @@ class Registration:
     space: str
     reference_space: int | Literal["CCFv3"]
     placements: tuple[Placement, ...]
+    citation: str = ""
+    fields: SectionFields | None = None
 
     @property
     def description(self) -> str:
@@ -178,7 +191,7 @@ def register(
     rows, placements = _rows(table, registration, dataset_id, frozenset(failed), owner)
     places = np.stack(
         [
-            _pixels(table, row, placement, owner)
+            _pixels(table, row, placement, owner, whole=registration.fields is not None)
             for row, placement in zip(rows, placements, strict=True)
         ]
     )
@@ -187,7 +200,11 @@ def register(
     chosen = table.take(np.array(rows, dtype=np.intp))
     bends = np.full(len(rows), None)
     for place, (row, placement) in enumerate(zip(rows, placements, strict=True)):
-        bends[place] = _bend(table, row, placement)
+        if registration.fields is None:
+            bends[place] = _bend(table, row, placement)
+        else:
+            size = int(table.width[row]), int(table.height[row])
+            bends[place] = registration.fields.of(placement, dataset_id, size)
     chosen = replace(chosen, bend=bends)
     coordinate = _coordinates(chosen, places, plane, detection_xy)
     affine = _grid_to_pixels(places, coordinate, plane, mapping)
@@ -328,16 +345,19 @@ def _row_of_number(table: SectionTable, placement: Placement, owner: str) -> int
     )
 
 
-def _pixels(table: SectionTable, row: int, placement: Placement, owner: str) -> Array:
+def _pixels(
+    table: SectionTable, row: int, placement: Placement, owner: str, *, whole: bool = False
+) -> Array:
     """Return the affine from (straight) pixels of a section to p, i, r, shape (3, 3).
 
     The picture's edges are those of its outermost pixels. A picture with the size of a tier is
-    that tier, whose pixel centres are known; any other one covers the section edge to edge.
+    that tier, whose pixel centres are known; any other one covers the section edge to edge, and
+    so does every one that is said to be `whole`.
     """
     corner, across, down = (np.array(each, dtype=np.float64) for each in placement.corners)
     if placement.size is not None and _tier(table, row, placement.size) is None:
         _check_shape((int(table.width[row]), int(table.height[row])), placement, owner)
-    spans, edges = _picture(table, row, placement.size)
+    spans, edges = _picture(table, row, None if whole else placement.size)
     out = np.stack([across / spans[0], down / spans[1], corner], axis=1)
     out[:, 2] -= out[:, :2] @ edges
     return out

@@ -45,17 +45,17 @@ class Places:
     Parameters
     ----------
     x, y
-        Shape (height, width), float32; NaN where nothing is known.
+        Shape (height, width), float32.
     origin
         A whole x and y near the tile, so that single precision does for sampling.
-    unknown
-        Whether there is a NaN.
+    known
+        Shape (height, width): where this is known, and not the nearest that is; None for all.
     """
 
     x: Singles
     y: Singles
     origin: Array
-    unknown: bool = False
+    known: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,11 +160,13 @@ class BentGrid:
         ):
             low, high = np.float32(-origin), np.float32(side - 1 - origin)
             slack = np.float32(_SLACK + 1e-6 * max(abs(low), abs(high)))
-            # NaN, for what is not known, makes these comparisons false.
             surely &= values >= low + slack
             surely &= values <= high - slack
             perhaps &= values >= low - slack
             perhaps &= values <= high + slack
+        if places.known is not None:
+            surely &= places.known
+            perhaps &= places.known
         rows, columns = np.nonzero(perhaps & ~surely)
         if len(rows):
             # Along the border single precision does not do.
@@ -324,15 +326,13 @@ class _Source:
         shift = (places.origin[axis] * self.tier[axis, axis] + self.tier[axis, 2] - first) / unit
         out = (places.x if axis == 0 else places.y) * np.float32(scale)
         out += np.float32(shift)
-        # What is not known may be anything but NaN, which OpenCV does not take.
-        return np.nan_to_num(out, nan=0.0, copy=False) if places.unknown else out
+        return out
 
     def _ends(self, places: Places) -> list[tuple[float, float]]:
         """Return the least and greatest x and y in pixels of the tier."""
         ends = []
         for axis, values in enumerate((places.x, places.y)):
-            known = values[np.isfinite(values)] if places.unknown else values
-            low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
+            low, high = values.min(), values.max()
             shift = places.origin[axis]
             scale = self.tier[axis]
             ends.append(
@@ -550,10 +550,8 @@ def _by_lattice(bend: Lattice, place: _Rectangle) -> Places:
     spans = [
         (float(low), float(high)) for low, high in zip(corners.min(1), corners.max(1), strict=True)
     ]
-    unknown = not bend.spans(*spans)
-    if unknown:
+    known = None
+    if not bend.spans(*spans):
         rows, columns = place.rows[:, None], place.columns
-        at = [a * columns + b * rows + c for a, b, c in bend.index @ place.whole]
-        outside = ~bend.known(*at)
-        x[outside] = y[outside] = np.nan
-    return Places(x, y, place.origin, unknown)
+        known = bend.known(*(a * columns + b * rows + c for a, b, c in bend.index @ place.whole))
+    return Places(x, y, place.origin, known)

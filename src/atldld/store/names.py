@@ -8,6 +8,7 @@
     datasets/69289763.json                          the rows that describe the dataset
     grids/69289763-energy.zip                       volumes of the grid service
     atlases/CCFv3-25.nrrd                           an annotation of Allen's, or its ontology
+    registrations/1966.json                         a file of a published registration
     service/conventions.json                        what was found out about the service
     locks/3f2.lock, partial/                        locks, and files on their way
 
@@ -31,7 +32,7 @@ from ..urls import host_and_port, without_credentials
 MANIFEST: Final = "manifest.json"
 README: Final = "README.txt"
 
-KINDS: Final = ("images", "grids", "datasets", "atlases", "service")
+KINDS: Final = ("images", "grids", "datasets", "atlases", "registrations", "service")
 """The folders of files that have records."""
 
 _MOST_BYTES: Final = {
@@ -39,6 +40,7 @@ _MOST_BYTES: Final = {
     "grids": 2**32,
     "datasets": 16 * 2**20,
     "atlases": 2**28,
+    "registrations": 2**26,
     "service": 2**16,
     README: 2**16,
 }
@@ -59,6 +61,7 @@ _OTHERS: Final = {
     "grids": re.compile(rf"grids/{_NUMBER}-[a-z0-9-]{{1,40}}\.(?:zip|nrrd)"),
     "datasets": re.compile(rf"datasets/({_NUMBER})\.json"),
     "atlases": re.compile(r"atlases/[A-Za-z0-9]{1,40}-[0-9]{1,4}\.(?:zip|nrrd|json)"),
+    "registrations": re.compile(r"registrations/[\w.+-]{1,160}\.(?:json|mat|nii\.gz)", re.ASCII),
     "service": re.compile(r"service/[a-z_]{1,40}\.json"),
 }
 _SERVICE_FOLDER: Final = re.compile(r"[a-z0-9._-]+-[0-9a-f]{12}")

@@ -1,0 +1,325 @@
+"""A published registration: affines and fields of ANTs, fetched section by section."""
+
+import fsspec
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+
+import atldld
+from atldld.errors import AtldldWarning, RegistrationError
+from atldld.testing import AllenServer, PhantomBrain, phantom_dataset
+
+BRAIN = PhantomBrain(texture="fine", fine_period=1600)
+ANIMAL = "04-0283"
+
+
+def own_animal(row):
+    row["specimen"] = {**(row.get("specimen") or {}), "name": ANIMAL}
+
+
+PHANTOMS = [
+    phantom_dataset(
+        dataset_id=number,
+        plane="coronal",
+        tilt=3,
+        sections=3,
+        brain=BRAIN,
+        resolution=20,
+        seed=number,
+        slides=True,
+        tier_count=4,
+    ).altered(own_animal)
+    for number in (1435, 584)
+]
+MICRONS = 20.0
+"""Of a full-resolution pixel."""
+
+
+def small(image):
+    """Return the sizes of the pictures of 10 and of 25 micron pixels: width, height."""
+    tens = [round(image[side] * MICRONS / 10) for side in ("width", "height")]
+    return tens, [round(each * 10 / 25) for each in tens]
+
+
+def canvas(image):
+    """Return rows and columns of the canvas: the picture and some ground, odd and even."""
+    width, height = small(image)[1]
+    return height + 7, width + 12
+
+
+AFFINE = np.array([[1.01, 0.02, -3.0], [-0.015, 0.98, 4.5]])
+"""Row and column of the canvas to row and column."""
+
+
+def field(image):
+    """Return the displacements at the pixels of the canvas, rows first: slow waves."""
+    rows, columns = (np.arange(length) for length in canvas(image))
+    down = 6 * np.sin(rows / 40)[:, None] * np.cos(columns / 55)
+    along = 4 * np.cos(rows / 60 + 1)[:, None] + 3 * np.sin(columns / 35)
+    return np.stack([down, along], axis=-1)
+
+
+def write(folder, phantoms=PHANTOMS, waves=field, affine=AFFINE):
+    """Write a folder as it is published, all experiments of the animal in one file."""
+    import json
+
+    slices = []
+    for phantom in phantoms:
+        for image in map(phantom.image, phantom.image_ids):
+            name = f"{image['id']}_s{image['section_number']:04}"
+            corners = [(-0.5, -0.5), (image["width"] - 0.5, -0.5), (-0.5, image["height"] - 0.5)]
+            o, u, v = (
+                np.array([r / 25, 528 - p / 25, 320 - i / 25])
+                for p, i, r in (np.ravel(phantom.pir(image["id"], x, y)) for x, y in corners)
+            )
+            width, height = small(image)[0]
+            slices.append(
+                {
+                    "filename": f"{phantom.id}/10um/{name}.jpg",
+                    "anchoring": [*o, *(u - o), *(v - o)],
+                    "width": width,
+                    "height": height,
+                    "nr": image["section_number"],
+                    "markers": [],
+                }
+            )
+            place = folder / "affine_registration_files" / ANIMAL / str(phantom.id)
+            place.mkdir(parents=True, exist_ok=True)
+            transform = SimpleITK.AffineTransform(2)
+            transform.SetMatrix(affine[:, :2].ravel().tolist())
+            # About a centre, as ANTs writes it.
+            centre = np.array([100.0, 150.0])
+            transform.SetCenter(centre.tolist())
+            shift = affine[:, 2] - centre + affine[:, :2] @ centre
+            transform.SetTranslation(shift.tolist())
+            SimpleITK.WriteTransform(transform, str(place / f"{name}_SyN_affineTransfo.mat"))
+            place = folder / "nonlinear_registration_files" / ANIMAL / str(phantom.id)
+            place.mkdir(parents=True, exist_ok=True)
+            values = waves(image).astype(np.float32)[:, :, None, None, :]
+            made = nibabel.Nifti1Image(values, np.diag([-1.0, -1.0, 1.0, 1.0]))
+            made.header.set_intent("vector")
+            nibabel.save(made, place / f"{name}_SyN_nonLinearDF.nii.gz")
+    jsons = folder / "QUINT_registration_jsons"
+    jsons.mkdir(exist_ok=True)
+    content = {"name": "", "target": "ABA_Mouse_CCFv3_2017_25um.cutlas", "slices": slices}
+    (jsons / f"{ANIMAL}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture(scope="module")
+def server():
+    with AllenServer(PHANTOMS) as running:
+        yield running
+
+
+@pytest.fixture
+def opened(server, tmp_path):
+    with atldld.set_options(cache_dir=tmp_path / "cache"):
+
+        def opened(registration, dataset_id=1435, **options):
+            options = {"resolution": 100, "source": server.url, "tier": 0, **options}
+            return atldld.open_dataset(dataset_id, registration=str(registration), **options)
+
+        yield opened
+
+
+def truth(phantom, image, step=100):
+    """Return the full-resolution pixel of each grid point, as the peer finds it, but exactly."""
+    i, r = np.meshgrid(np.arange(0, 7901, step), np.arange(0, 11301, step), indexing="ij")
+    base = np.stack([np.ravel(phantom.pir(image["id"], x, y)) for x, y in ((0, 0), (1, 0), (0, 1))])
+    steps = (base[1:] - base[0])[:, 1:].T
+    x, y = np.linalg.solve(steps, np.stack([i.ravel() - base[0, 1], r.ravel() - base[0, 2]]))
+    # The anchoring spans the canvas from edge to edge.
+    rows, columns = canvas(image)
+    column = (x + 0.5) / image["width"] * columns - 0.5
+    row = (y + 0.5) / image["height"] * rows - 0.5
+    known = (row > -0.5) & (row < rows - 0.5) & (column > -0.5) & (column < columns - 0.5)
+    waves = field(image)
+    moved = []
+    for each in (0, 1):
+        a, b = np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)
+        top, left = np.minimum(a.astype(int), rows - 2), np.minimum(b.astype(int), columns - 2)
+        v, u = a - top, b - left
+        part = waves[..., each]
+        moved.append(
+            (part[top, left] * (1 - u) + part[top, left + 1] * u) * (1 - v)
+            + (part[top + 1, left] * (1 - u) + part[top + 1, left + 1] * u) * v
+        )
+    row, column = AFFINE[:, :2] @ [row + moved[0], column + moved[1]] + AFFINE[:, 2:]
+    width, height = small(image)[1]
+    row, column = row - (rows - height) // 2, column - (columns - width) // 2
+    x = (column + 0.5) * image["width"] / width - 0.5
+    y = (row + 0.5) * image["height"] / height - 0.5
+    return x.reshape(i.shape), y.reshape(i.shape), known.reshape(i.shape)
+
+
+@pytest.mark.parametrize("phantom", PHANTOMS, ids=lambda phantom: str(phantom.id))
+def test_every_pixel_shows_what_affine_and_field_put_there(opened, published, phantom):
+    dataset = opened(published, phantom.id)
+    assert dataset.reference_space.item() == "CCFv3"
+    assert "Carey" in dataset.image.attrs["citation"]
+    assert sorted(dataset.image_id.values) == sorted(phantom.image_ids)
+    for place in range(3):
+        image = phantom.image(int(dataset.image_id[place]))
+        x, y, known = truth(phantom, image)
+        inward = np.minimum.reduce([x, y, image["width"] - 1 - x, image["height"] - 1 - y])
+        inside = (inward >= 0) & known
+        sure = np.abs(inward) > 1e-3
+        covered = dataset.covered[place].values
+        np.testing.assert_array_equal(covered[sure], inside[sure])
+        assert inside.mean() > 0.1
+        some = inside & (inward > 6)
+        colour = BRAIN.colour(*phantom.pir(image["id"], x[some], y[some]))
+        off = np.abs(dataset.image[place].values[some] - colour)
+        # Half a full-resolution pixel is 10 microns and 1.4 grey levels on average.
+        assert off.mean() < 0.75
+        assert off.max() < 7
+
+
+def test_pixels_go_to_their_places_and_back(published):
+    from atldld.source.published import PublishedRegistration
+
+    phantom = PHANTOMS[0]
+    found = PublishedRegistration.at(str(published)).of_animal(ANIMAL, 1435)
+    for placement in found.placements[:3]:
+        image = phantom.image(placement.named.images[0])
+        size = image["width"], image["height"]
+        bend = found.fields.of(placement, 1435, size).load()
+        random = np.random.default_rng(image["id"])
+        x, y = random.random((2, 500)) * (np.array(size)[:, None] - 1)
+        bent = bend.to_bent(x, y)
+        back = bend.to_straight(*bent)
+        assert np.hypot(back[0] - x, back[1] - y).max() < 0.1
+        assert np.hypot(bent[0] - x, bent[1] - y).max() > 3
+
+
+def test_one_value_to_the_bit_however_it_is_cut(opened, published):
+    whole = opened(published, resolution=40, tier="auto").compute()
+    cut = opened(published, resolution=40, tier="auto", chunks={"section": 1, "y": 70, "x": 90})
+    np.testing.assert_array_equal(cut.image.values, whole.image.values)
+    np.testing.assert_array_equal(cut.covered.values, whole.covered.values)
+    masked = opened(published, resolution=40, tier="auto", masked=True).image
+    np.testing.assert_array_equal(masked.isnull().all("channel").values, ~whole.covered.values)
+
+
+def test_files_are_fetched_section_by_section_and_kept(opened, published, server, tmp_path):
+    memory = fsspec.filesystem("memory")
+    for path in published.rglob("*.*"):
+        memory.pipe_file(f"/set/{path.relative_to(published)}", path.read_bytes())
+    with atldld.set_options(cache_dir=tmp_path / "kept"):
+        dataset = opened("memory://set")
+        kept = tmp_path / "kept"
+
+        def names():
+            return sorted(p.name for p in kept.rglob("registrations/*") if p.suffix != ".json")
+
+        assert names() == []  # opening takes the anchorings alone
+        section = dataset.isel(section=1)
+        there = section.compute()
+        image = int(section.image_id)
+        assert len(names()) == 2
+        assert all(str(image) in name for name in names())
+        memory.rm("/set", recursive=True)
+        from atldld.source import published as module
+
+        module._loaded.cache_clear()
+        again = opened("memory://set").isel(section=1).compute()
+        np.testing.assert_array_equal(again.image.values, there.image.values)
+        with pytest.warns(AtldldWarning, match="has no affine"):
+            opened("memory://set").isel(section=0).compute()
+
+
+def test_a_section_whose_field_is_missing_is_straight(opened, tmp_path):
+    folder = write(tmp_path / "set" if (tmp_path / "set").mkdir() is None else None)
+    missing = PHANTOMS[0].image_ids[1]
+    (gone,) = folder.glob(f"nonlinear*/{ANIMAL}/1435/{missing}_*")
+    gone.unlink()
+    dataset = opened(folder, on_error="raise")
+    place = int(np.flatnonzero(dataset.image_id.values == missing)[0])
+    with pytest.warns(AtldldWarning, match="not bent"):
+        there = dataset.isel(section=place).compute()
+    plain = opened(folder / "QUINT_registration_jsons" / f"{ANIMAL}.json").isel(section=place)
+    off = np.abs(there.image.values.astype(int) - plain.image.values)
+    assert off.max() <= 1
+
+
+def test_sections_that_are_not_published_are_left_out(opened, tmp_path):
+    (tmp_path / "set").mkdir()
+    folder = write(tmp_path / "set")
+    path = folder / "QUINT_registration_jsons" / f"{ANIMAL}.json"
+    import json
+
+    content = json.loads(path.read_text())
+    content["slices"] = [each for each in content["slices"] if each["nr"]]
+    path.write_text(json.dumps(content))
+    numbers = [PHANTOMS[0].image(each)["section_number"] for each in PHANTOMS[0].image_ids]
+    assert 0 in numbers
+    with pytest.warns(AtldldWarning, match="does not place them: 0"):
+        dataset = opened(folder)
+    assert sorted(dataset.section.values) == sorted(set(numbers) - {0})
+
+
+def test_another_animal_is_refused(opened, tmp_path, published):
+    other = phantom_dataset(dataset_id=77, sections=2, resolution=60)
+    with AllenServer([other]) as server, pytest.raises(RegistrationError, match="animal") as caught:
+        opened(published, 77, source=server.url)
+    assert "77" in str(caught.value)
+    with pytest.raises(RegistrationError, match=f"no registration of animal {ANIMAL}"):
+        opened(tmp_path)
+
+
+def test_experiments_known_to_be_misnumbered_warn(tmp_path):
+    phantom = phantom_dataset(
+        dataset_id=1878, plane="coronal", sections=2, resolution=60, seed=2
+    ).altered(own_animal)
+    folder = write(tmp_path, [phantom])
+    with AllenServer([phantom]) as server, pytest.warns(AtldldWarning, match="wrong direction"):
+        atldld.open_dataarray(1878, registration=folder, source=server.url)
+
+
+@pytest.mark.parametrize(
+    ("part", "spoil", "message"),
+    [
+        ("affine", lambda path: path.write_bytes(b"no transform"), "no transform of ITK"),
+        ("affine", lambda path: path.write_bytes(b""), "no transform of ITK"),
+        ("nonlinear", lambda path: path.write_bytes(b"\x1f\x8bno"), "is damaged"),
+        ("nonlinear", lambda path: path.write_bytes(path.read_bytes()[:-2000]), "is damaged"),
+        ("nonlinear", lambda path: path.write_bytes(b"nothing" * 100), "NIfTI|damaged"),
+        (
+            "nonlinear",
+            lambda path: nibabel.save(nibabel.Nifti1Image(np.zeros((9, 9, 3)), np.eye(4)), path),
+            "two components",
+        ),
+        (
+            "nonlinear",
+            lambda path: nibabel.save(
+                nibabel.Nifti1Image(np.full((9, 9, 2), np.nan), np.eye(4)), path
+            ),
+            "no numbers",
+        ),
+        (
+            "nonlinear",
+            lambda path: nibabel.save(
+                nibabel.Nifti1Image(np.full((9, 9, 2), 1e6), np.eye(4)), path
+            ),
+            "further than the picture",
+        ),
+    ],
+)
+def test_damaged_files_are_named(opened, tmp_path, part, spoil, message):
+    (tmp_path / "set").mkdir()
+    folder = write(tmp_path / "set", PHANTOMS[:1])
+    image = PHANTOMS[0].image_ids[0]
+    (path,) = folder.glob(f"{part}*/{ANIMAL}/1435/{image}_*")
+    spoil(path)
+    dataset = opened(folder)
+    place = int(np.flatnonzero(dataset.image_id.values == image)[0])
+    with pytest.raises(RegistrationError, match=message) as caught:
+        dataset.isel(section=place).compute()
+    assert str(image) in str(caught.value)
