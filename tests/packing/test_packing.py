@@ -39,8 +39,7 @@ from atldld.testing import (
     load_recorded,
     phantom_dataset,
 )
-
-from .buckets import BUCKET, ENVIRONMENT, s3_server
+from moto_server import BUCKET, ENVIRONMENT, s3_server
 
 SMOOTH = PhantomBrain(texture="smooth")
 SMALL = phantom_dataset(61, sections=5, resolution=30, brain=SMOOTH, seed=1, tier_count=5)

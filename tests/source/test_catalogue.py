@@ -308,7 +308,7 @@ def trust(folder, path):
             rewritten("manifest.json", lambda old: old.replace(b'"build": "2', b'"build": "../2')),
             "not that of a catalogue",
         ),
-        (rewritten("manifest.json", lambda old: b" " * 2**23 + old), "too large"),
+        (rewritten("manifest.json", lambda old: b" " * 2**23 + old), "at most"),
         (lambda folder: (folder / "manifest.json").unlink(), "there is no catalogue"),
         (with_columns_lost, "does not hold the columns"),
         (unordered, "not in order"),

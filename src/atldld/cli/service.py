@@ -11,6 +11,7 @@ _DOCTOR_EXAMPLES = """\b
 Examples:
     atldld doctor
     atldld doctor http://127.0.0.1:8000/api/v2 --dataset 1001 --json
+    atldld doctor --source s3://allen-mouse-brain-atlas
 """
 
 
@@ -25,23 +26,36 @@ Examples:
     show_default=True,
     help="Seconds for one request.",
 )
-def doctor(url: str | None, dataset: int | None, as_json: bool, timeout: float) -> None:
+@click.option("--source", metavar="URL|PATH", help="A bucket of slides to ask instead.")
+def doctor(
+    url: str | None, dataset: int | None, as_json: bool, timeout: float, source: str | None
+) -> None:
     """Ask the service at URL what nobody has written down about it.
 
-    About thirty small requests, at most five minutes. Without URL it asks the Allen API. What
-    it prints can be pasted into the issue template "Answers of the service".
+    About thirty small requests, at most five minutes. Without URL it asks the Allen API; with
+    --source a bucket of slides: what its TIFFs are like. What it prints can be pasted into the
+    issue template "Answers of the service".
     """
     from .. import __version__
     from ..options import current
+    from ..reading.bucket_doctor import examine_bucket
     from ..reading.doctor import examine
+    from ..source import source_from
+    from ..source.bucket import BucketSource
     from ..urls import base_url, without_credentials
 
-    address = current().api_url if url is None else url
-    try:
-        name = without_credentials(base_url(address))
-        findings = examine(address, dataset_id=dataset, timeout=timeout)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    if source is not None:
+        origin = source_from(source)
+        if url is not None or not isinstance(origin, BucketSource):
+            raise click.UsageError("--source names a bucket of slides, alone; a service is URL")
+        name, findings = origin.name, examine_bucket(origin, dataset)
+    else:
+        address = current().api_url if url is None else url
+        try:
+            name = without_credentials(base_url(address))
+            findings = examine(address, dataset_id=dataset, timeout=timeout)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
     if as_json:
         found = [finding.to_json() for finding in findings]
         click.echo(

@@ -21,8 +21,10 @@ def source_from(source: str | os.PathLike[str] | Source | Catalogue | None = Non
         None for the service that the options name (``api_url``); the base URL of an Allen
         API, such as ``"http://127.0.0.1:8000/api/v2"``, where a bare host gets ``/api/v2``
         and a slash at the end makes no difference; the path or fsspec URL of a bundle (http and
-        https only for a zip file); the folder of one service in a cache; a `Catalogue`, for its
-        service, described by its tables; or a `Source`, which is returned as it is.
+        https only for a zip file); the folder of one service in a cache; a bucket of slides
+        (``"s3://allen-mouse-brain-atlas"``, or another path or URL of its layout); a
+        `Catalogue`, for its service, described by its tables; or a `Source`, which is returned
+        as it is.
 
     Raises
     ------
@@ -49,9 +51,7 @@ def source_from(source: str | os.PathLike[str] | Source | Catalogue | None = Non
 
         return AllenSource(source.strip())
     if isinstance(source, str | os.PathLike):
-        from .stored import StoredSource
-
-        return StoredSource.at(source)
+        return _stored(source)
     if isinstance(source, Source) and not isinstance(source, type):
         return source
     from .catalogue import Catalogue
@@ -64,6 +64,23 @@ def source_from(source: str | os.PathLike[str] | Source | Catalogue | None = Non
         f"source is {source!r}; it must be None, the base URL of an Allen API, the path or URL of "
         "a bundle, a Catalogue, or a Source"
     )
+
+
+def _stored(where: str | os.PathLike[str]) -> Source:
+    """Return the bundle, cache folder or bucket of slides at a path or URL."""
+    from ..errors import BundleError
+    from .bucket import OPEN_BUCKET, bucket_at
+    from .stored import StoredSource
+
+    if str(where).rstrip("/") == OPEN_BUCKET:
+        return bucket_at(where) or StoredSource.at(where)
+    try:
+        return StoredSource.at(where)
+    except BundleError:
+        found = bucket_at(where)
+        if found is None:
+            raise
+        return found
 
 
 def _is_service(source: str) -> bool:

@@ -26,10 +26,9 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import numpy as np
@@ -37,10 +36,14 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import APIError, AtldldWarning, BundleError, DatasetNotFoundError
+from ..forking import PerProcess
 from ..model.info import DatasetSummary
 from ..model.rows import Row
 from ..model.terms import SearchTerms
 from ..options import current
+from ..store.cache import cache_location
+from ..store.files import FileFaultError, Files
+from ..store.location import Location
 from ..store.names import service_folder
 from ..urls import base_url, without_credentials, without_secrets
 from . import columns
@@ -67,6 +70,7 @@ _LARGEST_FILE: Final = 2**28
 _LARGEST_TABLE: Final = 2**30
 """Bytes of a Parquet file, and of the table that it says it holds."""
 
+_BUILD: Final = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}")
 _STALE_SECONDS: Final = 30 * 86_400
 """A build that was begun longer ago than this is begun anew."""
 
@@ -182,7 +186,7 @@ def catalogue(
             raise BundleError(f"the catalogue {found.name} holds no section images")
         return found
     wanted = _product_ids(base, products)
-    folder = _Folder.of(str(_cached_folder(base)))
+    folder = _cached_folder(base)
     kept = folder.manifest()
     if kept is not None and not refresh and _holds(kept, images, wanted):
         return Catalogue(folder.where, kept.build)
@@ -225,10 +229,10 @@ class Catalogue:
                 f"source is {where!r}; it must be the base URL of an Allen API, or the path or "
                 "URL of a copy of a catalogue"
             )
-        folder = _Folder.of(os.fspath(where))
+        folder = _Folder.of(where)
         manifest = folder.manifest()
         if manifest is None:
-            raise BundleError(f"there is no catalogue at {without_secrets(folder.where)}")
+            raise BundleError(f"there is no catalogue at {folder.location.name}")
         return cls(folder.where, manifest.build)
 
     def __repr__(self) -> str:
@@ -293,7 +297,7 @@ class Catalogue:
         """
         import pandas as pd
 
-        table = _shelf.datasets(self)
+        table = _tables.value.datasets(self)
         records = [
             (
                 each.dataset_id,
@@ -344,7 +348,7 @@ class Catalogue:
 
         self._needs_images()
         parts = [
-            _shelf.block(self, place).to_pandas(integer_object_nulls=False)
+            _tables.value.block(self, place).to_pandas(integer_object_nulls=False)
             for place in range(len(self._manifest.blocks or ()))
         ]
         if not parts:
@@ -356,7 +360,7 @@ class Catalogue:
 
     def summaries(self) -> Sequence[DatasetSummary]:
         """Return every dataset in a line, by ascending id."""
-        return _shelf.summaries(self)
+        return _tables.value.summaries(self)
 
     def rows(self, dataset_id: int) -> tuple[Row, list[Row]]:
         """Return the row of a dataset, and those of its section images.
@@ -369,18 +373,18 @@ class Catalogue:
             If the catalogue is damaged, or holds no section images.
         """
         self._needs_images()
-        ids = _shelf.ids(self)
+        ids = _tables.value.ids(self)
         place = int(np.searchsorted(ids, dataset_id))
         if place == len(ids) or ids[place] != dataset_id:
             raise DatasetNotFoundError(
                 f"there is no section dataset {dataset_id} in the catalogue {self.name}"
             )
-        row = _shelf.datasets(self).slice(place, 1).to_pylist()[0]
+        row = _tables.value.datasets(self).slice(place, 1).to_pylist()[0]
         blocks = self._manifest.blocks or ()
         block = bisect.bisect_right([each.first for each in blocks], dataset_id) - 1
         if block < 0:
             return columns.dataset_row(row), []
-        images = _shelf.block(self, block)
+        images = _tables.value.block(self, block)
         owners = images["dataset_id"].to_numpy()
         first, last = np.searchsorted(owners, [dataset_id, dataset_id + 1])
         found = images.slice(int(first), int(last - first)).to_pylist()
@@ -395,12 +399,12 @@ class Catalogue:
             If no dataset here is of such a product.
         """
         if any(isinstance(each, str) for each in terms.products):
-            table = _shelf.datasets(self)["products"].combine_chunks().flatten().to_pylist()
+            table = _tables.value.datasets(self)["products"].combine_chunks().flatten().to_pylist()
             known = {each["id"]: each for each in table}
             terms = with_product_ids(terms, known.values())
         owners = None
         if terms.image_ids:
-            owners = _shelf.owners(self, terms.image_ids)
+            owners = _tables.value.owners(self, terms.image_ids)
         return [
             each
             for each in self.summaries()
@@ -425,10 +429,10 @@ class Catalogue:
             If this one is damaged.
         """
         manifest = self._manifest
-        folder = _Folder.of(os.fspath(target))
+        folder = _Folder.of(target)
         there = folder.manifest()
         if there is not None and there.build != self.build:
-            raise FileExistsError(f"there is another catalogue at {without_secrets(folder.where)}")
+            raise FileExistsError(f"there is another catalogue at {folder.location.name}")
         source = _Folder.of(self.where)
         named = [("datasets.parquet", manifest.datasets)]
         if manifest.images:
@@ -472,7 +476,7 @@ def catalogue_of(base: str, tables: str | None = None) -> Catalogue | None:
     """
     if tables is not None:
         return Catalogue.at(tables)
-    folder = _Folder.of(str(_cached_folder(base)))
+    folder = _cached_folder(base)
     try:
         manifest = folder.manifest()
         if manifest is not None and find_spec("pyarrow") is None:
@@ -483,8 +487,8 @@ def catalogue_of(base: str, tables: str | None = None) -> Catalogue | None:
     return None if manifest is None else Catalogue(folder.where, manifest.build)
 
 
-def _cached_folder(base: str) -> Path:
-    return current().local_cache_dir / service_folder(base) / _FOLDER
+def _cached_folder(base: str) -> _Folder:
+    return _Folder(cache_location(current().cache_dir).below(service_folder(base)).below(_FOLDER))
 
 
 def _service_of(source: Any) -> str | None:
@@ -525,7 +529,7 @@ class _Build:
         table = (
             self._datasets(state)
             if kept is None
-            else _shelf.datasets(Catalogue(self.folder.where, kept.build))
+            else _tables.value.datasets(Catalogue(self.folder.where, kept.build))
         )
         state = self.folder.state() or state
         ids = table["dataset_id"].to_pylist()
@@ -782,20 +786,20 @@ def _table(content: bytes, schema: pa.Schema, name: str, most_rows: int) -> pa.T
 class _Folder:
     """The folder of a catalogue, wherever fsspec finds it."""
 
-    where: str
+    location: Location
 
     @classmethod
-    def of(cls, where: str) -> _Folder:
-        text = where.strip()
-        if not text or "\0" in text or "::" in text:
-            raise ValueError(f"source is {without_secrets(where)!r}, which names no folder")
-        if "://" not in text:
-            text = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
-        return cls(text.rstrip("/") or "/")
+    def of(cls, where: str | os.PathLike[str]) -> _Folder:
+        return cls(Location.of(where))
 
     @property
-    def is_local(self) -> bool:
-        return "://" not in self.where
+    def where(self) -> str:
+        """Its path or URL."""
+        return self.location.text
+
+    @property
+    def files(self) -> Files:
+        return Files(self.location)
 
     def read(self, name: str, most: int = _LARGEST_FILE) -> bytes | None:
         """Return the content of a file, or None where there is none.
@@ -805,17 +809,12 @@ class _Folder:
         BundleError
             If it cannot be read, or is larger than it may be.
         """
-        fs, root = self._opened()
         try:
-            if fs.size(f"{root}/{name}") > most:
-                raise BundleError(f"{name} of {without_secrets(self.where)} is too large")
-            return bytes(fs.cat_file(f"{root}/{name}"))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise BundleError(
-                f"{name} of {without_secrets(self.where)} cannot be read: {error}"
-            ) from error
+            return self.files.read(name, most)
+        except FileFaultError as error:
+            if error.missing:
+                return None
+            raise BundleError(f"{name} of {self.location.name}: {error.reason}") from error
 
     def sound(self, name: str, file: _File) -> bytes:
         """Return the content of a file that is as the manifest says."""
@@ -825,27 +824,17 @@ class _Folder:
             or len(content) != file.size
             or hashlib.sha256(content).hexdigest() != file.sha256
         ):
-            raise BundleError(
-                f"{name} of the catalogue {without_secrets(self.where)} is missing or damaged"
-            )
+            raise BundleError(f"{name} of the catalogue {self.location.name} is missing or damaged")
         return content
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all."""
-        fs, root = self._opened()
-        path = f"{root}/{name}"
-        if not self.is_local:
-            fs.pipe_file(path, content)
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}-{secrets.token_hex(8)}")
         try:
-            partial.write_bytes(content)
-            partial.replace(target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+            self.files.write(name, content)
+        except FileFaultError as error:
+            raise BundleError(
+                f"{name} cannot be written to {self.location.name}: {error.reason}"
+            ) from error
 
     def kept(self, name: str, schema: pa.Schema) -> pa.Table | None:
         """Return a table that an earlier build left, or None."""
@@ -870,7 +859,7 @@ class _Folder:
         BundleError
             If it is damaged.
         """
-        return _shelf.manifest(self)
+        return _tables.value.manifest(self)
 
     def state(self) -> _State | None:
         """Return what is under way, or None."""
@@ -882,35 +871,21 @@ class _Folder:
 
     def locked(self) -> AbstractContextManager[Any]:
         """Hold the folder against other builds on this machine, for the time of the block."""
-        if not self.is_local:
+        path = self.location.path
+        if path is None:
             return nullcontext()
         from filelock import FileLock
 
-        Path(self.where).mkdir(parents=True, exist_ok=True)
-        return FileLock(f"{self.where}/.lock")
+        path.mkdir(parents=True, exist_ok=True)
+        return FileLock(path / ".lock")
 
     def tidy(self, build: str, images: bool) -> None:
         """Remove what a finished build does not need."""
-        fs, root = self._opened()
-        with suppress(OSError):
-            fs.rm_file(f"{root}/{_BUILDING}")
-        for path in fs.ls(root, detail=False):
-            name = path.rstrip("/").rpartition("/")[2]
-            if re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{8}", name) and name != build:
-                with suppress(OSError):
-                    fs.rm(path, recursive=True)
-        for path in fs.ls(f"{root}/{build}", detail=False):
-            name = path.rpartition("/")[2]
-            spare = name.startswith(("page-", ".")) or (images and name.startswith("counts-"))
-            if spare:
-                with suppress(OSError):
-                    fs.rm_file(path)
-
-    def _opened(self) -> tuple[Any, str]:
-        import fsspec
-
-        fs, root = fsspec.core.url_to_fs(self.where)
-        return fs, str(root).rstrip("/")
+        for name in list(self.files.names()):
+            folder, _, file = name.rpartition("/")
+            spare = file.startswith("page-") or (images and file.startswith("counts-"))
+            if name == _BUILDING or (_BUILD.fullmatch(folder) and (folder != build or spare)):
+                self.files.remove(name)
 
 
 class _Shelf:
@@ -923,9 +898,10 @@ class _Shelf:
 
     def manifest(self, folder: _Folder) -> _Manifest | None:
         stamp: Any = None
-        if folder.is_local:
+        path = folder.location.path
+        if path is not None:
             try:
-                told = os.stat(f"{folder.where}/{MANIFEST}")  # noqa: PTH116
+                told = (path / MANIFEST).stat()
                 stamp = told.st_mtime_ns, told.st_size, told.st_ino
             except OSError:
                 return None
@@ -941,7 +917,7 @@ class _Shelf:
                 manifest = _Manifest.model_validate_json(content)
             except ValidationError as error:
                 raise BundleError(
-                    f"{MANIFEST} of {without_secrets(folder.where)} is not that of a catalogue "
+                    f"{MANIFEST} of {folder.location.name} is not that of a catalogue "
                     f"that this version reads: {error.errors()[0]['msg']}"
                 ) from error
         # Elsewhere nobody tells whether it was replaced; a minute is short enough.
@@ -1028,7 +1004,7 @@ class _Shelf:
         return found
 
 
-_shelf = _Shelf()
+_tables = PerProcess(_Shelf)
 
 
 def _matrix_3d(entries: list[float] | None) -> npt.NDArray[np.float64] | None:
@@ -1038,11 +1014,3 @@ def _matrix_3d(entries: list[float] | None) -> npt.NDArray[np.float64] | None:
     out[:, :3] = np.reshape(entries[:9], (3, 3))
     out[:, 3] = entries[9:]
     return out
-
-
-def _forget() -> None:
-    _shelf.__init__()  # type: ignore[misc]  # the lock may be held by a thread of the parent
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)

@@ -15,6 +15,7 @@ from .log import Request
 from .phantom import PhantomBrain
 from .recorded import RecordedFolder, load_recorded
 from .server import AllenServer
+from .slides import TiffForm, write_slides
 from .spawn import SpawnedServer
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "Request",
     "SpawnedServer",
     "SyntheticAtlas",
+    "TiffForm",
     "load_recorded",
     "phantom_dataset",
+    "write_slides",
 ]
