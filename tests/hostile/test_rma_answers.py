@@ -251,3 +251,14 @@ def test_names_are_one_printable_line(opening, text):
         str(value).encode()
         assert str(value).isprintable()
         assert len(str(value)) < 1000
+
+
+@pytest.mark.parametrize("values", [b"[],", b"{},", b"0,", b'{"a":[]},'])
+def test_an_answer_of_empty_values_fills_no_memory(opening, values):
+    body = b'{"success": true, "msg": [' + values * (20_000_000 // len(values)) + b"0]}"
+    tracemalloc.start()
+    try:
+        assert "more than 4000000 values" in str(opening(body))
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(body)
+    finally:
+        tracemalloc.stop()

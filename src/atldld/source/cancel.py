@@ -2,7 +2,8 @@
 
 Python joins the threads of dask and of `concurrent.futures` before it ends, and a worker of a
 cluster joins those of its tasks. So whatever waits here looks up now and then: whether whoever
-asked has walked away, the interpreter is about to end, or the worker is closing.
+asked has walked away, the computation was interrupted (Ctrl-C), the interpreter is about to end,
+or the worker is closing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Final
+from typing import Any, Final
+
+from dask.callbacks import Callback
 
 from ..forking import PerProcess
 
@@ -60,13 +63,14 @@ def wait(ready: Callable[[float], object], until: float) -> bool:
     CancelledError
         If nobody waits for it any more.
     """
+    interrupted = _interrupted.value
     while True:
         seconds = until - time.monotonic()
         if ready(max(min(seconds, _LOOK_UP), 0.0)):
             return True
         if seconds <= 0.0:
             return False
-        if cancelled():
+        if interrupted.is_set() or cancelled():
             raise CancelledError("nobody waits for this any more")
 
 
@@ -84,6 +88,21 @@ def pause(seconds: float) -> None:
     if left is not None and left.is_set():
         raise CancelledError("nobody waits for this any more")
 
+
+_interrupted = PerProcess(threading.Event)
+
+
+def _note_interruption(dsk: Any, state: Any, failed: bool) -> None:
+    """End the waits of this moment where a computation of dask is left by Ctrl-C.
+
+    dask forgets the threads of such a computation, which would be missed by the next one.
+    """
+    if failed and isinstance(sys.exc_info()[1], KeyboardInterrupt):
+        _interrupted.value.set()
+        _interrupted.renew()
+
+
+Callback(finish=_note_interruption).register()
 
 _probe = PerProcess(lambda: ThreadPoolExecutor(1, thread_name_prefix="atldld-probe"))
 

@@ -22,6 +22,7 @@ import socket
 import ssl
 import threading
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
@@ -314,7 +315,11 @@ class _Exchange:
             self.outcome.set_exception(fault)
         except Exception as error:
             # Whatever the client makes of what a server sends.
-            self.outcome.set_exception(fault_of(error))
+            fault = fault_of(error)
+            for cause in _causes(error):
+                # A half-made answer in there would keep its socket until it is collected.
+                traceback.clear_frames(cause.__traceback__)
+            self.outcome.set_exception(fault)
         else:
             self.outcome.set_result(answer)
 

@@ -28,7 +28,12 @@ ROWS_A_PAGE: Final = 2000
 """The most rows that Allen's own client asks for at once."""
 
 _MOST_ROWS = 2_000_000
-_LARGEST_ANSWER = 2**28
+_LARGEST_ANSWER = 2**26
+"""Bytes; an answer of ten thousand images has a quarter of it."""
+
+_MOST_VALUES = 4_000_000
+"""Values in an answer: in memory even an empty one takes twenty times its three bytes."""
+
 _UNESCAPED = "$,():'*"
 
 
@@ -143,13 +148,15 @@ def page_of(body: bytes, url: str) -> Page:
     APIError
         If the service says that it failed, or the envelope is not one.
     """
+    shown = without_credentials(url)
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > _MOST_VALUES:
+        raise APIError(f"the answer holds more than {_MOST_VALUES} values", url=shown)
     try:
         envelope = json.loads(body)
     except (ValueError, RecursionError):
         kind = "an HTML page" if b"<html" in body[:2000].lower() else "not JSON"
         words = said(body)
         raise UnfitBodyError(f"the answer is {kind}" + (f": {words!r}" if words else "")) from None
-    shown = without_credentials(url)
     if not isinstance(envelope, dict) or "msg" not in envelope:
         raise APIError("the answer is JSON, but not that of a query", url=shown)
     message = envelope["msg"]
