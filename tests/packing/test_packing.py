@@ -640,6 +640,16 @@ class TestKilled:
         there = {each.name for each in tmp_path.iterdir()}
         assert there <= {name, "cache-of-the-killed", "fresh"}
 
+    def test_two_that_race_for_one_zip_file(self, server, start, tmp_path):
+        target = tmp_path / "b.zip"
+        racers = [start(target), start(target)]
+        told = [process.communicate(timeout=120)[1] for process in racers]
+        assert 0 in [process.returncode for process in racers]
+        for process, words in zip(racers, told, strict=True):
+            assert process.returncode == 0 or "another process is packing" in words
+        assert atldld.verify_bundle(target).ok
+        assert [each.name for each in tmp_path.glob("*b.zip*")] == ["b.zip"]
+
     def test_before_the_manifest_is_written(self, server, start, tmp_path):
         """All is there but the manifest: it opens as what it is, and is finished without a read."""
         target = str(tmp_path / "b")

@@ -179,6 +179,8 @@ class Cache:
         durable: bool = False,
     ) -> Record:
         """Write a file, then its record, or raise a `FileFaultError`."""
+        if len(content) > most_bytes(name):
+            raise FileFaultError(f"{name} has {len(content)} bytes, more than are read back")
         record = Record.made(content, name, self.service or "", url, section)
         told = _told.value
         with told.lock:

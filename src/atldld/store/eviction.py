@@ -1,8 +1,8 @@
 """Keeping a cache within a limit of size: what was used longest ago goes first.
 
 When a file was last used is the time of its last change; reading it sets that time, at most once
-a minute. Only images and grids go. Metadata and what was found out about services count towards
-the limit but stay: they are small, and without them the images are of no use offline.
+a minute. Only images, grids and atlases go. Metadata and what was found out about services count
+towards the limit but stay: they are small, and without them the images are of no use offline.
 
 A reader loses nothing by an eviction. An open file can be read to its end, and a file that is
 gone is fetched again. What another process is fetching just then is left alone.
@@ -214,7 +214,7 @@ def _looked_through(cache_dir: Path) -> tuple[list[Download], int]:
         for name in {each.removesuffix(".json") for each in files} | {*files}:
             kind = kind_of_name(name)
             record = files.get(record_name(name))
-            if kind in ("images", "grids"):
+            if kind in ("images", "grids", "atlases"):
                 found = files.get(name)
                 size = sum(each.size for each in (found, record) if each is not None)
                 used = _LOST if found is None else found.modified

@@ -45,7 +45,7 @@ class Stock:
         Base URL of the service, or the folder's name where no record tells it.
     files, bytes
         Number and size of the kept files, by kind: ``"images"``, ``"datasets"``,
-        ``"service"``, ``"grids"``.
+        ``"service"``, ``"grids"``, ``"atlases"``.
     oldest, newest
         When the first and the last of them came, in seconds since the epoch, or None.
     """
@@ -194,7 +194,7 @@ def clear_cache(
 def trim_cache(
     cache_dir: str | os.PathLike[str] | None = None, *, limit: int | None = None
 ) -> tuple[int, int]:
-    """Remove the images and grids that were used longest ago, and return how many, in bytes too.
+    """Remove the images, grids and atlases used longest ago; return how many, in bytes too.
 
     Every download does this by itself where there is a limit; this is for a cache that has no
     limit, or whose limit became smaller.
