@@ -42,7 +42,7 @@ def frame(dataset: SectionDataset, reference_space: int | Literal["CCFv3"] | Non
     return f"{dataset.plane.name} sections in {where}"
 
 
-def volume_frame(dataset: SectionDataset, reference_space: int | None) -> str:
+def volume_frame(dataset: SectionDataset, reference_space: int | Literal["CCFv3"] | None) -> str:
     """Return the space of a volume, as text that tells what may be combined."""
     where = space_name(reference_space)
     if reference_space is None:

@@ -10,35 +10,32 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from dask.tokenize import tokenize
 from xarray.core import indexing
 
-from .. import options
 from ..errors import AtldldWarning, RegistrationError
 from ..model.affine import Array, image_affine, tier_origin, tier_size
 from ..model.dataset import SectionDataset, SectionImage
 from ..model.geometry import clip_to_box
-from ..model.read import VIEWS, View, Window
+from ..model.read import View, Window
 from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, flip_matrix, space_name
-from ..reading.failures import Failing, Ledger
+from ..reading.failures import Failing
 from ..source import source_from
 from ..source.finding import dataset_of_image
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
+from .base import Opening, failing_of, fill_of, guarded
 from .chunks import in_chunks
-from .describe import attributes, channel_coordinate, ground
+from .describe import channel_coordinate
 from .image import ImageArray
-from .index import DIM, GUARD, GuardIndex, Places
+from .index import DIM, SectionPlaces
 from .pieces import whole_read
 from .request import (
+    LARGEST_TIER,
     Chunks,
     Region,
-    checked_chunks,
-    checked_id,
+    checked,
     checked_region,
-    checked_space,
-    one_of,
     target_space,
     whole_number,
 )
@@ -137,52 +134,40 @@ def open_image(
     >>> tile.sizes["y"], tile.sizes["x"], float(tile.x[0])
     (10, 20, 300.0)
     """
-    number = checked_id("image_id", image_id)
-    wanted_tier = whole_number("tier", tier, 0, 30)
+    wanted = checked(
+        image_id=image_id, view=view, chunks=chunks, reference_space=reference_space,
+        on_error=on_error,
+    )  # fmt: skip
+    number, pixels = wanted["image_id"], wanted["view"]
+    wanted_tier = whole_number("tier", tier, 0, LARGEST_TIER)
     cut = checked_region(region, ("x", "y", *AXES))
-    wanted_view: View = one_of("view", view, VIEWS)
-    pieces = checked_chunks(chunks)
-    space = checked_space(reference_space)
-    fill = one_of("on_error", on_error, ("raise", "fill")) == "fill"
-    owner = None if dataset_id is None else checked_id("dataset_id", dataset_id)
+    owner = None if dataset_id is None else checked(dataset_id=dataset_id)["dataset_id"]
     origin = source_from(source)
     record = dataset_of_image(origin, number) if owner is None else origin.dataset(owner)
     image, record = _image(record, number)
-    opening = ImageOpening.of(record, image, origin, wanted_tier, wanted_view, space, fill=fill)
-    return opening.array(opening.window(cut), pieces)
+    space, fill = wanted["reference_space"], wanted["on_error"] == "fill"
+    opening = ImageOpening.of(record, image, origin, wanted_tier, pixels, space, fill=fill)
+    return opening.array(opening.window(cut), wanted["chunks"])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ImageOpening:
-    """An image, where it comes from, and how it was asked for.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ImageOpening(Opening):
+    """An image, and which pixels of it.
 
     Parameters
     ----------
-    record, image
-        The dataset, and the image among its images.
-    source
-        Where the pixels come from.
+    image
+        One of the images of the dataset.
     tier, view
         Which pixels.
-    reference_space, affine
-        The space that it is opened in, and the affine from full-resolution (x, y, 1) to p, i,
-        r in it, shape (3, 3).
-    carried, failing
-        As for `ImageArray`.
-    fill_value
-        What pixels are that cannot be had, if they may lack.
+    affine
+        From full-resolution (x, y, 1) to p, i, r in the space that it is opened in, shape (3, 3).
     """
 
-    record: SectionDataset
     image: SectionImage
-    source: Source
     tier: int
     view: View
-    reference_space: int | None
     affine: Array
-    carried: options.Carried
-    failing: Failing
-    fill_value: float
 
     @classmethod
     def of(
@@ -213,23 +198,20 @@ class ImageOpening:
         if flip:
             tvr = flip_matrix() @ tvr
         z = image.section_number * record.section_thickness
-        carried = options.carry()
-        if failing is None:
-            name = tokenize(image.id, tier, view, source, target)
-            failing = Failing(fill, False, Ledger(f"{name}-{carried.process}"))
-        if fill_value is None:
-            fill_value = ground(record, view)
+        carried, own = failing_of(
+            image.id, tier, view, source, target, fill=fill, other_tiers=False
+        )
         return cls(
-            record,
-            image,
-            source,
-            tier,
-            view,
-            target,
-            image_affine(np.array(image.tsv), tvr[:3], z),
-            carried,
-            failing,
-            fill_value,
+            record=record,
+            source=source,
+            space=target,
+            fill_value=fill_of(record, view) if fill_value is None else fill_value,
+            carried=carried,
+            failing=own if failing is None else failing,
+            image=image,
+            tier=tier,
+            view=view,
+            affine=image_affine(np.array(image.tsv), tvr[:3], z),
         )
 
     @property
@@ -288,7 +270,7 @@ class ImageOpening:
 
     def array(self, window: Window, chunks: Chunks) -> xr.DataArray:
         """Return the pixels of a window of the tier, lazily."""
-        flip = self.reference_space != self.record.reference_space
+        flip = self.space != self.record.reference_space
         table = tabulate(self.record, mapping="parallel", flip=flip)
         variable = self.variable(window, chunks, table)
         return xr.DataArray(variable, coords=self._coordinates(window, table), name=self.view)
@@ -321,23 +303,15 @@ class ImageOpening:
         return in_chunks(variable, sizes, array, chunked=chunks is not None)
 
     def _attributes(self) -> dict[str, Any]:
-        attrs = attributes(
-            self.record,
-            reference_space=self.reference_space,
-            mapping="none: the image's own pixels",
-            resolution=self._microns,
-            source=self.source.name,
-        )
+        attrs = self.attributes(mapping="none: the image's own pixels", resolution=self._microns)
         image = self.image
         return {
-            **attrs,
-            "view": self.view,
+            **self.of_pixels(self.view, attrs),
             "image_id": image.id,
             "section_number": image.section_number,
             "tier": self.tier,
             "width": image.width,
             "height": image.height,
-            "long_name": " ".join([*self.record.genes, self.view.replace("_", " ")]),
         }
 
     @property
@@ -350,8 +324,8 @@ class ImageOpening:
         x = left + step * np.arange(window.left, window.right, dtype=np.float64)
         y = top + step * np.arange(window.top, window.bottom, dtype=np.float64)
         pixels = {"units": "full-resolution pixels"}
-        space = -1 if self.reference_space is None else self.reference_space
-        where = f"the pixels of section image {self.image.id} in {space_name(space)}"
+        space = space_name(-1 if self.space is None else self.space)
+        where = f"the pixels of section image {self.image.id} in {space}"
         scalars = {
             DIM: xr.Variable((), self.image.section_number, {"long_name": "section number"}),
             "image_id": xr.Variable((), self.image.id, {"long_name": "section image id"}),
@@ -361,7 +335,6 @@ class ImageOpening:
                 self._microns,
                 {"long_name": "reference microns per pixel of the tier", "units": "µm"},
             ),
-            GUARD: xr.Variable((), space, {"long_name": "reference space", "frame": where}),
         }
         plain: dict[Any, Any] = {
             "y": xr.Variable("y", y, {"long_name": "y (down)", **pixels}),
@@ -370,11 +343,11 @@ class ImageOpening:
         if self.view != "expression_mask":
             plain["channel"] = channel_coordinate()
         default = xr.Coordinates(plain)
-        places = Places(table, np.array([self.image.id]), self.affine[None])
-        guard = GuardIndex(GUARD, where, (self.failing.ledger.name,), (places,))
-        return xr.Coordinates(
-            {**scalars, **default.variables}, indexes={GUARD: guard, **default.xindexes}
+        coordinates = xr.Coordinates(
+            {**scalars, **default.variables}, indexes=dict(default.xindexes)
         )
+        places = SectionPlaces(table, np.array([self.image.id]), self.affine[None])
+        return guarded(coordinates, self.space, where, self.failing.ledger, [places])
 
 
 def _image(record: SectionDataset, image_id: int) -> tuple[SectionImage, SectionDataset]:

@@ -372,7 +372,7 @@ def _within(values: npt.NDArray[Any], label: slice, name: Hashable) -> Any:
 
 
 @dataclass(slots=True, eq=False)
-class Places:
+class SectionPlaces:
     """Where the pixels of sections lie, whatever becomes of the values.
 
     xarray keeps the guard of one of two arrays that are combined, and asks no more than whether the
@@ -397,14 +397,14 @@ class Places:
     affines: Array
     contradicted: bool = False
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Places:
+    def __deepcopy__(self, memo: dict[int, Any]) -> SectionPlaces:
         return self
 
     def points(self) -> tuple[npt.NDArray[np.int64], Array]:
         """Return the ids of the images, and their affines."""
         return self.images, self.affines
 
-    def among(self, others: Iterable[Places]) -> bool:
+    def among(self, others: Iterable[SectionPlaces]) -> bool:
         """Whether one of others says the same."""
         return any(
             self is other
@@ -415,7 +415,7 @@ class Places:
             for other in others
         )
 
-    def hold_against(self, other: Places) -> None:
+    def hold_against(self, other: SectionPlaces) -> None:
         """Notice if an image lies elsewhere in `other`."""
         if self is other:
             return
@@ -445,7 +445,7 @@ class GuardIndex(xr.Index):
         name: Hashable,
         frame: str,
         ledgers: tuple[str, ...] = (),
-        places: tuple[Places, ...] = (),
+        places: tuple[SectionPlaces, ...] = (),
     ) -> None:
         self.name = name
         self.frame = frame

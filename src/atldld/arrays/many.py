@@ -26,9 +26,10 @@ from ..reading.reader import Gathered, Reader, index_outer, places
 from ..source import source_from
 from ..source.allen import AllenSource
 from ..source.protocol import SearchableSource, Source
-from .describe import ACCURACY, CITATION, ground, voxel_frame
+from .base import fill_of
+from .describe import ACCURACY, CITATION, voxel_frame
 from .pieces import CHANNELS
-from .request import Request, VolumeRequest
+from .request import OpeningOptions, VolumeOptions
 from .volume_opening import Nodes, check_midline, shown_names, volume_sampling, volume_variables
 from .volume_pieces import Between
 from .volumes import ShownArray, VolumeArray, What
@@ -126,22 +127,21 @@ def open_volumes(
     ('i', 'r', 'channel')
     """
     ids = _ids(dataset_ids)
-    request = Request.checked(
-        int(ids[0]),
+    request = OpeningOptions.checked(
+        dataset_id=int(ids[0]),
         resolution=resolution,
         tier=tier,
         view=view,
-        mapping="oblique",
-        detection_xy=None,
         region=region,
         interpolation=interpolation,
         masked=masked,
-        fill_value=None,
         chunks=chunks,
         reference_space=reference_space,
         on_error=on_error,
     )
-    wanted = VolumeRequest.checked(max_distance, between, mirror, like, request.resolution)
+    wanted = VolumeOptions.checked(
+        like, request.resolution, max_distance=max_distance, between=between, mirror=mirror
+    )
     if request.fill_failed and request.chunks is None:
         raise ValueError("on_error='fill' of many volumes needs dask: leave out chunks=None")
     origin = source_from(source)
@@ -170,7 +170,7 @@ def open_volumes(
     image = ManyArray(many, "image", channels, marked=request.fill_failed)
     said_of = {**attrs, "view": request.view, "long_name": request.view.replace("_", " ")}
     variables = volume_variables(nodes, image, shown, said_of, (_DATASET,))
-    coordinates = nodes.coordinates(space, voxel_frame(space_name(space)), many.ledger.name)
+    coordinates = nodes.coordinates(space, voxel_frame(space_name(space)), many.ledger)
     dataset = nodes.cut(xr.Dataset(variables, coordinates, attrs))
     return dataset.assign_coords(_labels(ids, found))
 
@@ -196,8 +196,8 @@ class Many:
     """
 
     ids: npt.NDArray[np.int64]
-    request: Request
-    wanted: VolumeRequest
+    request: OpeningOptions
+    wanted: VolumeOptions
     grid: Grid
     source: Source
     carried: options.Carried
@@ -300,7 +300,7 @@ class _AtHand:
         sampling = volume_sampling(
             many.source, record, many.request, many.wanted, many.grid, warned=None
         )
-        fill = np.nan if many.request.masked else float(ground(record, many.request.view))
+        fill = fill_of(record, many.request.view, masked=many.request.masked)
         with self._lock:
             self._found[key] = sampling, fill
             while len(self._found) > _KEPT:
@@ -393,7 +393,7 @@ def _labels(
     }
 
 
-def _attributes(many: Many, wanted: VolumeRequest, space: int | None) -> dict[str, Any]:
+def _attributes(many: Many, wanted: VolumeOptions, space: int | None) -> dict[str, Any]:
     attrs: dict[str, Any] = {
         "reference_space": -1 if space is None else space,
         "reference_space_name": space_name(space),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from .. import options
 from ..model.affine import points_of
 from ..model.dataset import SectionDataset
 from ..model.geometry import clip_to_box
@@ -21,27 +19,33 @@ from ..model.read import View
 from ..model.registration import Registration, register
 from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, Plane, space_name
-from ..reading.failures import Failing, Ledger
 from ..sampling.reads import choose_tiers
 from ..source import source_from
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
+from .base import Opening, failing_of, fill_of, guarded
 from .chunks import AUTO_SECTIONS, chunk_sizes, in_chunks
 from .describe import (
-    attributes,
     channel_coordinate,
     frame,
-    ground,
     microns_of,
     showing,
     warn_if_failed,
 )
 from .filling import HadArray, had, pixels
-from .index import DIM, GUARD, GuardIndex, Places, SectionIndex
+from .index import DIM, SectionIndex, SectionPlaces
 from .lookup import StructureArray, annotation_from, voxels_of
 from .pieces import Sampling
 from .registering import placing_of
-from .request import Region, Request, record_of, serving, target_space, warn_of_tiers
+from .request import (
+    OpeningOptions,
+    Region,
+    checked,
+    record_of,
+    serving,
+    target_space,
+    warn_of_tiers,
+)
 from .sections import CoverageArray, SectionArray
 
 _DIMS = (DIM, "y", "x", "channel")
@@ -254,8 +258,7 @@ def open_dataset(
     >>> list(both)
     ['image', 'expression', 'covered']
     """
-    if not isinstance(include_expression, bool):
-        raise TypeError(f"include_expression is {include_expression!r}; it must be True or False")
+    checked(include_expression=include_expression)
     opening = _open(
         dataset_id,
         source,
@@ -282,17 +285,12 @@ def open_dataset(
     return opening.dataset(variables, has_expression=include_expression)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Opening:
-    """A dataset, where it comes from, and how it was asked for."""
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _Sections(Opening):
+    """The sections of a dataset, and how they come onto a grid."""
 
-    request: Request
-    source: Source
-    dataset_record: SectionDataset
+    request: OpeningOptions
     sampling: Sampling
-    reference_space: int | Literal["CCFv3"] | None
-    carried: options.Carried
-    failing: Failing
 
     def pixels(self, view: View) -> xr.Variable:
         """Return one view of all sections as a lazy variable."""
@@ -321,13 +319,13 @@ class _Opening:
 
     def structures(self, annotation: xr.DataArray) -> xr.Variable:
         """Return the structure at every pixel as a lazy variable."""
-        if self.reference_space is None:
+        if self.space is None:
             raise ValueError(
-                f"dataset {self.dataset_record.id} lies in {space_name(None)}, and the annotation "
+                f"dataset {self.record.id} lies in {space_name(None)}, and the annotation "
                 f"in {space_name(annotation.attrs.get('reference_space'))}: leave out annotation="
             )
         grid = self.sampling.grid
-        voxels = voxels_of(annotation, self.reference_space)
+        voxels = voxels_of(annotation, self.space)
         array = StructureArray(self.sampling.table, grid.y.microns, grid.x.microns, voxels)
         attrs = {"long_name": "structure"}
         for name in ("atlas", "ontology", "ontology_source"):
@@ -341,9 +339,7 @@ class _Opening:
         return SectionArray(sampling, self.source, fill, self.carried, self.failing, marked=marked)
 
     def _attributes_of(self, view: View) -> dict[str, Any]:
-        attrs: dict[str, Any] = self._attributes()
-        attrs["view"] = view
-        attrs["long_name"] = " ".join([*self.dataset_record.genes, view.replace("_", " ")])
+        attrs = self.of_pixels(view, self._attributes())
         if not self.request.masked:
             attrs["value_where_not_covered"] = int(self._fill(view))
         return attrs
@@ -363,19 +359,13 @@ class _Opening:
         return xr.Dataset(variables, coords=coords, attrs=self._attributes())
 
     def _fill(self, view: View) -> float:
-        if self.request.masked:
-            return math.nan
-        if self.request.fill_value is not None:
-            return self.request.fill_value
-        return ground(self.dataset_record, view)
+        request = self.request
+        return fill_of(self.record, view, masked=request.masked, given=request.fill_value)
 
     def _attributes(self) -> dict[str, Any]:
-        return attributes(
-            self.dataset_record,
-            reference_space=self.reference_space,
+        return self.attributes(
             mapping=self.request.mapping,
             resolution=self.request.resolution,
-            source=self.source.name,
             registration=self.request.registration,
         )
 
@@ -400,11 +390,11 @@ class _Opening:
         return in_chunks(variable, sizes, array, chunked=self.request.chunks is not None)
 
     def _coordinates(self) -> xr.Coordinates:
-        table, grid, plane = self.sampling.table, self.sampling.grid, self.dataset_record.plane
+        table, grid, plane = self.sampling.table, self.sampling.grid, self.record.plane
         along, rows, columns = plane.axes
-        where = frame(self.dataset_record, self.reference_space)
+        where = frame(self.record, self.space)
         # As an object, text is kept by Zarr as text of any length, which its format specifies.
-        space: Any = -1 if self.reference_space is None else self.reference_space
+        space: Any = -1 if self.space is None else self.space
         if isinstance(space, str):
             space = np.array(space, dtype=object)
         of_tier = table.microns_per_pixel * 2.0**self.sampling.tiers
@@ -422,35 +412,28 @@ class _Opening:
             "x": xr.Variable("x", grid.x.microns, microns_of(columns)),
             rows: xr.Variable("y", grid.y.microns, microns_of(rows)),
             columns: xr.Variable("x", grid.x.microns, microns_of(columns)),
-            GUARD: xr.Variable((), space, {"long_name": "reference space", "frame": where}),
         }
         # What must agree before sections are matched by identity: the dataset, and what gives
         # them their slice coordinate.
-        stack = f"dataset {self.dataset_record.id} ({where}"
+        stack = f"dataset {self.record.id} ({where}"
         if self.request.detection_xy is not None:
             stack += f", detection_xy={self.request.detection_xy}"
         if isinstance(self.request.registration, Registration):
             stack += f", registration={self.request.registration.description}"
-        indexes: dict[Any, xr.Index] = {
-            DIM: SectionIndex(table.section_number, table.image_id, f"{stack})"),
-            GUARD: GuardIndex(
-                GUARD,
-                where,
-                (self.failing.ledger.name,),
-                (Places(table, table.image_id, table.points),),
-            ),
-        }
+        index = SectionIndex(table.section_number, table.image_id, f"{stack})")
         plain = {name: variables.pop(name) for name in ("y", "x")}
         if self.sampling.channels:
             plain["channel"] = channel_coordinate()
         default = xr.Coordinates(plain)
-        return xr.Coordinates(
-            {**variables, **default.variables}, indexes={**indexes, **default.xindexes}
+        coordinates = xr.Coordinates(
+            {**variables, **default.variables}, indexes={DIM: index, **default.xindexes}
         )
+        places = SectionPlaces(table, table.image_id, table.points)
+        return guarded(coordinates, self.space, where, self.failing.ledger, [places])
 
 
-def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Opening:
-    request = Request.checked(dataset_id, **wanted)
+def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Sections:
+    request = OpeningOptions.checked(dataset_id=dataset_id, **wanted)
     origin = source_from(source)
     record = record_of(origin, request.dataset_id)
     warn_if_failed(record, 3)
@@ -472,16 +455,23 @@ def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Openi
         view=request.view,
         interpolation=request.interpolation,
     )
-    from dask.tokenize import tokenize
-
-    carried = options.carry()
-    ledger = Ledger(f"{tokenize(sampling, origin)}-{carried.process}")
-    failing = Failing(request.fill_failed, request.tier == "auto", ledger)
-    return _Opening(request, origin, record, sampling, space, carried, failing)
+    carried, failing = failing_of(
+        sampling, origin, fill=request.fill_failed, other_tiers=request.tier == "auto"
+    )
+    return _Sections(
+        record=record,
+        source=origin,
+        space=space,
+        fill_value=fill_of(record, request.view, masked=request.masked, given=request.fill_value),
+        carried=carried,
+        failing=failing,
+        request=request,
+        sampling=sampling,
+    )
 
 
 def _placed(
-    record: SectionDataset, request: Request
+    record: SectionDataset, request: OpeningOptions
 ) -> tuple[int | Literal["CCFv3"] | None, SectionTable, Grid]:
     """Return the space that sections lie in, where they do, and the grid over it."""
     placing: dict[str, Any] = {"mapping": request.mapping, "detection_xy": request.detection_xy}
@@ -510,7 +500,7 @@ def _placed(
 
 
 def _in_region(
-    table: SectionTable, grid: Grid, record: SectionDataset, request: Request
+    table: SectionTable, grid: Grid, record: SectionDataset, request: OpeningOptions
 ) -> tuple[SectionTable, Grid]:
     """Return the part of the grid within a region, and the sections that pass through it there."""
     plane, region = record.plane, request.region

@@ -37,7 +37,7 @@ _LONG_NAMES = {"p": "p (posterior)", "i": "i (inferior)", "r": "r (right)"}
 
 
 @runtime_checkable
-class Placed(Protocol):
+class Located(Protocol):
     """What knows where the pixels of sections lie."""
 
     @property
@@ -261,7 +261,7 @@ def _check_labels(
                     )
 
 
-def _known(obj: xr.DataArray | xr.Dataset) -> list[Placed]:
+def _known(obj: xr.DataArray | xr.Dataset) -> list[Located]:
     """Return what knows where sections of an object lie, or refuse where nothing does."""
     found = readers(obj)
     guard = obj.xindexes.get(GUARD)
@@ -280,12 +280,12 @@ def _known(obj: xr.DataArray | xr.Dataset) -> list[Placed]:
     return found
 
 
-def readers(obj: xr.DataArray | xr.Dataset) -> list[Placed]:
+def readers(obj: xr.DataArray | xr.Dataset) -> list[Located]:
     """Return what knows where sections lie: in graph, lazy variables and guard, each once."""
-    found: dict[int, Placed] = {}
+    found: dict[int, Located] = {}
     held = (data for data, _ in indexings(obj, optimized=False))
     for data in (*lazy_variables(obj), *held):
-        reader = below(data, _is_placed)
+        reader = below(data, _is_located)
         if reader is not None:
             found[id(reader)] = reader
     guard = obj.xindexes.get(GUARD)
@@ -294,8 +294,8 @@ def readers(obj: xr.DataArray | xr.Dataset) -> list[Placed]:
     return list(found.values())
 
 
-def _is_placed(data: Any) -> bool:
-    return isinstance(data, BackendArray) and isinstance(data, Placed)
+def _is_located(data: Any) -> bool:
+    return isinstance(data, BackendArray) and isinstance(data, Located)
 
 
 def _chunks(obj: xr.DataArray | xr.Dataset, name: str, length: int) -> tuple[int, ...]:

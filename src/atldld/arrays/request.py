@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -32,11 +33,12 @@ from .volume_pieces import Between
 Region = dict[str, tuple[float, float]]
 Chunks = Literal["auto"] | Mapping[str, Any] | None
 
-_LARGEST_TIER = 30
+LARGEST_TIER = 30
+"""Times that a side may be halved: beyond, nothing is left of any image."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class OpeningOptions:
     """The options of an opening, checked; `atldld.open_dataarray` says what they mean.
 
     Raises
@@ -49,60 +51,30 @@ class Request:
     resolution: float
     tier: int | Literal["auto"]
     view: View
-    mapping: affine.Mapping
-    detection_xy: Detection
     region: Region
     interpolation: Interpolation | Literal["auto"]
     masked: bool
-    fill_value: int | None
     chunks: Chunks
     reference_space: int | Literal["native"]
     fill_failed: bool
+    mapping: affine.Mapping = "oblique"
+    detection_xy: Detection = None
+    fill_value: int | None = None
     registration: Registration | PublishedRegistration | None = None
 
     @classmethod
-    def checked(
-        cls,
-        dataset_id: Any,
-        *,
-        resolution: Any,
-        tier: Any,
-        view: Any,
-        mapping: Any,
-        detection_xy: Any,
-        region: Any,
-        interpolation: Any,
-        masked: Any,
-        fill_value: Any,
-        chunks: Any,
-        reference_space: Any,
-        on_error: Any,
-        registration: Any = None,
-    ) -> Request:
+    def checked(cls, **given: Any) -> OpeningOptions:
         """Return the options in their own types, or say which of them is wrong."""
-        one_of("on_error", on_error, ("raise", "fill"))
-        if not isinstance(masked, bool):
-            raise TypeError(f"masked is {masked!r}; it must be True or False")
-        if masked and fill_value is not None:
+        values = checked(**given)
+        if values["masked"] and values.get("fill_value") is not None:
             raise ValueError("masked=True puts NaN where nothing is covered; leave out fill_value")
-        return cls(
-            dataset_id=checked_id("dataset_id", dataset_id),
-            resolution=positive("resolution", resolution),
-            tier="auto" if _is(tier, "auto") else whole_number("tier", tier, 0, _LARGEST_TIER),
-            view=one_of("view", view, VIEWS),
-            mapping=one_of("mapping", mapping, get_args(affine.Mapping)),
-            detection_xy=_detection(detection_xy),
-            region=checked_region(region),
-            interpolation=one_of("interpolation", interpolation, ("auto", *INTERPOLATIONS)),
-            masked=masked,
-            fill_value=None
-            if fill_value is None
-            else whole_number("fill_value", fill_value, 0, 255),
-            chunks=checked_chunks(chunks),
-            reference_space=checked_space(reference_space),
-            fill_failed=on_error == "fill",
-            registration=None if registration is None else registration_from(registration),
-        )
+        values["fill_failed"] = values.pop("on_error") == "fill"
+        return cls(**values)
+
+
+def checked(**given: Any) -> dict[str, Any]:
+    """Return options of openings by name, each in its own type, or say which of them is wrong."""
+    return {name: _CHECKS[name](value) for name, value in given.items()}
 
 
 def _is(value: Any, word: str) -> bool:
@@ -289,7 +261,7 @@ class Like:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class VolumeRequest:
+class VolumeOptions:
     """The options that only a volume has."""
 
     max_distance: float | None
@@ -298,22 +270,10 @@ class VolumeRequest:
     like: Like | None
 
     @classmethod
-    def checked(
-        cls, max_distance: Any, between: Any, mirror: Any, like: Any, resolution: float
-    ) -> VolumeRequest:
+    def checked(cls, like: Any, resolution: float, **given: Any) -> VolumeOptions:
         """Return the options in their own types, or say which of them is wrong."""
-        one_of("between", between, get_args(Between))
-        if not isinstance(mirror, bool):
-            raise TypeError(f"mirror is {mirror!r}; it must be True or False")
-        if max_distance is not None:
-            max_distance = finite("max_distance", max_distance)
-            if max_distance < 0:
-                raise ValueError(
-                    f"max_distance is {max_distance:g}; it must be a number of microns, 0 or more"
-                )
-        return cls(
-            max_distance, between, mirror, None if like is None else Like.of(like, resolution)
-        )
+        nodes = None if like is None else Like.of(like, resolution)
+        return cls(like=nodes, **checked(**given))
 
 
 def _space_of(like: xr.DataArray | xr.Dataset) -> int | None:
@@ -333,7 +293,7 @@ def _space_of(like: xr.DataArray | xr.Dataset) -> int | None:
     return number if number >= 0 else None
 
 
-def space_wanted(request: Request, like: Like | None, record: SectionDataset) -> Any:
+def space_wanted(request: OpeningOptions, like: Like | None, record: SectionDataset) -> Any:
     """Return the reference space asked for: that of `like`, if nothing else is."""
     if like is None or like.space is None:
         return request.reference_space
@@ -376,7 +336,7 @@ def record_of(source: Source, dataset_id: int) -> SectionDataset:
 
 def serving(
     source: Source,
-    request: Request,
+    request: OpeningOptions,
     image_ids: npt.NDArray[np.int64],
     tiers: npt.NDArray[np.int16],
 ) -> npt.NDArray[np.int16]:
@@ -399,3 +359,52 @@ def warn_of_tiers(
         AtldldWarning,
         stacklevel=stacklevel + 1,
     )
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; it must be True or False")
+    return value
+
+
+def _tier(value: Any) -> int | Literal["auto"]:
+    return "auto" if _is(value, "auto") else whole_number("tier", value, 0, LARGEST_TIER)
+
+
+def _fill_value(value: Any) -> int | None:
+    return None if value is None else whole_number("fill_value", value, 0, 255)
+
+
+def _max_distance(value: Any) -> float | None:
+    if value is None:
+        return None
+    distance = finite("max_distance", value)
+    if distance < 0:
+        raise ValueError(f"max_distance is {distance:g}; it must be a number of microns, 0 or more")
+    return distance
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "dataset_id": partial(checked_id, "dataset_id"),
+    "image_id": partial(checked_id, "image_id"),
+    "resolution": partial(positive, "resolution"),
+    "tier": _tier,
+    "view": partial(one_of, "view", known=VIEWS),
+    "mapping": partial(one_of, "mapping", known=get_args(affine.Mapping)),
+    "detection_xy": _detection,
+    "region": checked_region,
+    "interpolation": partial(one_of, "interpolation", known=("auto", *INTERPOLATIONS)),
+    "masked": partial(_flag, "masked"),
+    "fill_value": lambda value: (
+        None if value is None else whole_number("fill_value", value, 0, 255)
+    ),
+    "chunks": checked_chunks,
+    "reference_space": checked_space,
+    "registration": lambda value: None if value is None else registration_from(value),
+    "on_error": partial(one_of, "on_error", known=("raise", "fill")),
+    "include_expression": partial(_flag, "include_expression"),
+    "between": partial(one_of, "between", known=get_args(Between)),
+    "mirror": partial(_flag, "mirror"),
+    "max_distance": _max_distance,
+}
+"""What each option of an opening must be: written here alone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,34 +11,31 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from .. import options
 from ..errors import AtldldWarning
 from ..model.dataset import SectionDataset
 from ..model.grid import Grid, volume_grid
 from ..model.read import View
 from ..model.sections import default_distance, stack_of
 from ..model.space import AXES, extent, space_name
-from ..reading.failures import Failing, Ledger
+from ..reading.failures import Ledger
 from ..sampling.reads import choose_tiers
 from ..source import source_from
 from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
+from .base import Opening, failing_of, fill_of, guarded
 from .chunks import in_chunks, volume_chunk_sizes
 from .describe import (
-    attributes,
     channel_coordinate,
-    ground,
     microns_of,
     showing,
     volume_frame,
     warn_if_failed,
 )
 from .filling import HadArray, had, pixels
-from .index import GUARD, GuardIndex
 from .request import (
     Like,
-    Request,
-    VolumeRequest,
+    OpeningOptions,
+    VolumeOptions,
     record_of,
     serving,
     space_wanted,
@@ -158,22 +154,21 @@ def open_volume(
     >>> plane.dims
     ('p', 'i', 'channel')
     """
-    request = Request.checked(
-        dataset_id,
+    request = OpeningOptions.checked(
+        dataset_id=dataset_id,
         resolution=resolution,
         tier=tier,
         view=view,
-        mapping="oblique",
-        detection_xy=None,
         region=region,
         interpolation=interpolation,
         masked=masked,
-        fill_value=None,
         chunks=chunks,
         reference_space=reference_space,
         on_error=on_error,
     )
-    wanted = VolumeRequest.checked(max_distance, between, mirror, like, request.resolution)
+    wanted = VolumeOptions.checked(
+        like, request.resolution, max_distance=max_distance, between=between, mirror=mirror
+    )
     origin = source_from(source)
     record = record_of(origin, request.dataset_id)
     warn_if_failed(record, 2)
@@ -183,8 +178,8 @@ def open_volume(
 def volume_sampling(
     source: Source,
     record: SectionDataset,
-    request: Request,
-    wanted: VolumeRequest,
+    request: OpeningOptions,
+    wanted: VolumeOptions,
     grid: Grid,
     *,
     warned: int | None,
@@ -259,7 +254,7 @@ class Nodes:
     """
 
     grid: Grid
-    request: Request
+    request: OpeningOptions
     like: Like | None
     slicing: str
     gap: float
@@ -310,7 +305,9 @@ class Nodes:
         chunked = self.request.chunks is not None
         return in_chunks(variable, {**lead, **sizes}, array, picks, chunked=chunked)
 
-    def coordinates(self, space: int | None, frame: str, ledger: str) -> xr.Coordinates:
+    def coordinates(
+        self, space: int | Literal["CCFv3"] | None, frame: str, ledger: Ledger
+    ) -> xr.Coordinates:
         """Return the coordinates of volumes on the nodes, in a space."""
         plain: dict[str, xr.Variable] = {}
         for axis, nodes in zip(AXES, self.grid.axes, strict=True):
@@ -321,13 +318,7 @@ class Nodes:
                 plain[axis] = xr.Variable(given.dims, given.values, microns_of(axis))
         if self.channels:
             plain["channel"] = channel_coordinate()
-        default = xr.Coordinates(plain)
-        said = {"long_name": "reference space", "frame": frame}
-        guard = xr.Variable((), -1 if space is None else space, said)
-        indexes = {GUARD: GuardIndex(GUARD, frame, (ledger,))}
-        return xr.Coordinates(
-            {**default.variables, GUARD: guard}, indexes={**indexes, **default.xindexes}
-        )
+        return guarded(xr.Coordinates(plain), space, frame, ledger)
 
     def cut(self, dataset: xr.Dataset) -> xr.Dataset:
         """Return what lies within the region, of volumes on the nodes of another array."""
@@ -336,22 +327,17 @@ class Nodes:
         return _cut(dataset, self.request.region)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Volume:
-    """A dataset, where it comes from, and how it fills a volume."""
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _Volume(Opening):
+    """A dataset, and how it fills a volume."""
 
-    request: Request
-    source: Source
-    record: SectionDataset
+    request: OpeningOptions
     sampling: VolumeSampling
-    space: int | None
     nodes: Nodes
-    carried: options.Carried
-    failing: Failing
 
     @classmethod
     def of(
-        cls, request: Request, wanted: VolumeRequest, source: Source, record: SectionDataset
+        cls, request: OpeningOptions, wanted: VolumeOptions, source: Source, record: SectionDataset
     ) -> _Volume:
         request = replace(request, reference_space=space_wanted(request, wanted.like, record))
         space, _ = target_space(record, request.reference_space)
@@ -371,26 +357,32 @@ class _Volume:
             sampling.channels,
             wanted.between == "linear",
         )
-        from dask.tokenize import tokenize
-
-        carried = options.carry()
-        ledger = Ledger(f"{tokenize(sampling, source)}-{carried.process}")
-        failing = Failing(request.fill_failed, request.tier == "auto", ledger)
-        return cls(request, source, record, sampling, space, nodes, carried, failing)
+        carried, failing = failing_of(
+            sampling, source, fill=request.fill_failed, other_tiers=request.tier == "auto"
+        )
+        return cls(
+            record=record,
+            source=source,
+            space=space,
+            fill_value=fill_of(record, request.view, masked=request.masked),
+            carried=carried,
+            failing=failing,
+            request=request,
+            sampling=sampling,
+            nodes=nodes,
+        )
 
     def dataset(self) -> xr.Dataset:
         """Return the volume with its coordinates."""
         array = VolumeArray(
             self.sampling,
             self.source,
-            self._fill(),
+            self.fill_value,
             self.carried,
             self.failing,
             marked=self.failing.fill,
         )
-        attrs: dict[str, Any] = self._attributes()
-        attrs["view"] = self.request.view
-        attrs["long_name"] = " ".join([*self.record.genes, self.request.view.replace("_", " ")])
+        attrs = self.of_pixels(self.request.view, self._attributes())
         if not self.request.masked:
             attrs["value_where_not_covered"] = int(array.fill_value)
         shown: dict[What, Any] = {
@@ -398,22 +390,11 @@ class _Volume:
         }
         variables = volume_variables(self.nodes, array, shown, attrs)
         frame = volume_frame(self.record, self.space)
-        coordinates = self.nodes.coordinates(self.space, frame, self.failing.ledger.name)
+        coordinates = self.nodes.coordinates(self.space, frame, self.failing.ledger)
         return self.nodes.cut(xr.Dataset(variables, coordinates, self._attributes()))
 
-    def _fill(self) -> float:
-        if self.request.masked:
-            return math.nan
-        return ground(self.record, self.request.view)
-
     def _attributes(self) -> dict[str, Any]:
-        attrs = attributes(
-            self.record,
-            reference_space=self.space,
-            mapping="",
-            resolution=self.sampling.grid.step,
-            source=self.source.name,
-        )
+        attrs = self.attributes(mapping="", resolution=self.sampling.grid.step)
         del attrs["mapping"]
         attrs["between"] = self.sampling.between
         attrs["max_distance_microns"] = self.sampling.max_distance

@@ -81,8 +81,11 @@ class SectionTable:
         return _unpacked, tuple(_packed(getattr(self, field.name)) for field in fields(self))
 
     def __dask_tokenize__(self) -> tuple[object, ...]:
+        from dask.tokenize import tokenize
+
         *columns, bends = (getattr(self, field.name) for field in fields(self))
-        return *columns, tuple(None if bend is None else bend.key for bend in bends)
+        # dask does not look into what is returned here: whatever is not text must be made so.
+        return tokenize(*columns), tuple(None if bend is None else bend.key for bend in bends)
 
     def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> SectionTable:
         """Return the sections of some rows (positions, or one truth value a row)."""
