@@ -169,6 +169,29 @@ def whole_inside(phantom, image, ends):
 
 
 class TestReads:
+    def test_small_windows_of_a_whole_image_are_cut_from_what_is_kept(self, tmp_path):
+        """Decoded once, as long as the cache has it: the file need not be read again."""
+        image = second(LARGE)
+        with AllenServer([LARGE]) as own, atldld.set_options(cache_dir=tmp_path):
+            array = atldld.open_image(image["id"], tier=1, source=own.url, chunks=None)
+            whole = array.compute()
+            windows = [
+                {"y": slice(at, at + 64), "x": slice(2 * at, 2 * at + 64)} for at in (9, 500)
+            ]
+            first = array.isel(windows[0]).compute()
+            path = max(tmp_path.rglob("*.jpg"), key=lambda each: each.stat().st_size)
+            path.write_bytes(bytes(path.stat().st_size))
+            own.reset_log()
+            again = array.isel(windows[1]).compute()
+            assert own.image_requests == []
+            xr.testing.assert_identical(first, whole.isel(windows[0]))
+            xr.testing.assert_identical(again, whole.isel(windows[1]))
+            again.values[...] = 0  # what a user does to it reaches nobody else
+            xr.testing.assert_identical(array.isel(windows[1]).compute(), whole.isel(windows[1]))
+            path.unlink()
+            array.isel(windows[1]).load()
+            assert len(own.image_requests) == 1
+
     def test_only_the_windows_needed_are_read(self, server):
         image = second(LARGE)
         array = atldld.open_image(image["id"], source=server.url)

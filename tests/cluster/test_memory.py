@@ -12,6 +12,8 @@ import atldld
 from atldld.arrays.chunks import AUTO_BYTES
 from atldld.testing import AllenServer, phantom_dataset
 
+pytestmark = pytest.mark.exhaustive
+
 WIDTH, HEIGHT = 10_000, 7600
 MOST_CHUNKS = 20
 """How many times the bytes of a full chunk a task may hold, as the page of promises says."""
@@ -29,8 +31,6 @@ import ast, sys
 import dask
 import atldld
 from pathlib import Path
-
-pytestmark = pytest.mark.exhaustive
 
 url, options = sys.argv[1], ast.literal_eval(sys.argv[2])
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextvars
 import os
+import sys
 import threading
-from collections import deque
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Collection, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from .. import options
 from ..errors import ImageError
@@ -19,7 +21,10 @@ from ..source.prefetch import fetch_ahead, fetch_each
 from ..source.protocol import Source
 
 DECODED_BYTES = 256 * 2**20
-"""Bytes of decoded images that a process holds at once, at most."""
+"""Bytes of decoded images that a process works on at once, at most."""
+
+KEPT_BYTES = 2**30
+"""Bytes of decoded images that a process keeps besides, at most."""
 
 AHEAD = 16
 """Bodies that are under way or wait to be decoded, at most."""
@@ -61,6 +66,65 @@ decoded_bytes = PerProcess(lambda: Budget(DECODED_BYTES))
 """The budget of this process."""
 
 
+class KeptImages:
+    """Decoded images that may be used again soon; those used longest ago go first.
+
+    Together they have 1 GiB, or an eighth of the memory of the machine or the worker if less.
+    """
+
+    def __init__(self) -> None:
+        self._most: int | None = None
+        self._lock = threading.Lock()
+        self._images: OrderedDict[_ImageKey, Pixels] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: _ImageKey) -> Pixels | None:
+        """Return an image, or None."""
+        with self._lock:
+            found = self._images.get(key)
+            if found is not None:
+                self._images.move_to_end(key)
+            return found
+
+    def put(self, key: _ImageKey, image: Pixels) -> None:
+        """Keep an image, if there is room for it; nobody may write to it any more."""
+        if self._most is None:
+            self._most = _room()  # which only a task of a worker can say
+        if image.nbytes > self._most:
+            return
+        image.flags.writeable = False
+        with self._lock:
+            self._bytes += image.nbytes
+            before = self._images.pop(key, None)
+            self._bytes -= 0 if before is None else before.nbytes
+            self._images[key] = image
+            while self._bytes > self._most:
+                self._bytes -= self._images.popitem(last=False)[1].nbytes
+
+
+def _room() -> int:
+    """Return how many bytes of images to keep here."""
+    distributed = sys.modules.get("distributed")
+    memory: int | None = None
+    if distributed is not None:
+        with suppress(ValueError, AttributeError):
+            memory = distributed.get_worker().memory_manager.memory_limit
+    if memory is None and hasattr(os, "sysconf"):
+        with suppress(ValueError, OSError):
+            memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return KEPT_BYTES if memory is None else min(KEPT_BYTES, memory // 8)
+
+
+kept_images = PerProcess(KeptImages)
+"""Those of this process."""
+
+_ImageKey = tuple[Hashable, Path | str, ImageRead]
+
+
+def _key(source: Source, read: ImageRead) -> _ImageKey:
+    return source.__dask_tokenize__(), options.current().cache_dir, read
+
+
 def pixels_ahead(
     source: Source, reads: Iterable[ImageRead]
 ) -> Generator[tuple[ImageRead, Pixels], None, None]:
@@ -95,7 +159,10 @@ def pixels_ahead(
 
 
 def pixels_each(
-    source: Source, reads: Iterable[ImageRead], at_hand: Collection[ImageRead] = ()
+    source: Source,
+    reads: Iterable[ImageRead],
+    at_hand: Collection[ImageRead] = (),
+    lasting: Collection[ImageRead] = (),
 ) -> Generator[tuple[ImageRead, Pixels | ImageError], None, None]:
     """Yield images, or what was wrong with them, in the order in which they come.
 
@@ -105,8 +172,26 @@ def pixels_each(
 
     Where nobody else computes (in the main thread: tasks of dask run in others), small images are
     decoded ahead, on as many threads as there are processors.
+
+    What is said to be lasting is kept decoded, as far as there is room, and served from there as
+    long as its source has it at hand.
     """
-    reads = list(reads)
+    unseen = []
+    for read in reads:
+        there = kept_images.value.get(_key(source, read)) if read in at_hand else None
+        if there is None:
+            unseen.append(read)
+        else:
+            yield read, there
+    yield from _decoded_each(source, unseen, at_hand, lasting)
+
+
+def _decoded_each(
+    source: Source,
+    reads: list[ImageRead],
+    at_hand: Collection[ImageRead],
+    lasting: Collection[ImageRead],
+) -> Generator[tuple[ImageRead, Pixels | ImageError], None, None]:
     if _worth_threads(reads):
         yield from _decoded_ahead(source, reads, at_hand)
         return
@@ -117,7 +202,13 @@ def pixels_each(
         # Held until the next one is asked for, which the tasks of arrays do at once: only they
         # wait for each other here.
         with decoded_bytes.value.taking(3 * read.size[0] * read.size[1]):
-            found = _each_decoded(source, read, body)
+            key = _key(source, read) if read in lasting else None
+            # Another thread may have decoded it while this one waited.
+            again = kept_images.value.get(key) if key is not None and read in at_hand else None
+            found = _each_decoded(source, read, body) if again is None else again
+            if key is not None and again is None and not isinstance(found, ImageError):
+                kept_images.value.put(key, found)
+            del again
             yield read, found
             # Given back with its bytes, and not only when the next one is there.
             del found, body

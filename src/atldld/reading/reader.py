@@ -43,6 +43,10 @@ class Part(Protocol):
         """Return what to ask a source for that has some windows of the image at hand."""
 
 
+_WORTH_KEEPING = 2**18
+"""Pixels from which an image takes longer to decode than all else that is done about it."""
+_LITTLE = 4
+
 P = TypeVar("P", bound=Part)
 
 
@@ -164,7 +168,8 @@ class Reader(BackendArray, Generic[P]):
         asked = {
             read if found_out.trust(read) else part.whole: part for read, part in asked.items()
         }
-        for read, found in pixels_each(self.source, asked, at_hand):
+        lasting = {read for read, part in asked.items() if _uses_little(part.needed, read)}
+        for read, found in pixels_each(self.source, asked, at_hand, lasting):
             wanted = part = asked[read]
             image: Pixels | None
             if isinstance(found, ImageError):
@@ -392,6 +397,12 @@ def squeezed(out: npt.NDArray[Any], key: tuple[Any, ...], axes: int = 3) -> npt.
 
 def _keeps_axis(part: Any) -> bool:
     return isinstance(part, slice) or np.ndim(part) > 0
+
+
+def _uses_little(needed: Window | None, read: ImageRead) -> bool:
+    """Whether so little of a read is needed that others probably need the rest of it."""
+    area = read.size[0] * read.size[1]
+    return needed is not None and area >= _WORTH_KEEPING and needed.area <= area // _LITTLE
 
 
 def _overlap(one: Window, other: Window) -> bool:
