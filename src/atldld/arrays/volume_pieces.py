@@ -105,22 +105,15 @@ class VolumeSampling:
         low, high = int(columns.min()), int(columns.max())
         return NodePlane(self.grid, self.plane, number, rows, low, high)
 
-    def bands(self, layer: int, nodes: NodePlane) -> list[Band]:
-        """Return which nodes of a plane show which section."""
-        blended = self.between == "linear"
-        return bands(nodes, self.layers[layer], self.max_distance, blended=blended)
-
     def box(self, planes: Indices, rows: Indices, columns: Indices) -> Box:
         """Return what a box of nodes needs; all are grid numbers, in any order."""
-        planes_of_nodes = [self.nodes(int(number), rows, columns) for number in planes]
-        layers = tuple(
-            tuple(
-                (place, nodes, self.bands(layer, nodes))
-                for place, nodes in enumerate(planes_of_nodes)
-            )
-            for layer in range(len(self.layers))
-        )
-        return Box(self, columns, layers)
+        nodes = [self.nodes(int(number), rows, columns) for number in planes]
+        blended = self.between == "linear"
+        layers = []
+        for sections in self.layers:
+            found = bands(nodes, sections, self.max_distance, blended=blended)
+            layers.append(tuple(zip(range(len(nodes)), nodes, found, strict=True)))
+        return Box(self, columns, tuple(layers))
 
     def samples(self) -> list[ImageRead]:
         """Return a few images from amid the dataset, to find out about its service."""

@@ -16,7 +16,8 @@ from ..model.read import ImageRead
 from ..reading.failures import Failing
 from ..reading.reader import Found, FromMatrices, GridReader, index_outer, places, squeezed
 from ..sampling.coverage import Indices
-from ..sampling.warp import warp
+from ..sampling.decode import Pixels
+from ..sampling.warp import framed, warp
 from ..source.protocol import Source
 from .volume_pieces import Box, Layer, VolumePiece, VolumeSampling
 
@@ -116,9 +117,11 @@ class VolumeArray(GridReader[VolumePiece]):
             if found.image is None:
                 failed.add(found.asked.section)
             else:
+                image = framed(found.image, found.part.interpolation)
                 for layer, affine in zip(found.part.layers, found.part.affines, strict=True):
                     into = mirror if layer.mirrored else out
-                    self._warp(found, layer, affine, box.columns, into[layer.place])
+                    self._warp(image, found, layer, affine, box.columns, into[layer.place])
+                del image
             del found  # before the next one is decoded
         if mirror is not out:
             np.copyto(out, mirror, where=_spread(~box.shown(0), out))
@@ -136,15 +139,16 @@ class VolumeArray(GridReader[VolumePiece]):
             if found.image is None:
                 failed.add(found.part.section)
                 continue
+            image = framed(found.image, found.part.interpolation)
             scratch = np.zeros(out.shape[1:], dtype=np.uint8)
             for layer, affine in zip(found.part.layers, found.part.affines, strict=True):
-                self._warp(found, layer, affine, box.columns, scratch)
+                self._warp(image, found, layer, affine, box.columns, scratch)
                 part = _extent(layer, box.columns)
                 weight = self._weight(layer, part, box.columns)
                 share = _spread(weight, scratch) * scratch[part]
                 sums[layer.mirrored][layer.place][part] += share
                 weights[layer.mirrored][layer.place][part] += weight
-            del found  # before the next one is decoded
+            del found, image  # before the next one is decoded
         out[...] = self.fill_value
         for layer_number in reversed(range(len(box.layers))):
             shown = box.shown(layer_number, failed)
@@ -168,16 +172,16 @@ class VolumeArray(GridReader[VolumePiece]):
 
     def _warp(
         self,
+        image: Pixels,
         found: Found[VolumePiece],
         layer: Layer,
         affine: npt.NDArray[np.float64],
         columns: Indices,
         out: npt.NDArray[Any],
     ) -> None:
-        assert found.image is not None
         affine = affine - [[0, 0, shift] for shift in found.past_lattice]
         warp(
-            found.image,
+            image,
             found.window,
             found.part.whole.size,
             affine,

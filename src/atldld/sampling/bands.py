@@ -10,8 +10,9 @@ also in floating point, and its ends are where the same comparison, node by node
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,10 @@ from ..model.affine import Array
 from ..model.grid import Grid
 from ..model.sections import stack_z
 from ..model.space import Plane
-from .coverage import Coverage, Indices, coverage
+from .coverage import Coverage, Indices, covered_columns
+
+_FAR = 2**62
+"""Past every column: where a run of none begins."""
 
 Past = Callable[[npt.NDArray[np.intp], Indices], npt.NDArray[np.bool_]]
 
@@ -36,7 +40,8 @@ class NodePlane:
     plane
         The plane of section: which axes the rows and columns are.
     number
-        Number of the plane along the slicing axis.
+        Number of the plane along the slicing axis; or the numbers of several, where `z` and
+        `affine` are asked for those.
     rows
         Shape (m,): numbers of the rows.
     low, high
@@ -45,10 +50,14 @@ class NodePlane:
 
     grid: Grid
     plane: Plane
-    number: int
+    number: int | Indices
     rows: Indices
     low: int
     high: int
+
+    def at(self, number: int | Indices) -> NodePlane:
+        """Return the same nodes of another plane, or of several."""
+        return replace(self, number=number)
 
     def z(self, trv: Array, rows: npt.ArrayLike, columns: npt.ArrayLike) -> Array:
         """Return z of the image stack at numbers of rows and columns, which broadcast."""
@@ -66,18 +75,25 @@ class NodePlane:
         ----------
         pixels_of_space
             Shape (2, 4): from (p, i, r, 1) to x, y; see `Stack.pixels_of_space`.
+
+        Returns
+        -------
+        affine
+            Shape (2, 3), with the numbers of the planes, if there are several, as last axis.
         """
         plane, axes = self.plane, self.grid.axes
         along, down, across = (axes[k] for k in (plane.section, plane.y, plane.x))
-        out = np.empty((2, 3))
-        out[:, 0] = pixels_of_space[:, plane.x] * across.step
-        out[:, 1] = pixels_of_space[:, plane.y] * down.step
-        out[:, 2] = (
-            pixels_of_space[:, plane.section] * (along.origin + self.number * along.step)
-            + pixels_of_space[:, plane.y] * down.origin
-            + pixels_of_space[:, plane.x] * across.origin
-            + pixels_of_space[:, 3]
-        )
+        number = np.asarray(self.number)
+        out = np.empty((2, 3, *number.shape))
+        for place, row in enumerate(pixels_of_space):
+            out[place, 0] = row[plane.x] * across.step
+            out[place, 1] = row[plane.y] * down.step
+            out[place, 2] = (
+                row[plane.section] * (along.origin + number * along.step)
+                + row[plane.y] * down.origin
+                + row[plane.x] * across.origin
+                + row[3]
+            )
         return out
 
 
@@ -125,17 +141,17 @@ class SectionPlanes:
 
 
 def bands(
-    nodes: NodePlane, sections: SectionPlanes, max_distance: float, *, blended: bool
-) -> list[Band]:
-    """Return which nodes of a plane show which section.
+    planes: Sequence[NodePlane], sections: SectionPlanes, max_distance: float, *, blended: bool
+) -> list[list[Band]]:
+    """Return which nodes of some planes show which section.
 
     A node shows the section nearest to it in z, the lower one on a tie, where that covers it and
     is at most `max_distance` away.
 
     Parameters
     ----------
-    nodes
-        The plane.
+    planes
+        The planes, all with the same rows and columns.
     sections
         The sections.
     max_distance
@@ -147,54 +163,129 @@ def bands(
     Returns
     -------
     bands
-        Those with a node, by section.
+        For each plane those with a node, by section.
     """
-    ends = np.array([[nodes.rows.min()], [nodes.rows.max()]])
-    corners = nodes.z(sections.trv, ends, [nodes.low, nodes.high])
-    least = _nearest(sections.z, corners.min())
-    most = _nearest(sections.z, corners.max())
-    reach = int(blended)
-    candidates = range(max(least - reach, 0), min(most + reach, len(sections.z) - 1) + 1)
-    rising = nodes.z(sections.trv, nodes.rows[0], [nodes.low, nodes.high])
-    line = _Lines(nodes, sections, bool(rising[1] >= rising[0]))
-    covers = {j: line.covered(j) for j in candidates}
-    shown = {
-        j: _both(covers[j], line.nearest(j), line.within(j, max_distance))
-        for j in candidates
-        if least <= j <= most and covers[j].any
-    }
-    found = []
-    for j in candidates:
-        own = shown.get(j, _none(nodes))
+    some = planes[0]
+    numbers = np.array([each.number for each in planes], dtype=np.int64)
+    corners = some.at(numbers).z(
+        sections.trv,
+        np.array([some.rows.min(), some.rows.max()])[:, None, None],
+        np.array([some.low, some.high])[:, None],
+    )
+    least, most = (_nearest(sections.z, end) for end in (corners.min((0, 1)), corners.max((0, 1))))
+    shape = len(planes), len(some.rows)
+    reach, asked = int(blended), (some.low, some.high)
+    covers: dict[int, _Spans] = {}
+    shown: dict[int, _Spans] = {}
+    between: dict[int, _Spans] = {}
+    # All planes at once: a section is looked for on the few that it may lie on.
+    for j in range(max(least.min() - reach, 0), min(most.max() + reach + 1, len(sections.z))):
+        places = np.flatnonzero((least - reach <= j) & (j <= most + reach))
+        if len(places) == 0:
+            continue
+        line = _Lines(some, np.repeat(numbers[places], shape[1]), shape, places, sections)
+        covers[j] = line.covered(j)
+        own = line.nearest(j) & line.within(j, max_distance) & covers[j]
+        shown[j] = own.on(places[(least[places] <= j) & (j <= most[places])])
+        if blended:
+            between[j] = line.between(j)
+    found: list[list[Band]] = [[] for _ in planes]
+    for j, own in shown.items():
         used = own
-        if blended and covers[j].any:
-            between = line.between(j)
-            shares = [_both(shown[k], covers[j], between) for k in (j - 1, j + 1) if k in shown]
-            used = _hull(own, *shares)
-        if used.any:
-            found.append(Band(j, own, used))
+        if blended:
+            for k in (j - 1, j + 1):
+                if k in shown:
+                    used = used | (shown[k] & covers[j] & between[j])
+        for place in np.flatnonzero((used.first <= used.last).any(axis=1)):
+            found[place].append(
+                Band(
+                    j, own.coverage(place, some.rows, asked), used.coverage(place, some.rows, asked)
+                )
+            )
     return found
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Spans:
+    """A run of columns on each row of each plane: first and last, shape (planes, rows)."""
+
+    first: Indices
+    last: Indices
+
+    def __and__(self, other: _Spans) -> _Spans:
+        """Return what lies in both."""
+        return _Spans(np.maximum(self.first, other.first), np.minimum(self.last, other.last))
+
+    def __or__(self, other: _Spans) -> _Spans:
+        """Return the columns from the first to the last of both; empty runs do not count."""
+        some, more = self.first <= self.last, other.first <= other.last
+        first = np.where(more, other.first, self.first)
+        last = np.where(more, other.last, self.last)
+        both = some & more
+        return _Spans(
+            np.where(both, np.minimum(self.first, first), np.where(some, self.first, first)),
+            np.where(both, np.maximum(self.last, last), np.where(some, self.last, last)),
+        )
+
+    def on(self, planes: npt.NDArray[np.intp]) -> _Spans:
+        """Return the same on some planes, and nothing on the others."""
+        first = np.full_like(self.first, _FAR)
+        first[planes] = self.first[planes]
+        return _Spans(first, self.last)
+
+    def coverage(self, place: int, rows: Indices, asked: tuple[int, int]) -> Coverage:
+        """Return one plane of it."""
+        low, high = asked
+        first, last = self.first[place], self.last[place]
+        none = first > last
+        return Coverage(rows, np.where(none, high + 1, first), np.where(none, low - 1, last), asked)
+
+
 class _Lines:
-    """Finds, on a plane, the columns at which comparisons of z change."""
+    """Finds the columns at which comparisons of z change, on some planes at once.
 
-    def __init__(self, nodes: NodePlane, sections: SectionPlanes, rising: bool) -> None:
-        self.nodes = nodes
+    What it finds is empty on the planes that it does not look at.
+    """
+
+    def __init__(
+        self,
+        some: NodePlane,
+        numbers: Indices,
+        shape: tuple[int, int],
+        places: npt.NDArray[np.intp],
+        sections: SectionPlanes,
+    ) -> None:
+        self.some = some
+        self.numbers = numbers
+        self.rows = np.tile(some.rows, len(places))
+        self.shape = shape
+        self.places = places
         self.sections = sections
-        self.rising = rising
-        self.asked = nodes.low, nodes.high
-        ends = nodes.z(sections.trv, nodes.rows[:, None], [nodes.low, nodes.high])
-        self.start = ends[:, 0]
-        self.slope = (ends[:, 1] - ends[:, 0]) / max(nodes.high - nodes.low, 1)
+        self.asked = some.low, some.high
+        # By the sign of the slope: z never falls along a row where it should rise.
+        self.rising = bool(sections.trv[2, some.plane.x] >= 0)
+        start, end = (self.z(slice(None), np.array(column)) for column in self.asked)
+        self.start = start
+        self.slope = (end - start) / max(some.high - some.low, 1)
 
-    def covered(self, j: int) -> Coverage:
+    def z(self, rows: Any, columns: Indices) -> Array:
+        """Return z of the image stack at columns of some of the rows."""
+        return self.some.at(self.numbers[rows]).z(self.sections.trv, self.rows[rows], columns)
+
+    def spread(self, first: Indices, last: Indices) -> _Spans:
+        """Return runs of all planes, from those of the rows that are looked at."""
+        spans = _Spans(np.full(self.shape, _FAR), np.full(self.shape, -_FAR))
+        spans.first[self.places] = first.reshape(-1, self.shape[1])
+        spans.last[self.places] = last.reshape(-1, self.shape[1])
+        return spans
+
+    def covered(self, j: int) -> _Spans:
         """Return which nodes a section covers."""
-        affine = self.nodes.affine(self.sections.pixels_of_space[j])
+        affine = self.some.at(self.numbers).affine(self.sections.pixels_of_space[j])
         size = int(self.sections.width[j]), int(self.sections.height[j])
-        return coverage(affine, size, self.nodes.rows, np.array(self.asked))
+        return self.spread(*covered_columns(affine, size, self.rows, self.asked))
 
-    def nearest(self, j: int) -> tuple[Indices, Indices]:
+    def nearest(self, j: int) -> _Spans:
         """Return the columns that lie nearest to a section, the lower one on a tie."""
         z, intervals = self.sections.z, []
         if j > 0:
@@ -209,7 +300,7 @@ class _Lines:
             )
         return self._all(intervals)
 
-    def within(self, j: int, distance: float) -> tuple[Indices, Indices]:
+    def within(self, j: int, distance: float) -> _Spans:
         """Return the columns at most `distance` from a section."""
         z = self.sections.z[j]
         return self._all(
@@ -219,7 +310,7 @@ class _Lines:
             ]
         )
 
-    def between(self, j: int) -> tuple[Indices, Indices]:
+    def between(self, j: int) -> _Spans:
         """Return the columns that lie between the neighbours of a section, these left out."""
         z, intervals = self.sections.z, []
         if j > 0:
@@ -230,13 +321,13 @@ class _Lines:
             intervals.append(self._where(lambda at: at >= high, high, above=False))
         return self._all(intervals)
 
-    def _all(self, intervals: list[tuple[Indices, Indices]]) -> tuple[Indices, Indices]:
-        count = len(self.nodes.rows)
+    def _all(self, intervals: list[tuple[Indices, Indices]]) -> _Spans:
+        count = len(self.rows)
         first = np.full(count, self.asked[0], dtype=np.int64)
         last = np.full(count, self.asked[1], dtype=np.int64)
         for low, high in intervals:
             first, last = np.maximum(first, low), np.minimum(last, high)
-        return first, last
+        return self.spread(first, last)
 
     def _where(
         self, beyond: Callable[[Array], npt.NDArray[np.bool_]], limit: float, *, above: bool
@@ -245,7 +336,7 @@ class _Lines:
         low, high = self.asked
 
         def past(rows: npt.NDArray[np.intp], columns: Indices) -> npt.NDArray[np.bool_]:
-            z = self.nodes.z(self.sections.trv, self.nodes.rows[rows], columns)
+            z = self.z(rows, columns)
             return beyond(z) if self.rising else ~beyond(z)
 
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -305,38 +396,8 @@ def _searched(past: Past, rows: npt.NDArray[np.intp], low: int, high: int) -> In
     return least
 
 
-def _nearest(z: Array, value: float) -> int:
-    """Return the row of the section nearest to a value of z, the lower one on a tie."""
-    after = int(np.searchsorted(z, value))
-    if after == 0:
-        return 0
-    if after == len(z):
-        return after - 1
-    return after if value - z[after - 1] > z[after] - value else after - 1
-
-
-def _none(nodes: NodePlane) -> Coverage:
-    count = len(nodes.rows)
-    first = np.full(count, nodes.high + 1, dtype=np.int64)
-    return Coverage(nodes.rows, first, first - 1, (nodes.low, nodes.high))
-
-
-def _both(covered: Coverage, *others: Coverage | tuple[Indices, Indices]) -> Coverage:
-    """Return the columns of each row that lie in every one of some intervals."""
-    first, last = covered.first, covered.last
-    for other in others:
-        low, high = (other.first, other.last) if isinstance(other, Coverage) else other
-        first, last = np.maximum(first, low), np.minimum(last, high)
-    return Coverage(covered.rows, first, last, covered.asked)
-
-
-def _hull(*covered: Coverage) -> Coverage:
-    """Return, for each row, the columns from the first to the last of some intervals."""
-    low, high = covered[0].asked
-    first = np.full(len(covered[0].rows), high + 1, dtype=np.int64)
-    last = np.full(len(covered[0].rows), low - 1, dtype=np.int64)
-    for each in covered:
-        some = each.first <= each.last
-        first = np.where(some, np.minimum(first, each.first), first)
-        last = np.where(some, np.maximum(last, each.last), last)
-    return Coverage(covered[0].rows, first, last, (low, high))
+def _nearest(z: Array, values: Array) -> npt.NDArray[np.intp]:
+    """Return the rows of the sections nearest to values of z, the lower one on a tie."""
+    after = np.searchsorted(z, values)
+    below, above = np.maximum(after - 1, 0), np.minimum(after, len(z) - 1)
+    return np.where(values - z[below] > z[above] - values, above, below)

@@ -83,14 +83,33 @@ def coverage(affine: Array, size: tuple[float, float], rows: Indices, columns: I
            [0, 0, 1, 1, 1, 1, 0, 0, 0],
            [0, 0, 0, 0, 0, 0, 0, 0, 0]])
     """
-    low, high = (int(columns.min()), int(columns.max())) if len(columns) else (0, -1)
+    asked = (int(columns.min()), int(columns.max())) if len(columns) else (0, -1)
+    return Coverage(rows, *covered_columns(affine, size, rows, asked), asked)
+
+
+def covered_columns(
+    affine: Array, size: tuple[int, int], rows: Indices, asked: tuple[int, int]
+) -> tuple[Indices, Indices]:
+    """Return the first and last covered column of each row; see `Coverage`.
+
+    Parameters
+    ----------
+    affine
+        Shape (2, 3), or (2, 3, rows) where each row has its own.
+    size, rows
+        As in `coverage`.
+    asked
+        First and last column asked about.
+    """
+    low, high = asked
     first = np.full(len(rows), low, dtype=np.int64)
     last = np.full(len(rows), high, dtype=np.int64)
     for (slope, per_row, shift), side in zip(affine, size, strict=True):
         start = per_row * rows + shift
-        least, most = _within(slope, start, side - 1.0, low, high)
+        # Where each row has its own affine, they differ in the shift alone.
+        least, most = _within(float(slope.flat[0]), start, side - 1.0, low, high)
         first, last = np.maximum(first, least), np.minimum(last, most)
-    return Coverage(rows, first, last, (low, high))
+    return first, last
 
 
 def _within(

@@ -9,7 +9,6 @@ away from its limit of 32767 pixels a side.
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 from collections.abc import Iterator
@@ -171,24 +170,24 @@ def warp(
         return
     side = tile_side(affine, largest)
     image = _Image(size, affine, interpolation, _reach(affine, covered))
-    every = list(groups(columns, side))
     for rows in groups(covered.rows, side):
-        first, last = covered.first[rows.places], covered.last[rows.places]
+        own = rows.places if rows.run is None else rows.run
+        first, last = covered.first[own], covered.last[own]
         some = first <= last
-        top, bottom = _clipped(rows.tile, side, bounds[0])
+        top, bottom = _clipped(rows.tiles[0], side, bounds[0])
         low, high, deep = 0, -1, 0
         if some.any():
             low, high = int(first[some].min()), int(last[some].max())
             # Rows below the last one that is covered are not sampled; what a point shows does
             # not depend on them, as it does on the columns beside it.
             deep = int(rows.numbers[some].max()) + 1 - top
-        for shows, across in _blocks(every, low, high):
+        for shows, across in _blocks(columns, side, low, high):
+            if not shows and fill is None:
+                continue
             shown = None
             if shows:
-                tiles = [
-                    Tile(top, left, bottom - top, right - left)
-                    for left, right in (_clipped(tile, side, bounds[1]) for tile in across.tiles)
-                ]
+                ends = [_clipped(tile, side, bounds[1]) for tile in across.tiles]
+                tiles = [Tile(top, left, bottom - top, right - left) for left, right in ends]
                 strip = _strip(pixels, window, image, tiles, deep)
                 shown = strip[rows.within(top)][:, across.within(tiles[0].column)]
             if rows.run and across.run:
@@ -222,25 +221,6 @@ def framed(pixels: Pixels, interpolation: Interpolation) -> Pixels:
     height, width = pixels.shape[:2]
     out = np.empty((height + _FAR_BORDER, width + _FAR_BORDER, 4), dtype=np.uint8)
     return _four_channels(pixels, out)
-
-
-def _blocks(every: list[_Group], low: int, high: int) -> Iterator[tuple[bool, _Group]]:
-    """Yield columns that are written at once, and whether they show anything."""
-
-    def shows(group: _Group) -> bool:
-        return bool(group.numbers.min() <= high and group.numbers.max() >= low)
-
-    for there, found in itertools.groupby(every, key=shows):
-        block: _Group | None = None
-        for group in found:
-            if block is not None and block.run and group.run and len(block.tiles) < _MOST_TILES:
-                block = block.joined(group)
-                continue
-            if block is not None:
-                yield there, block
-            block = group
-        if block is not None:
-            yield there, block
 
 
 def _reach(affine: Array, covered: Coverage) -> tuple[tuple[float, float], ...]:
@@ -307,23 +287,26 @@ class _Group:
     ----------
     tiles
         Numbers of the tiles along the axis.
-    places
-        Where they stand among all that were asked for.
     numbers
         Their grid numbers.
     run
-        `places` as a slice, if both go up one by one; else None.
+        Where they stand among all that were asked for, if both go up one by one; else None.
+    scattered
+        Where they stand otherwise.
     """
 
-    tiles: tuple[int, ...]
-    places: npt.NDArray[np.intp]
+    tiles: range
     numbers: Indices
     run: slice | None
+    scattered: npt.NDArray[np.intp] | None = None
 
     @property
-    def tile(self) -> int:
-        """The first tile."""
-        return self.tiles[0]
+    def places(self) -> npt.NDArray[np.intp]:
+        """Where they stand among all that were asked for."""
+        if self.run is not None:
+            return np.arange(self.run.start, self.run.stop)
+        assert self.scattered is not None
+        return self.scattered
 
     def within(self, first: int) -> slice | Indices:
         """Return the numbers as places of a tile that begins at `first`."""
@@ -332,29 +315,46 @@ class _Group:
         start = int(self.numbers[0]) - first
         return slice(start, start + len(self.numbers))
 
-    def joined(self, other: _Group) -> _Group:
-        """Return a run and the one that follows it as one."""
-        assert self.run is not None
-        assert other.run is not None
-        places = np.arange(self.run.start, other.run.stop)
-        numbers = np.arange(self.numbers[0], other.numbers[-1] + 1)
-        tiles = self.tiles + other.tiles
-        return _Group(tiles, places, numbers, slice(self.run.start, other.run.stop))
-
 
 def groups(numbers: Indices, side: int) -> Iterator[_Group]:
     """Yield the numbers that lie in each tile."""
-    if _is_run(numbers):
+    if len(numbers) and _is_run(numbers):
         least, past = int(numbers[0]), int(numbers[-1]) + 1
         for tile in range(least // side, (past - 1) // side + 1):
-            begin, end = max(tile * side, least) - least, min((tile + 1) * side, past) - least
-            places = np.arange(begin, end)
-            yield _Group((tile,), places, numbers[begin:end], slice(begin, end))
+            run = slice(max(tile * side - least, 0), min((tile + 1) * side, past) - least)
+            yield _Group(range(tile, tile + 1), numbers[run], run)
         return
-    tiles = numbers // side
-    for tile in np.unique(tiles):
-        places = np.flatnonzero(tiles == tile)
-        yield _Group((int(tile),), places, numbers[places], None)
+    of = numbers // side
+    for tile in np.unique(of).tolist():
+        places = np.flatnonzero(of == tile)
+        yield _Group(range(tile, tile + 1), numbers[places], None, places)
+
+
+def _blocks(columns: Indices, side: int, low: int, high: int) -> Iterator[tuple[bool, _Group]]:
+    """Yield columns that are written at once, and whether tiles of them show anything.
+
+    Parameters
+    ----------
+    columns
+        All that were asked for.
+    side
+        Side of a tile.
+    low, high
+        First and last column that shows anything; none does where the last is before the first.
+    """
+    if not _is_run(columns):
+        for group in groups(columns, side):
+            yield low <= high and high // side >= group.tiles[0] >= low // side, group
+        return
+    least, past = int(columns[0]), int(columns[-1]) + 1
+    begin = min(max(low // side * side, least), past) if low <= high else past
+    end = max(min((high // side + 1) * side, past), begin)
+    for shows, first, stop in ((False, least, begin), (True, begin, end), (False, end, past)):
+        while first < stop:
+            until = min((first // side + _MOST_TILES) * side, stop) if shows else stop
+            run = slice(first - least, until - least)
+            yield shows, _Group(range(first // side, (until - 1) // side + 1), columns[run], run)
+            first = until
 
 
 def _clipped(number: int, side: int, bounds: tuple[int, int]) -> tuple[int, int]:
@@ -427,9 +427,12 @@ def _sample(
 
     affine, interpolation = image.affine, image.interpolation
     box = _box(tile, image)
-    onto = affine.copy()
-    onto[:, 2] += affine[:, 0] * tile.column + affine[:, 1] * tile.row
-    onto[:, 2] -= (box.left, box.top)
+    onto = np.array(
+        [
+            [a, b, shift + (a * tile.column + b * tile.row) - start]
+            for (a, b, shift), start in zip(affine.tolist(), (box.left, box.top), strict=True)
+        ]
+    )
     if interpolation in ("nearest", "cubic"):
         kernel = cv2.INTER_NEAREST if interpolation == "nearest" else cv2.INTER_CUBIC
         _warp_affine(cut(pixels, window, box), onto, out, kernel, cv2.BORDER_REPLICATE)
