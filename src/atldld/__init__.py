@@ -15,6 +15,7 @@ from .errors import (
     BundleError,
     DatasetNotFoundError,
     ImageError,
+    MixError,
     RegistrationError,
 )
 
@@ -86,6 +87,7 @@ __all__ = [
     "DatasetNotFoundError",
     "DisplacementField",
     "ImageError",
+    "MixError",
     "RegistrationError",
     "aggregate",
     "catalogue",

@@ -22,6 +22,13 @@ class RegistrationError(AtldldError):
     """A dataset or an image has no usable place in reference space."""
 
 
+class MixError(AtldldError, ValueError):
+    """Two arrays that do not belong together were combined.
+
+    Raised by arithmetic, align, merge and concat. The message names both sides and the remedy.
+    """
+
+
 class APIError(AtldldError):
     """The service refused, failed, or answered what cannot be right.
 

@@ -7,8 +7,7 @@ import pytest
 import xarray as xr
 
 import atldld
-from atldld.arrays.image_opening import CHUNK
-from atldld.arrays.index import MixError
+from atldld import MixError
 from atldld.errors import ImageError, RegistrationError
 from atldld.source import source_from
 from atldld.testing import AllenServer, Doubts, Fault, PhantomBrain, oracle, phantom_dataset
@@ -214,7 +213,7 @@ class TestReads:
         image = second(LARGE)
         region = {"x": (1000, 4500), "y": (100, 2500)}
         array = atldld.open_image(image["id"], region=region, source=server.url)
-        assert array.chunks[1] == (CHUNK - 1000, CHUNK, 4501 - 2 * CHUNK)
+        assert array.chunks[1] == (2048 - 1000, 2048, 4501 - 2 * 2048)
         server.reset_log()
         plan = array.atlas.plan()
         assert ((plan["left"] % 256 == 0) & (plan["top"] % 256 == 0)).all()

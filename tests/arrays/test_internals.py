@@ -8,8 +8,9 @@ from xarray.core import indexing
 from xarray.core.indexes import PandasIndex
 from xarray.structure.alignment import Aligner
 
+from atldld import MixError
 from atldld.arrays import internals
-from atldld.arrays.index import MixError, SectionIndex
+from atldld.arrays.index import SectionIndex
 from atldld.reading.reader import index_outer
 
 

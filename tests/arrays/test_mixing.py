@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from atldld.arrays.index import MixError
+from atldld import MixError
 
 WAYS = {
     "add": lambda a, b: a + b,

@@ -5,7 +5,6 @@ import pytest
 import xarray as xr
 
 import atldld
-from atldld.arrays.index import GuardIndex, SectionIndex
 
 
 @pytest.fixture(params=[None, {"section": 2}], ids=["lazy", "chunked"])
@@ -15,11 +14,11 @@ def array(request, opened):
 
 
 def has_index(array):
-    return isinstance(array.xindexes.get("section"), SectionIndex)
+    return type(array.xindexes.get("section")).__name__ == "SectionIndex"
 
 
 def is_guarded(array):
-    return isinstance(array.xindexes.get("reference_space"), GuardIndex)
+    return type(array.xindexes.get("reference_space")).__name__ == "GuardIndex"
 
 
 def test_concat_along_section(array):

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import atldld
-from atldld.arrays.index import MixError
+from atldld import MixError
 from atldld.testing import AllenServer, PhantomBrain, phantom_dataset
 
 BRAIN = PhantomBrain(texture="smooth")

@@ -7,7 +7,6 @@ import pytest
 import xarray as xr
 
 import atldld
-from atldld.arrays.accessor import AtlasAccessor
 from atldld.testing import AllenServer, phantom_dataset
 
 
@@ -22,7 +21,7 @@ def test_text_and_html_say_what_is_there(opened, server):
         assert "P56 Brain, L/R Flipped" in words
         assert "hemisphere of the tissue" in words
         assert "read when computed" in words
-        for name, member in vars(AtlasAccessor).items():
+        for name, member in vars(xr.DataArray.atlas).items():
             if callable(member) and not name.startswith("_"):
                 assert f".atlas.{name}()" in words
     assert not server.image_requests

@@ -7,7 +7,7 @@ import xarray as xr
 
 import atldld
 import volumes
-from atldld.arrays.index import MixError
+from atldld import MixError
 from atldld.arrays.planning import readers
 from atldld.testing import AllenServer, Doubts, Fault, PhantomBrain, phantom_dataset
 

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import atldld
-from atldld.arrays.index import MixError
+from atldld import MixError
 from atldld.errors import APIError, AtldldWarning, DatasetNotFoundError
 from atldld.measure.grid_files import flip_nodes
 from atldld.measure.metaimage import parse_metaimage, read_metaimage

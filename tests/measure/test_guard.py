@@ -9,7 +9,8 @@ import xarray as xr
 
 import atldld
 from atlases import labels
-from atldld.arrays.index import GUARD, MixError
+from atldld import MixError
+from atldld.arrays.index import GUARD
 from atldld.testing import AllenServer, phantom_dataset
 from measure_files import HEADER, zipped_grid
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import atldld
-from atldld.arrays.index import MixError
+from atldld import MixError
 from atldld.errors import ImageError, RegistrationError
 from atldld.measure.cells import Block, dense_sums, sums_of_pixels
 from atldld.testing import (

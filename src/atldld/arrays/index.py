@@ -23,19 +23,13 @@ import xarray as xr
 from xarray.core.indexes import PandasIndex
 from xarray.core.indexing import IndexSelResult
 
+from ..errors import MixError
 from ..model.affine import Array
 from ..model.sections import SectionTable
 from .internals import AlignedAs
 
 DIM = "section"
 GUARD = "reference_space"
-
-
-class MixError(ValueError):
-    """Two arrays that do not belong together were combined.
-
-    Raised by arithmetic, align, merge and concat. The message names both sides and the remedy.
-    """
 
 
 class SectionIndex(xr.Index, metaclass=AlignedAs, kind=PandasIndex):

@@ -28,7 +28,7 @@ def guarded(volume: _Volume, space: Any) -> _Volume:
     >>> nine + ten
     Traceback (most recent call last):
     ...
-    atldld.arrays.index.MixError: an array of volumes in P56 Brain and one of volumes in P56 \
+    atldld.errors.MixError: an array of volumes in P56 Brain and one of volumes in P56 \
 Brain, L/R Flipped cannot be combined: their rows and columns are different directions. Open both \
 with the same reference_space=, or as volumes on one grid
     """
