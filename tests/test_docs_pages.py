@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import runpy
+import tomllib
 from importlib import import_module
 
 import matplotlib as mpl
 import pytest
 
 import atldld
+from atldld.options import Options
 from atldld.testing import AllenServer, phantom_dataset
 from pages import ROOT, every_page, page, run_command
 
@@ -92,6 +94,25 @@ def test_links_lead_somewhere(each):
             where = each.path.parent / target
             where = ROOT / "notebooks" / where.name if generated else where
             assert where.exists(), f"{each.name} leads to {target}, which is not there"
+
+
+def test_nothing_tells_to_install_an_extra_of_the_name_on_the_index():
+    # The package index has another package of that name.
+    texts = [*ROOT.glob("src/atldld/**/*.py"), *ROOT.glob("notebooks/*.ipynb")]
+    for path in [*texts, *(each.path for each in every_page())]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"pip install ['\"]?atldld|atldld\[\w", text), path
+
+
+def test_one_page_lists_every_option_and_every_extra():
+    text = page("docs/options.md").text
+    listed = re.findall(r"^\| `(\w+)` \| `(ATLDLD_\w+)` \|", text, re.M)
+    assert {name for name, _ in listed} == set(Options.model_fields)
+    assert all(variable == f"ATLDLD_{name.upper()}" for name, variable in listed)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = set(project["optional-dependencies"]) - {"docs", "lint", "test"}
+    rows = text.partition("| name | brings | for |")[2]
+    assert set(re.findall(r"^\| `(\w+)` \|", rows, re.M)) == extras
 
 
 @pytest.mark.parametrize("module", ["atldld", "atldld.plot", "atldld.sync", "atldld.testing"])

@@ -13,7 +13,7 @@ PAGE = page("docs/structures.md")
 
 def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert len(PAGE.blocks("python")) == 16
+    assert len(PAGE.blocks("python")) == 21
     with zipfile.ZipFile("P56_Mouse_gridAnnotation.zip", "w") as archive:
         archive.writestr("a.mhd", HEADER.format(kind="MET_UINT", name="a"))
         archive.writestr("a.raw", labels(200, "node", (67, 41, 58)).tobytes(order="F"))
@@ -27,7 +27,9 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     with AllenServer([phantom], grids=zips) as server, atldld.set_options(api_url=server.url):
         names = PAGE.run_python()
     assert "node" in capsys.readouterr().out
-    assert names["table"].attrs["atlas"] == "P56_Mouse_gridAnnotation"
+    assert names["table"].attrs["atlas"] == "Allen P56"
+    assert names["from_file"].attrs["atlas"] == "P56_Mouse_gridAnnotation"
+    assert 0.2 < float(names["brain"].notnull().mean()) < 0.7
     assert names["published"]["expression_energy"].tolist() == [2.0]
     assert names["cells"]["structure_id"].all()
     assert names["places"]["covered"].all()
