@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import atldld
@@ -45,6 +45,7 @@ kept = st.lists(
 
 
 class TestWhatGoes:
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(kept, st.integers(0, 20_000), st.integers(0, 3000))
     def test_the_rest_is_within_the_limit_and_nobody_younger_went(self, downloads, limit, rest):
         total = sum(each.bytes for each in downloads) + rest
@@ -58,6 +59,7 @@ class TestWhatGoes:
         if gone and stays:
             assert max(each.used for each in gone) <= min(each.used for each in stays)
 
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(kept, st.integers(0, 20_000))
     def test_no_more_goes_than_a_tenth_of_the_limit_asks_for(self, downloads, limit):
         total = sum(each.bytes for each in downloads)
@@ -66,6 +68,7 @@ class TestWhatGoes:
             all_but_one = sum(each.bytes for each in gone[:-1])
             assert total - all_but_one > limit - limit // 10
 
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(kept, st.integers(0, 5000), st.data())
     def test_what_is_spared_stays(self, downloads, limit, data):
         spared = {each.path for each in downloads if data.draw(st.booleans())}

@@ -223,10 +223,10 @@ class Files:
         if name_fault(name) is not None:
             raise FileFaultError("its name leads elsewhere")
         assert self.path is not None
-        path = self.path
+        path = str(self.path)
         for part in name.split("/")[:-1]:
-            path = path / part
-            if path.is_symlink():
+            path = f"{path}/{part}"
+            if os.path.islink(path):  # noqa: PTH114  # asked at every read of the cache
                 raise FileFaultError("it lies behind a link")
         return self.path / name
 
@@ -331,7 +331,7 @@ def _place(partials: Path, path: Path, content: bytes, durable: bool) -> None:
 
 
 def _walked(root: Path, top: Path) -> Iterator[Listed]:
-    folders = [top]
+    folders, start = [top], os.path.join(root, "")  # noqa: PTH118  # ends with a separator
     while folders:
         folder = folders.pop()
         with suppress(OSError), os.scandir(folder) as entries:
@@ -341,7 +341,7 @@ def _walked(root: Path, top: Path) -> Iterator[Listed]:
                     continue
                 with suppress(OSError):
                     status = entry.stat(follow_symlinks=False)
-                    name = Path(entry.path).relative_to(root).as_posix()
+                    name = entry.path[len(start) :].replace(os.sep, "/")
                     yield Listed(
                         name, status.st_size, status.st_mtime, stat.S_ISREG(status.st_mode)
                     )

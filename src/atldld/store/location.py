@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -68,7 +69,7 @@ class Location:
     @property
     def path(self) -> Path | None:
         """The local path, or None where it is a URL."""
-        return None if "://" in self.text else Path(self.text)
+        return _local_path(self.text)
 
     @property
     def name(self) -> str:
@@ -116,6 +117,11 @@ class Location:
         else:
             return found, str(path).rstrip("/")
         raise fault
+
+
+@lru_cache(maxsize=256)
+def _local_path(text: str) -> Path | None:
+    return None if "://" in text else Path(text)
 
 
 def _encodable(text: str) -> bool:
