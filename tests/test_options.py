@@ -198,6 +198,7 @@ def test_environment_is_read_when_needed_and_yields_to_set_options(monkeypatch):
         ("progress", "auto", None),
         ("retries", "", 4),
         ("max_image_pixels", "1000", 1000),
+        ("metadata_max_age", "0", 0.0),
     ],
 )
 def test_environment_variables(monkeypatch, name, text, value):
@@ -248,6 +249,8 @@ def test_cache_dir_is_made_absolute(monkeypatch, tmp_path):
         ("api_url", 5, TypeError),
         ("progress", 1, TypeError),
         ("max_image_pixels", 0, ValueError),
+        ("metadata_max_age", -1, ValueError),
+        ("metadata_max_age", float("nan"), ValueError),
     ],
 )
 def test_a_bad_value_says_what_would_be_right(name, value, error):

@@ -106,6 +106,8 @@ class Options(BaseModel):
         Whether to show progress; None decides by the terminal.
     max_image_pixels
         Most pixels of an image, or of a window of one, that is downloaded or decoded.
+    metadata_max_age
+        Seconds for which the kept description of a dataset is used without asking.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -148,6 +150,13 @@ class Options(BaseModel):
         le=10**10,
         description="it must be a whole number of pixels from 1 to 10,000,000,000",
     )
+    metadata_max_age: float = Field(
+        604_800.0,
+        ge=0,
+        le=10**10,
+        allow_inf_nan=False,
+        description="it must be a number of seconds from 0 (ask each time) to 10,000,000,000",
+    )
 
     @property
     def local_cache_dir(self) -> Path:
@@ -173,6 +182,7 @@ def set_options(
     api_url: str | None = _UNCHANGED,
     progress: bool | None = _UNCHANGED,
     max_image_pixels: int | None = _UNCHANGED,
+    metadata_max_age: float | None = _UNCHANGED,
 ) -> _Block:
     """Set options for this process, or for the time of a ``with`` block.
 
@@ -206,6 +216,9 @@ def set_options(
     max_image_pixels
         Most pixels of an image, or of a window of one, that is downloaded or decoded, at 3 bytes
         each in memory; by default 400 million. A larger one is an `ImageError`.
+    metadata_max_age
+        Seconds for which the kept description of a dataset is used without asking the service;
+        by default a week, for the atlas hardly changes. 0 asks each time.
 
     Returns
     -------

@@ -11,12 +11,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import simplejpeg
 
+import atldld
 from atldld.errors import (
     APIError,
     AtldldWarning,
     BundleError,
     DatasetNotFoundError,
     ImageError,
+    RegistrationError,
 )
 from atldld.model.read import ImageRead, Window
 from atldld.options import current, set_options
@@ -190,6 +192,13 @@ def test_a_dataset_is_named_by_a_whole_number(dataset_id):
         AllenSource(BASE).dataset(dataset_id)
 
 
+@pytest.fixture
+def asking():
+    with set_options(metadata_max_age=0):
+        yield
+
+
+@pytest.mark.usefixtures("asking")
 def test_a_service_out_of_reach_is_stood_in_for_by_its_last_answer(server, phantom):
     source = AllenSource(server.url)
     with pytest.raises(APIError):
@@ -206,6 +215,7 @@ def test_a_service_out_of_reach_is_stood_in_for_by_its_last_answer(server, phant
         source.dataset(1001)
 
 
+@pytest.mark.usefixtures("asking")
 def test_metadata_are_asked_for_anew_while_the_service_answers(serve, phantom):
     rows = [phantom.row]
     server = serve(lambda request: rows_answer(rows))
@@ -217,6 +227,72 @@ def test_metadata_are_asked_for_anew_while_the_service_answers(serve, phantom):
     server.handler = lambda request: answer(b"", "500 Oh")
     with pytest.warns(AtldldWarning, match="HTTP status 500"):
         assert source.dataset(1001).failed is True
+
+
+def test_a_young_description_costs_no_request(server):
+    AllenSource(server.url).dataset(1001)
+    server.reset_log()
+    first = atldld.open_dataarray(1001, source=server.url, resolution=100)
+    assert server.requests == []
+    with set_options(metadata_max_age=0):
+        atldld.open_dataarray(1001, source=server.url, resolution=100)
+    assert len(server.requests) == 1
+    # What was answered just now is young again.
+    atldld.open_dataarray(1001, source=server.url, resolution=100)
+    assert len(server.requests) == 1
+    assert first.sizes["section"] > 0
+
+
+@pytest.mark.parametrize("harm", ["damaged", "cut", "of another question", "of tomorrow", "old"])
+def test_a_description_that_is_not_enough_is_asked_for_again(server, harm, tmp_path):
+    source = AllenSource(server.url)
+    with set_options(cache_dir=tmp_path / "there"):
+        whole = source.dataset(1001)
+        (file,) = (tmp_path / "there").rglob("1001.json")
+        record = file.with_name("1001.json.json")
+        told = json.loads(record.read_text())
+        if harm == "damaged":
+            file.write_bytes(file.read_bytes()[:-9] + b"         ")
+        elif harm == "cut":
+            file.write_bytes(file.read_bytes()[:100])
+        elif harm == "of another question":
+            record.write_text(json.dumps(told | {"url": told["url"].replace("genes,", "")}))
+        elif harm == "of tomorrow":
+            record.write_text(json.dumps(told | {"time": told["time"] + 86_400}))
+        else:
+            record.write_text(json.dumps(told | {"time": told["time"] - 8 * 86_400}))
+        server.reset_log()
+        assert source.dataset(1001) == whole
+        assert len(server.requests) == 1
+        assert source.dataset(1001) == whole
+        assert len(server.requests) == 1
+
+
+def test_a_description_without_what_places_it_is_asked_for_again(serve, phantom):
+    rows = [{**phantom.row, "alignment3d": None}]
+    server = serve(lambda request: rows_answer(rows))
+    source = AllenSource(server.url)
+    for _ in range(2):
+        with pytest.raises(RegistrationError):
+            source.dataset(1001)
+    rows[0] = phantom.row
+    assert source.dataset(1001).id == 1001
+    count = len(server.requests)
+    assert source.dataset(1001).id == 1001
+    assert len(server.requests) == count
+
+
+def test_what_is_open_stays_as_it_was(serve, phantom):
+    rows = [phantom.row]
+    server = serve(lambda request: rows_answer(rows))
+    opened = atldld.open_dataarray(1001, source=server.url, resolution=100)
+    before = opened.copy(deep=True)
+    rows[0] = {**phantom.row, "section_images": phantom.row["section_images"][:1]}
+    with set_options(metadata_max_age=0):
+        again = atldld.open_dataarray(1001, source=server.url, resolution=100)
+    assert again.sizes["section"] == 1
+    assert opened.sizes["section"] == len(phantom.row["section_images"])
+    assert opened.coords.equals(before.coords)
 
 
 # Images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -82,16 +83,19 @@ def search(
 @click.command(epilog=_INFO_EXAMPLES)
 @click.argument("dataset", type=int)
 @click.option("--images", "list_images", is_flag=True, help="List the section images, too.")
+@click.option("--refresh", is_flag=True, help="Ask the service, whatever is kept of it.")
 @json_option
 @source_option
-def info(dataset: int, list_images: bool, as_json: bool, source: str | None) -> None:
+def info(dataset: int, list_images: bool, refresh: bool, as_json: bool, source: str | None) -> None:
     """Tell what DATASET is: gene, plane, specimen, sections.
 
     Also of datasets that cannot be opened; JSON lists the section images, too.
     """
     import atldld
 
-    found = atldld.dataset_info(dataset, source=source)
+    # What it answers is kept, and serves what is opened next.
+    with atldld.set_options(metadata_max_age=0) if refresh else nullcontext():
+        found = atldld.dataset_info(dataset, source=source)
     if as_json:
         print_json(found.to_dict())
         return

@@ -8,10 +8,17 @@ import time
 import warnings
 from collections.abc import Hashable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ..errors import APIError, AtldldWarning, DatasetNotFoundError, ImageError, plain
+from ..errors import (
+    APIError,
+    AtldldWarning,
+    DatasetNotFoundError,
+    ImageError,
+    RegistrationError,
+    plain,
+)
 from ..model.dataset import SectionDataset
 from ..model.info import DatasetSummary
 from ..model.read import VIEWS, ImageRead, Window
@@ -97,9 +104,10 @@ class AllenSource:
     def dataset(self, dataset_id: int) -> SectionDataset:
         """Return the metadata of one dataset.
 
-        None where a catalogue with section images is at hand; else one request, or two where the
-        service does not nest the images in the dataset's row. Where the service is out of reach,
-        its last answer is used, with an `AtldldWarning`.
+        None where a catalogue with section images is at hand, or where what was answered before
+        is younger than the option ``metadata_max_age``, and enough; else one request, or two
+        where the service does not nest the images in the dataset's row. Where the service is out
+        of reach, its last answer is used, with an `AtldldWarning`.
 
         Raises
         ------
@@ -112,6 +120,11 @@ class AllenSource:
         """
         dataset_id = _whole(dataset_id, "dataset_id")
         rows = self._rows(dataset_id)
+        if rows.unasked:
+            try:
+                return SectionDataset.from_rows(rows.row, rows.images)
+            except RegistrationError:
+                rows = self._rows(dataset_id, ask=True)
         return SectionDataset.from_rows(rows.row, rows.images)
 
     def search(self, terms: SearchTerms) -> list[DatasetSummary]:
@@ -245,21 +258,31 @@ class AllenSource:
                 window=None if window is None else window.box,
             ) from error
 
-    def _rows(self, dataset_id: int) -> _DatasetRows:
-        """Return the rows of a dataset, or if the service is out of reach, those kept of it."""
-        listed = self.catalogue()
+    def _rows(self, dataset_id: int, ask: bool = False) -> _DatasetRows:
+        """Return the rows of a dataset, or if the service is out of reach, those kept of it.
+
+        With `ask`, or where the options say so, the service is asked whatever is at hand.
+        """
+        options = current()
+        ask = ask or options.metadata_max_age == 0
+        listed = None if ask else self.catalogue()
         if listed is not None and listed.has_images:
             with suppress(DatasetNotFoundError):
                 return _DatasetRows(*listed.rows(dataset_id))
-        options = current()
+        url = row_url(self.name, "SectionDataSet", dataset_id, _INCLUDE)
         cache, name = self._cache(options), dataset_name(dataset_id)
-        kept = _DatasetRows.from_json(cache.load(name))
+        record = cache.record(name)
+        kept = None if record is None else _DatasetRows.from_json(cache.load(name))
+        if kept is not None and record is not None and not ask:
+            # What another version asked for may lack something.
+            age = time.time() - record.time
+            if record.url == url and 0 <= age < options.metadata_max_age:
+                return kept
         if kept is not None:
             options = options.model_copy(update={"retries": min(options.retries, 1)})
         try:
             rows = self._asked_rows(dataset_id, options)
         except APIError as error:
-            record = cache.record(name)
             if kept is None or record is None or not _out_of_reach(error):
                 raise
             day = time.strftime("%Y-%m-%d", time.gmtime(record.time))
@@ -270,8 +293,8 @@ class AllenSource:
                 stacklevel=3,
             )
             return kept
-        if rows != kept:
-            url = row_url(self.name, "SectionDataSet", dataset_id, _INCLUDE)
+        if rows != kept or options.metadata_max_age > 0:
+            # The same answer is of today now.
             cache.store(name, rows.to_json(), url)
         return rows
 
@@ -307,12 +330,13 @@ class _DatasetRows:
 
     row: Row
     images: list[Row] | None
+    unasked: bool = field(default=False, compare=False)
 
     @classmethod
     def from_json(cls, text: bytes | None) -> _DatasetRows | None:
         try:
             fields = json.loads(text or b"")
-            return cls(fields["row"], fields["images"])
+            return cls(fields["row"], fields["images"], unasked=True)
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
