@@ -295,6 +295,22 @@ def test_what_is_open_stays_as_it_was(serve, phantom):
     assert opened.coords.equals(before.coords)
 
 
+@pytest.mark.parametrize("by", [1e-9, 0.01])
+def test_another_description_is_another_array(serve, by):
+    """Also where it differs in one number of one of many sections: dask goes by the name."""
+    many = phantom_dataset(1001, sections=300, resolution=100)
+    images = [dict(image) for image in many.row["section_images"]]
+    alignment = images[150]["alignment2d"]
+    images[150]["alignment2d"] = {**alignment, "tvs_04": alignment["tvs_04"] + by}
+    rows = [many.row]
+    server = serve(lambda request: rows_answer(rows))
+    with set_options(metadata_max_age=0):
+        one = atldld.open_dataarray(1001, source=server.url, resolution=500)
+        rows[0] = {**many.row, "section_images": images}
+        other = atldld.open_dataarray(1001, source=server.url, resolution=500)
+    assert one.data.name != other.data.name
+
+
 # Images
 
 
