@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .bench import Bench, Side
+from .cached_contest import cached_contest
 from .figures import Contest, Figure, Part, Value, given, times_as_long, times_faster
 from .measure import Run
 from .volume_contest import volume_contest
@@ -405,5 +406,6 @@ CONTESTS = (
     _pieces(),
     _cluster(),
     volume_contest(),
+    cached_contest(),
 )
 """All of them, in the order of the table."""

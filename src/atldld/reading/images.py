@@ -21,10 +21,10 @@ from ..source.prefetch import fetch_ahead, fetch_each
 from ..source.protocol import Source
 
 DECODED_BYTES = 256 * 2**20
-"""Bytes of decoded images that a process works on at once, at most."""
+"""Bytes of decoded images that a process works on at once, where memory is scarce."""
 
 KEPT_BYTES = 2**30
-"""Bytes of decoded images that a process keeps besides, at most."""
+"""Bytes of decoded images that a process keeps for later use, at most."""
 
 AHEAD = 16
 """Bodies that are under way or wait to be decoded, at most."""
@@ -41,9 +41,11 @@ class Budget:
     ----------
     total
         Bytes there are. Who wants more than that waits until nobody holds any, and goes alone.
+        None: 256 MiB, or a sixteenth of the memory if that is more, at most 1 GiB, so that
+        as many threads work at once as there is memory for.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None = None) -> None:
         self.total = total
         self._taken = 0
         self._changed = threading.Condition()
@@ -51,8 +53,9 @@ class Budget:
     @contextmanager
     def taking(self, count: int) -> Iterator[None]:
         """Hold some bytes for the time of the block; wait until they can be had."""
+        total = self._known_total()
         with self._changed:
-            self._changed.wait_for(lambda: self._taken == 0 or self._taken + count <= self.total)
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + count <= total)
             self._taken += count
         try:
             yield
@@ -61,8 +64,13 @@ class Budget:
                 self._taken -= count
                 self._changed.notify_all()
 
+    def _known_total(self) -> int:
+        if self.total is None:
+            self.total = max(DECODED_BYTES, min(KEPT_BYTES, _memory() // 16))
+        return self.total
 
-decoded_bytes = PerProcess(lambda: Budget(DECODED_BYTES))
+
+decoded_bytes = PerProcess(Budget)
 """The budget of this process."""
 
 
@@ -89,7 +97,7 @@ class KeptImages:
     def put(self, key: _ImageKey, image: Pixels) -> None:
         """Keep an image, if there is room for it; nobody may write to it any more."""
         if self._most is None:
-            self._most = _room()  # which only a task of a worker can say
+            self._most = min(KEPT_BYTES, _memory() // 8)
         if image.nbytes > self._most:
             return
         image.flags.writeable = False
@@ -102,8 +110,8 @@ class KeptImages:
                 self._bytes -= self._images.popitem(last=False)[1].nbytes
 
 
-def _room() -> int:
-    """Return how many bytes of images to keep here."""
+def _memory() -> int:
+    """Return the bytes of memory of this machine, or of the worker whose task this is."""
     distributed = sys.modules.get("distributed")
     memory: int | None = None
     if distributed is not None:
@@ -112,7 +120,7 @@ def _room() -> int:
     if memory is None and hasattr(os, "sysconf"):
         with suppress(ValueError, OSError):
             memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return KEPT_BYTES if memory is None else min(KEPT_BYTES, memory // 8)
+    return 8 * KEPT_BYTES if memory is None else memory
 
 
 kept_images = PerProcess(KeptImages)
