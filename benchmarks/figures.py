@@ -192,6 +192,11 @@ def times_as_long(ours: Part, theirs: Part) -> Value:
     return lambda runs, bench: ours.wall(runs) / theirs.wall(runs)
 
 
+def times_the_work(ours: Part, theirs: Part) -> Value:
+    """Return how many times the processor time of the other side ours takes."""
+    return lambda runs, _: ours.cpu(runs) / theirs.cpu(runs)
+
+
 def given(**values: Callable[[Bench, int], Any]) -> Callable[[Bench, int], dict[str, Any]]:
     """Return what tells a job these values, each computed from bench and round."""
     return lambda bench, number: {name: of(bench, number) for name, of in values.items()}

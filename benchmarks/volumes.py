@@ -21,6 +21,7 @@ from atldld.model.sections import default_distance, stack_of, stack_z
 from atldld.source import source_from
 
 from .bare import planned
+from .compiled import compiled_pass
 from .measure import Job, NotAvailableError, Run, answer
 
 STEP = 25.0
@@ -142,6 +143,42 @@ def map_coordinates(given: Mapping[str, Any], run: Run) -> None:
     _keep(out, run)
 
 
+def compiled(given: Mapping[str, Any], run: Run) -> None:
+    """Fill the same voxels in one compiled pass, from decoded images in memory, on one thread."""
+    fill = compiled_pass()
+    record = source_from(given["url"]).dataset(given["dataset"])
+    stack, _ = stack_of(record)
+    tier = given["tier"]
+    pool = urllib3.PoolManager(maxsize=8)
+    url = f"{given['url']}/section_image_download/{{}}?downsample={tier}"
+    images = np.stack(
+        [
+            simplejpeg.decode_jpeg(pool.request("GET", url.format(number)).data, "RGB", strict=True)
+            for number in stack.image_id
+        ]
+    )
+    onto = stack.pixels_of_space()
+    for section in range(len(stack)):
+        onto[section, 0, 3] -= tier_origin(int(stack.x[section]), tier)
+        onto[section, 1, 3] -= tier_origin(int(stack.y[section]), tier)
+    onto /= 2.0**tier
+    given_to = (images, onto, stack.trv[2], stack.z, default_distance(stack.z), STEP)
+    fill(*given_to, np.zeros((2, 2, 2, 3), dtype=np.uint8))
+    with run.lap("pass"):
+        out = np.full((*volume_grid(record, STEP).shape, 3), 255, dtype=np.uint8)
+        fill(*given_to, out)
+    _keep(out, run)
+
+
+def volume_linear(given: Mapping[str, Any], run: Run) -> None:
+    """Compute the volume blended between sections, from a cache that holds everything."""
+    _ready(given)
+    atldld.open_volume(given["dataset"], resolution=STEP).image.atlas.prefetch()
+    with _two_threads(), run.lap("volume"):
+        volume = atldld.open_volume(given["dataset"], resolution=STEP, between="linear")
+        _keep(volume.image.compute(), run)
+
+
 def _ready(given: Mapping[str, Any]) -> None:
     """Do once what a process does once."""
     volume = atldld.open_volume(given["warming"], resolution=200)
@@ -160,7 +197,15 @@ def _two_threads() -> Any:
 
 JOBS: dict[str, Job] = {
     job.__name__: job
-    for job in (volume_cold, volume_warm, volume_to_zarr, bare_warm, map_coordinates)
+    for job in (
+        volume_cold,
+        volume_warm,
+        volume_linear,
+        volume_to_zarr,
+        bare_warm,
+        map_coordinates,
+        compiled,
+    )
 }
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ def bands(
             for k in (j - 1, j + 1):
                 if k in shown:
                     used = used | (shown[k] & covers[j] & between[j])
-        for place in np.flatnonzero((used.first <= used.last).any(axis=1)):
+        for place in np.flatnonzero((used.first <= used.last).any(axis=1)).tolist():
             found[place].append(
                 Band(
                     j, own.coverage(place, some.rows, asked), used.coverage(place, some.rows, asked)

@@ -174,7 +174,7 @@ def warp(
         own = rows.places if rows.run is None else rows.run
         first, last = covered.first[own], covered.last[own]
         some = first <= last
-        top, bottom = _clipped(rows.tiles[0], side, bounds[0])
+        top, bottom = _clipped(rows.tile, side, bounds[0])
         low, high, deep = 0, -1, 0
         if some.any():
             low, high = int(first[some].min()), int(last[some].max())
@@ -301,6 +301,11 @@ class _Group:
     scattered: npt.NDArray[np.intp] | None = None
 
     @property
+    def tile(self) -> int:
+        """The first tile."""
+        return self.tiles[0]
+
+    @property
     def places(self) -> npt.NDArray[np.intp]:
         """Where they stand among all that were asked for."""
         if self.run is not None:
@@ -344,7 +349,7 @@ def _blocks(columns: Indices, side: int, low: int, high: int) -> Iterator[tuple[
     """
     if not _is_run(columns):
         for group in groups(columns, side):
-            yield low <= high and high // side >= group.tiles[0] >= low // side, group
+            yield low <= high and high // side >= group.tile >= low // side, group
         return
     least, past = int(columns[0]), int(columns[-1]) + 1
     begin = min(max(low // side * side, least), past) if low <= high else past
