@@ -88,7 +88,7 @@ def coverage(affine: Array, size: tuple[float, float], rows: Indices, columns: I
 
 
 def covered_columns(
-    affine: Array, size: tuple[int, int], rows: Indices, asked: tuple[int, int]
+    affine: Array, size: tuple[float, float], rows: Indices, asked: tuple[int, int]
 ) -> tuple[Indices, Indices]:
     """Return the first and last covered column of each row; see `Coverage`.
 

@@ -315,11 +315,11 @@ class _Exchange:
             self.outcome.set_exception(fault)
         except Exception as error:
             # Whatever the client makes of what a server sends.
-            fault = fault_of(error)
+            made = fault_of(error)
             for cause in _causes(error):
                 # A half-made answer in there would keep its socket until it is collected.
                 traceback.clear_frames(cause.__traceback__)
-            self.outcome.set_exception(fault)
+            self.outcome.set_exception(made)
         else:
             self.outcome.set_result(answer)
 
