@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from atldld.testing import AllenServer, phantom_dataset
-from atldld.testing.annotations import archive_file, grid_labels
+from atldld.testing.annotations import STRUCTURES as ONTOLOGY
+from atldld.testing.annotations import archive_file
+from atldld.testing.annotations import grid_labels as labels
 from atldld.testing.tissue import MIDDLE_R
 from measure_files import zipped_grid
 
@@ -44,13 +46,13 @@ def energies():
     """Return volumes of expression energy by gene, shape (67, 41, 58) in space 9; -1 for none."""
     found = {"Prox1": (632, 549)} | GENES
     r = (np.arange(_SHAPE[2]) * _STEP)[None, None, :]
-    inside = (grid_labels() > 0) & (r > MIDDLE_R) & (r < 9400)
+    inside = (labels() > 0) & (r > MIDDLE_R) & (r < 9400)
     out = {}
     for seed, (gene, strong) in enumerate(found.items()):
         random = np.random.default_rng(seed)
         level = random.gamma(2.0, 0.6, _SHAPE)
         for rank, structure in enumerate(strong):
-            level += (grid_labels() == structure) * random.gamma(12.0, 1.6 / (1 + 3 * rank), _SHAPE)
+            level += (labels() == structure) * random.gamma(12.0, 1.6 / (1 + 3 * rank), _SHAPE)
         out[gene] = np.where(inside, level, -1).astype(np.float32)
     return out
 
@@ -64,12 +66,21 @@ def _native(volume):
     return np.where((nodes >= 0) & (nodes < _SHAPE[2]), volume[..., np.clip(nodes, 0, 57)], -1)
 
 
+def parts_of(number):
+    """Return a structure and all that is part of it: Allen's values per structure hold these."""
+    found = [number]
+    for structure, _, _, parent, _ in ONTOLOGY:
+        if parent in found:
+            found.append(structure)
+    return found
+
+
 def _published(dataset_id, gene):
     """Return rows of the values per structure that the service publishes."""
-    values, where = energies()[gene], grid_labels()
+    values, where = energies()[gene], labels()
     rows = []
     for number, (acronym, name) in STRUCTURES.items():
-        inside = values[(where == number) & (values >= 0)]
+        inside = values[np.isin(where, parts_of(number)) & (values >= 0)]
         rows.append(
             {
                 "id": dataset_id * 100 + len(rows),

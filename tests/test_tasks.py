@@ -167,10 +167,11 @@ def genes():
 def test_gene_by_structure_for_many_genes(served):
     table = run("Gene by structure, for many genes")["table"]
     assert list(table.columns) == list(genes())
-    assert set(table.index) == set(stand_in.STRUCTURES)
+    assert set(stand_in.STRUCTURES) < set(table.index)
     for column, volume in genes().items():
         for number in stand_in.STRUCTURES:
-            mean = volume[(stand_in.labels() == number) & (volume >= 0)].mean(dtype=float)
+            inside = np.isin(stand_in.labels(), stand_in.parts_of(number))
+            mean = volume[inside & (volume >= 0)].mean(dtype=float)
             assert table.loc[number, column] == pytest.approx(mean, rel=1e-6)
     assert table["Prox1 69289763"].idxmax() == 632
 
