@@ -3,6 +3,7 @@
 import fsspec
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK
 
@@ -323,3 +324,73 @@ def test_damaged_files_are_named(opened, tmp_path, part, spoil, message):
     with pytest.raises(RegistrationError, match=message) as caught:
         dataset.isel(section=place).compute()
     assert str(image) in str(caught.value)
+
+
+def test_points_find_their_pixels_and_pixels_their_points(published, server, tmp_path):
+    phantom = PHANTOMS[0]
+    options = {"registration": published, "source": server.url}
+    with atldld.set_options(cache_dir=tmp_path / "cache"):
+        sections = atldld.open_dataset(1435, resolution=100, **options)
+        place = 1
+        image = phantom.image(int(sections.image_id[place]))
+        x, y, _ = truth(phantom, image)
+        covered = sections.covered[place].values
+        lies = sections.isel(section=place).atlas.pir()
+        rows, columns = np.nonzero(covered)
+        points = np.stack([lies[axis].values[rows, columns] for axis in "pir"], axis=1)
+        found = atldld.points_to_sections(1435, points, **options)
+        assert (found.image_id == image["id"]).all()
+        assert found.covered.all()
+        assert not found.beyond.any()
+        np.testing.assert_allclose(found.distance, 0, atol=1e-6)
+        # Of a full-resolution pixel of 20 microns.
+        np.testing.assert_allclose(found.x, x[rows, columns], atol=0.01)
+        np.testing.assert_allclose(found.y, y[rows, columns], atol=0.01)
+        back = atldld.sections_to_points(1435, found[["image_id", "x", "y"]], **options)
+        np.testing.assert_allclose(back.to_numpy(), points, atol=2)
+        off = points + np.array([200.0, 0, 0])
+        moved = atldld.points_to_sections(1435, off, max_distance=150, **options)
+        near = moved.image_id == image["id"]
+        np.testing.assert_allclose(moved.distance[near], 200, atol=1e-6)
+        assert not moved.covered[near].any()
+        far = atldld.points_to_sections(1435, [[20000.0, 4000, 5700], [np.nan] * 3], **options)
+        assert far.beyond.tolist() == [True, False]
+        assert far.image_id.tolist()[1] == -1
+        with pytest.raises(ValueError, match="leave that out"):
+            atldld.points_to_sections(1435, points, reference_space=9, **options)
+
+
+def test_native_pixels_lie_where_their_section_is_bent(published, server, tmp_path):
+    phantom = PHANTOMS[0]
+    options = {"registration": published, "source": server.url}
+    with atldld.set_options(cache_dir=tmp_path / "cache"):
+        image = phantom.image(phantom.image_ids[1])
+        pixels = atldld.open_image(image["id"], tier=1, **options)
+        plain = atldld.open_image(image["id"], tier=1, source=server.url)
+        np.testing.assert_array_equal(pixels.values, plain.values)
+        assert pixels.reference_space.item() == "CCFv3"
+        places = pixels.atlas.pir().isel(x=slice(5, 90, 7), y=slice(3, 100, 9)).compute()
+        frame = {"image_id": image["id"], "section_number": 0}
+        y, x = np.meshgrid(places.y, places.x, indexing="ij")
+        table = pd.DataFrame({**frame, "x": x.ravel(), "y": y.ravel()})
+        found = atldld.sections_to_points(1435, table.drop(columns="section_number"), **options)
+        for axis in "pir":
+            np.testing.assert_allclose(places[axis].values.ravel(), found[axis], atol=1e-6)
+        # And the same once the values are in memory.
+        again = pixels.compute().atlas.pir().r.isel(x=8, y=9)
+        np.testing.assert_array_equal(again, pixels.atlas.pir().r.isel(x=8, y=9))
+        assert float(abs(pixels.atlas.pir().r - plain.atlas.pir().r.values).max()) > 50
+        # A region of space is cut to what may lie in it.
+        low, high = float(places.r[4, 4]), float(places.r[4, 8])
+        part = atldld.open_image(image["id"], tier=1, region={"r": (low, high)}, **options)
+        kept = part.atlas.pir().r
+        whole = pixels.atlas.pir().r
+        inside = ((whole >= low) & (whole <= high)).values
+        shown = (
+            np.isin(pixels.x.values, part.x.values)[None, :]
+            & np.isin(pixels.y.values, part.y.values)[:, None]
+        )
+        assert (shown | ~inside).all()
+        assert kept.sizes["x"] < pixels.sizes["x"]
+        with pytest.raises(ValueError, match="bent section"):
+            part.atlas.to_nifti(tmp_path / "a.nii.gz")

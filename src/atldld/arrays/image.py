@@ -12,6 +12,7 @@ from dask.tokenize import tokenize
 
 from .. import options
 from ..model.affine import Array
+from ..model.bend import BendSource
 from ..model.read import ImageRead, Window
 from ..model.sections import SectionTable
 from ..reading.failures import Failing
@@ -68,6 +69,8 @@ class ImageArray(Reader[ImagePart]):
         What pixels are that cannot be had, if they may lack; NaN makes the array float32.
     source, carried, failing
         As for `Reader`.
+    bend
+        Where the bend of the section comes from; None for a straight one.
 
     Notes
     -----
@@ -84,8 +87,10 @@ class ImageArray(Reader[ImagePart]):
         source: Source,
         carried: options.Carried,
         failing: Failing,
+        bend: BendSource | None = None,
     ) -> None:
         super().__init__(source, carried, failing)
+        self.bend = bend
         self.whole = whole
         self.window = window
         self.affine = affine
@@ -98,6 +103,11 @@ class ImageArray(Reader[ImagePart]):
     def points(self) -> tuple[npt.NDArray[np.int64], Array]:
         """Return the image id, and the affine from full-resolution pixels to p, i, r."""
         return np.array([self.whole.image_id]), self.affine[None]
+
+    @property
+    def pixel_bends(self) -> dict[int, BendSource]:
+        """Where the bend of the image comes from, by its id; empty for a straight one."""
+        return {} if self.bend is None else {self.whole.image_id: self.bend}
 
     def pieces(self, key: tuple[Any, ...]) -> list[ImagePart]:
         """Return the one part that an outer index into this array needs, or none."""

@@ -14,9 +14,11 @@ from xarray.core import indexing
 
 from ..errors import AtldldWarning, RegistrationError
 from ..model.affine import Array, image_affine, tier_origin, tier_size
+from ..model.bend import BendSource
 from ..model.dataset import SectionDataset, SectionImage
-from ..model.geometry import clip_to_box
+from ..model.geometry import clip_to_box, pixel_points
 from ..model.read import View, Window
+from ..model.registration import Registration
 from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, flip_matrix, space_name
 from ..reading.failures import Failing
@@ -30,6 +32,7 @@ from .describe import channel_coordinate
 from .image import ImageArray
 from .index import DIM, SectionPlaces
 from .pieces import whole_read
+from .registering import placing_of, registered, registration_from
 from .request import (
     LARGEST_TIER,
     Chunks,
@@ -57,6 +60,7 @@ def open_image(
     view: View = "image",
     chunks: Literal["auto"] | Mapping[str, Any] | None = "auto",
     reference_space: Literal["native", 9, 10] = "native",
+    registration: Any = None,
     dataset_id: int | None = None,
     on_error: Literal["raise", "fill"] = "raise",
     source: str | Source | None = None,
@@ -84,6 +88,9 @@ def open_image(
         the region. A dict as in xarray. None: no dask.
     reference_space
         The space of p, i, r: ``"native"``, or 9 or 10 (r of the other one is ``11350 - r``).
+    registration
+        Another registration in the place of Allen's, as for `open_dataarray`: p, i, r are then
+        those of its space, through the bend of a section that has one. The pixels are the same.
     dataset_id
         The dataset that the image belongs to, if you know: that saves a search.
     on_error
@@ -146,7 +153,12 @@ def open_image(
     record = dataset_of_image(origin, number) if owner is None else origin.dataset(owner)
     image, record = _image(record, number)
     space, fill = wanted["reference_space"], wanted["on_error"] == "fill"
-    opening = ImageOpening.of(record, image, origin, wanted_tier, pixels, space, fill=fill)
+    placing = None
+    if registration is not None:
+        placing = placing_of(registration_from(registration), record)
+    opening = ImageOpening.of(
+        record, image, origin, wanted_tier, pixels, space, fill=fill, registration=placing
+    )
     return opening.array(opening.window(cut), wanted["chunks"])
 
 
@@ -161,13 +173,20 @@ class ImageOpening(Opening):
     tier, view
         Which pixels.
     affine
-        From full-resolution (x, y, 1) to p, i, r in the space that it is opened in, shape (3, 3).
+        From full-resolution (x, y, 1), straight, to p, i, r in the space that it is opened in,
+        shape (3, 3).
+    table
+        The sections of the dataset, this one among them.
+    registration
+        What places them in the place of Allen's matrices.
     """
 
     image: SectionImage
     tier: int
     view: View
     affine: Array
+    table: SectionTable
+    registration: Registration | None = None
 
     @classmethod
     def of(
@@ -182,6 +201,8 @@ class ImageOpening(Opening):
         fill: bool,
         failing: Failing | None = None,
         fill_value: float | None = None,
+        registration: Registration | None = None,
+        table: SectionTable | None = None,
     ) -> ImageOpening:
         """Check that the image has what is asked for, and work out where its pixels lie."""
         if tier >= image.tier_count:
@@ -193,11 +214,27 @@ class ImageOpening(Opening):
                 f"image {image.id} of dataset {record.id} has no expression mask "
                 "(expression_path is null); use view='image'"
             )
-        target, flip = target_space(record, space)
-        tvr = np.vstack([record.matrix("tvr"), [0, 0, 0, 1]])
-        if flip:
-            tvr = flip_matrix() @ tvr
-        z = image.section_number * record.section_thickness
+        target: int | Literal["CCFv3"] | None
+        if registration is None:
+            target, flip = target_space(record, space)
+            tvr = np.vstack([record.matrix("tvr"), [0, 0, 0, 1]])
+            if flip:
+                tvr = flip_matrix() @ tvr
+            z = image.section_number * record.section_thickness
+            affine = image_affine(np.array(image.tsv), tvr[:3], z)
+            if table is None:
+                table = tabulate(record, mapping="parallel", flip=flip)
+        else:
+            target = registration.reference_space
+            if table is None:
+                table = registered(record, registration, reference_space=space)
+            row = np.flatnonzero(table.image_id == image.id)
+            if not len(row):
+                raise RegistrationError(
+                    f"{registration.name} does not place image {image.id}, section "
+                    f"{image.section_number} of dataset {record.id}"
+                )
+            affine = pixel_points(table.take(row))[0]
         carried, own = failing_of(
             image.id, tier, view, source, target, fill=fill, other_tiers=False
         )
@@ -211,8 +248,16 @@ class ImageOpening(Opening):
             image=image,
             tier=tier,
             view=view,
-            affine=image_affine(np.array(image.tsv), tvr[:3], z),
+            affine=affine,
+            table=table,
+            registration=registration,
         )
+
+    @property
+    def bend(self) -> BendSource | None:
+        """Where the bend of the section comes from; None for a straight one."""
+        found: BendSource | None = self.table.bend[self.table.image_id == self.image.id][0]
+        return found
 
     @property
     def origin(self) -> tuple[float, float]:
@@ -249,6 +294,17 @@ class ImageOpening(Opening):
         step = 2**self.tier
         (left, top), (width, height) = self.origin, self.size
         right, bottom = left + (width - 1) * step, top + (height - 1) * step
+        # Of a bent section, as far around as any pixel of the image may come from.
+        bend = None if self.bend is None else self.bend.load()
+        if bend is not None:
+            around = self.image.width + self.image.height
+            moves = bend.moves((left - around, right + around), (top - around, bottom + around))
+            (left, right), (top, bottom) = (
+                (least - high, most - low)
+                for (least, most), (low, high) in zip(
+                    ((left, right), (top, bottom)), moves, strict=True
+                )
+            )
         xy = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
         places = np.column_stack([xy, np.ones(4)]) @ self.affine.T
         low, high = (
@@ -258,6 +314,10 @@ class ImageOpening(Opening):
         if not len(inside):
             return ((math.inf, -math.inf),) * 2
         least, most = inside[:, :2].min(axis=0), inside[:, :2].max(axis=0)
+        if bend is not None:
+            moves = bend.moves((least[0], most[0]), (least[1], most[1]))
+            least = least + [low for low, _ in moves]
+            most = most + [high for _, high in moves]
         return (float(least[0]), float(most[0])), (float(least[1]), float(most[1]))
 
     def _numbers(self, axis: int, low: float, high: float) -> tuple[int, int]:
@@ -270,10 +330,8 @@ class ImageOpening(Opening):
 
     def array(self, window: Window, chunks: Chunks) -> xr.DataArray:
         """Return the pixels of a window of the tier, lazily."""
-        flip = self.space != self.record.reference_space
-        table = tabulate(self.record, mapping="parallel", flip=flip)
-        variable = self.variable(window, chunks, table)
-        return xr.DataArray(variable, coords=self._coordinates(window, table), name=self.view)
+        variable = self.variable(window, chunks, self.table)
+        return xr.DataArray(variable, coords=self._coordinates(window), name=self.view)
 
     def variable(self, window: Window, chunks: Chunks, table: SectionTable) -> xr.Variable:
         """Return the pixels of a window without their coordinates.
@@ -296,6 +354,7 @@ class ImageOpening(Opening):
             self.source,
             self.carried,
             self.failing,
+            self.bend,
         )
         dims = ("y", "x", "channel")[: len(array.shape)]
         variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), self._attributes())
@@ -303,7 +362,11 @@ class ImageOpening(Opening):
         return in_chunks(variable, sizes, array, chunked=chunks is not None)
 
     def _attributes(self) -> dict[str, Any]:
-        attrs = self.attributes(mapping="none: the image's own pixels", resolution=self._microns)
+        attrs = self.attributes(
+            mapping="none: the image's own pixels",
+            resolution=self._microns,
+            registration=self.registration,
+        )
         image = self.image
         return {
             **self.of_pixels(self.view, attrs),
@@ -319,7 +382,7 @@ class ImageOpening(Opening):
         """Reference microns that a pixel of the tier spans along its longer axis."""
         return float(np.linalg.norm(self.affine[:, :2], axis=0).max() * 2**self.tier)
 
-    def _coordinates(self, window: Window, table: SectionTable) -> xr.Coordinates:
+    def _coordinates(self, window: Window) -> xr.Coordinates:
         step, (left, top) = 2**self.tier, self.origin
         x = left + step * np.arange(window.left, window.right, dtype=np.float64)
         y = top + step * np.arange(window.top, window.bottom, dtype=np.float64)
@@ -346,7 +409,9 @@ class ImageOpening(Opening):
         coordinates = xr.Coordinates(
             {**scalars, **default.variables}, indexes=dict(default.xindexes)
         )
-        places = SectionPlaces(table, np.array([self.image.id]), self.affine[None])
+        bends = {} if self.bend is None else {self.image.id: self.bend}
+        images = np.array([self.image.id])
+        places = SectionPlaces(self.table, images, self.affine[None], pixel_bends=bends)
         return guarded(coordinates, self.space, where, self.failing.ledger, [places])
 
 

@@ -13,7 +13,7 @@ coordinates but no custom index.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +25,7 @@ from xarray.core.indexing import IndexSelResult
 
 from ..errors import MixError
 from ..model.affine import Array
+from ..model.bend import BendSource
 from ..model.sections import SectionTable
 from .internals import AlignedAs
 
@@ -384,12 +385,15 @@ class SectionPlaces:
         array's coordinates: microns, or pixels.
     contradicted
         Whether an array was combined with one that puts an image elsewhere.
+    pixel_bends
+        Where the bends of bent images come from, by image id, if x and y are pixels.
     """
 
     table: SectionTable
     images: npt.NDArray[np.int64]
     affines: Array
     contradicted: bool = False
+    pixel_bends: Mapping[int, BendSource] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SectionPlaces:
         return self

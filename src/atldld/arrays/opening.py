@@ -16,7 +16,7 @@ from ..model.dataset import SectionDataset
 from ..model.geometry import clip_to_box
 from ..model.grid import Grid, section_grid
 from ..model.read import View
-from ..model.registration import Registration, register
+from ..model.registration import Registration
 from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, Plane, space_name
 from ..sampling.reads import choose_tiers
@@ -36,7 +36,7 @@ from .filling import HadArray, had, pixels
 from .index import DIM, SectionIndex, SectionPlaces
 from .lookup import StructureArray, annotation_from, voxels_of
 from .pieces import Sampling
-from .registering import placing_of
+from .registering import placing_of, registered
 from .request import (
     OpeningOptions,
     Region,
@@ -480,20 +480,7 @@ def _placed(
         space, flip = target_space(record, request.reference_space)
         table = tabulate(record, flip=flip, **placing)
         return space, table, section_grid(record, request.resolution)
-    if request.reference_space not in ("native", registration.reference_space):
-        raise ValueError(
-            f"{registration.name} places sections in {registration.space}, which cannot be turned "
-            f"into reference_space={request.reference_space}: leave that out"
-        )
-    table = tabulate(record, **placing)
-    table = register(
-        table,
-        registration,
-        dataset_id=record.id,
-        plane=record.plane,
-        failed=[image.id for image in record.failed_images],
-        **placing,
-    )
+    table = registered(record, registration, reference_space=request.reference_space, **placing)
     # The spaces that registrations lead to have the extent of space 9, whatever the native one.
     grid = section_grid(replace(record, reference_space=9), request.resolution)
     return registration.reference_space, table, grid

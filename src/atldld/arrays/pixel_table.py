@@ -174,7 +174,10 @@ def _located(
     """Return section, image, row, column and exact place of pixels, over (section, y, x)."""
     y, x = shown["y"][:, None], shown["x"]
     affines = points.affines[sections.start : sections.stop][:, None, None]
-    place = points_of(affines, x.astype(np.float64), y.astype(np.float64))
+    at: tuple[npt.NDArray[Any], npt.NDArray[Any]] = (x.astype(np.float64), y.astype(np.float64))
+    if any(points.bends):
+        at = points.straight(np.arange(sections.start, sections.stop), shown["y"], at[0])
+    place = points_of(affines, *at)
     return {
         "section": shown["section"][:, None, None],
         "image_id": images[:, None, None],

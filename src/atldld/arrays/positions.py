@@ -20,6 +20,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ..model.affine import Array
+from ..model.bend import BendSource
 from ..model.geometry import geometry, pixel_points
 from ..model.sections import SectionTable
 from ..model.space import AXES, extent
@@ -64,12 +65,44 @@ class SectionPoints:
     dims
         Which of ``section``, ``y``, ``x`` are dimensions of the object; along the others it has
         one place.
+    bends
+        Of an object whose x and y are pixels, for each section: where its bend comes from, or None
+        for a straight one. Empty for all others: their places follow from the grid.
     """
 
     affines: Array
     y: Array
     x: Array
     dims: tuple[str, ...]
+    bends: tuple[BendSource | None, ...] = ()
+
+    def straight(
+        self, sections: npt.NDArray[Any], rows: Array, columns: Array
+    ) -> tuple[Array, Array]:
+        """Return the straight pixels of bent ones, shape (sections, rows, columns)."""
+        x, y = np.broadcast_arrays(columns, rows[:, None])
+        places = []
+        for section in sections:
+            source = self.bends[section]
+            bend = None if source is None else source.load()
+            places.append((x, y) if bend is None else bend.to_straight(x, y))
+        return np.stack([x for x, _ in places]), np.stack([y for _, y in places])
+
+    @property
+    def planes(self) -> Array:
+        """The affines of objects that are straight.
+
+        Raises
+        ------
+        ValueError
+            If one is bent: its pixels lie on no lattice.
+        """
+        if any(self.bends):
+            raise ValueError(
+                "these are the pixels of a bent section, which lie on no even lattice in space: "
+                ".atlas.pir() gives the place of each, and open_dataarray the section unbent"
+            )
+        return self.affines
 
 
 EXACT = "exact_"
@@ -175,14 +208,19 @@ class PointArray(BackendArray):
         )
         affine = self.points.affines[sections, self.axis][:, None, None]
         along, down, shift = (affine[..., place] for place in range(3))
-        out = along * columns + down * rows[:, None] + shift
+        if any(self.points.bends):
+            x, y = self.points.straight(sections, rows, columns)
+            out = along * x + down * y + shift
+        else:
+            out = along * columns + down * rows[:, None] + shift
         return np.asarray(out[tuple(slice(None) if _keeps_axis(part) else 0 for part in key)])
 
     def __dask_tokenize__(self) -> Hashable:
         from dask.tokenize import tokenize
 
         points = self.points
-        return type(self).__name__, self.axis, tokenize(points.affines, points.y, points.x)
+        keys = tuple(None if bend is None else bend.key for bend in points.bends)
+        return type(self).__name__, self.axis, tokenize(points.affines, points.y, points.x), keys
 
 
 def _keeps_axis(part: Any) -> bool:
@@ -198,11 +236,13 @@ def section_points(obj: xr.DataArray | xr.Dataset) -> SectionPoints:
         As `pir`.
     """
     known: dict[int, tuple[Array, int]] = {}
+    bends: dict[int, BendSource] = {}
     for reader in _known(obj):
         numbers = dict(
             zip(reader.table.image_id.tolist(), reader.table.section_number, strict=True)
         )
         images, affines = reader.points()
+        bends.update(getattr(reader, "pixel_bends", {}))
         for image, affine in zip(images.tolist(), affines, strict=True):
             other, _ = known.setdefault(image, (affine, int(numbers[image])))
             if other is not affine and not np.array_equal(other, affine):
@@ -221,6 +261,7 @@ def section_points(obj: xr.DataArray | xr.Dataset) -> SectionPoints:
         y.astype(np.float64),
         x.astype(np.float64),
         tuple(name for name in DIMS if name in obj.dims),
+        tuple(bends.get(image) for image in images.tolist()) if bends else (),
     )
 
 

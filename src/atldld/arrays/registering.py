@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RegistrationError
+from ..model import affine
 from ..model.dataset import SectionDataset
-from ..model.registration import Registration
+from ..model.registration import Registration, register
 from ..model.registration_files import FORMS, parse_registration, registration_of
+from ..model.sections import Detection, SectionTable, tabulate
 from ..source.published import PublishedRegistration
 
 _LARGEST_FILE = 64 * 2**20
@@ -29,6 +31,51 @@ def placing_of(
     if isinstance(registration, Registration):
         return registration
     return registration.of_animal(record.specimen, record.id)
+
+
+def registered(
+    record: SectionDataset,
+    registration: Registration,
+    *,
+    mapping: affine.Mapping = "oblique",
+    detection_xy: Detection = None,
+    reference_space: int | str = "native",
+) -> SectionTable:
+    """Return the sections of a dataset where a registration places them.
+
+    Parameters
+    ----------
+    record
+        The dataset.
+    registration
+        From `placing_of`.
+    mapping, detection_xy
+        See `tabulate`.
+    reference_space
+        What was asked for: the registration's own, or ``"native"``.
+
+    Raises
+    ------
+    ValueError
+        If another space is asked for.
+    RegistrationError
+        If the registration does not fit.
+    """
+    if reference_space not in ("native", registration.reference_space):
+        raise ValueError(
+            f"{registration.name} places sections in {registration.space}, which cannot be turned "
+            f"into reference_space={reference_space}: leave that out"
+        )
+    table = tabulate(record, mapping=mapping, detection_xy=detection_xy)
+    return register(
+        table,
+        registration,
+        dataset_id=record.id,
+        plane=record.plane,
+        mapping=mapping,
+        detection_xy=detection_xy,
+        failed=[image.id for image in record.failed_images],
+    )
 
 
 def registration_from(value: Any, *, mirror: bool = False) -> Registration | PublishedRegistration:

@@ -16,10 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ..arrays.registering import placing_of, registered, registration_from
 from ..model.dataset import SectionDataset
-from ..model.space import AXES, FLIP_R, can_flip
+from ..model.geometry import pixel_points
+from ..model.sections import SectionTable
+from ..model.space import AXES, FLIP_R, Plane, can_flip
 from ..source import source_from
 from ..source.protocol import Source
+
+_BLOCK = 2**15
+"""Points that are held against all sections at once."""
 
 
 def points_to_sections(
@@ -28,6 +34,7 @@ def points_to_sections(
     *,
     reference_space: Literal["native", 9, 10] = "native",
     max_distance: float | None = None,
+    registration: Any = None,
     source: str | Source | None = None,
 ) -> pd.DataFrame:
     """Return for each of some reference points the section nearest to it, and where it is there.
@@ -44,6 +51,10 @@ def points_to_sections(
     max_distance
         Largest distance from the section, in microns of the stack, at which a point still
         counts as covered; None for any distance.
+    registration
+        Another registration in the place of Allen's, as for `atldld.open_dataarray`: points are
+        then those of its space, sections may be bent, and the nearest one, as the distance, is
+        counted along the slicing axis, in microns of that space.
     source
         Where the record of an id comes from, as for `open_dataarray`.
 
@@ -83,6 +94,12 @@ def points_to_sections(
     """
     record = _record(dataset, source)
     where = points_array(points)
+    if registration is not None:
+        if max_distance is not None and not max_distance >= 0:
+            raise ValueError(f"max_distance is {max_distance!r}; it must be microns, 0 or above")
+        index = points.index if isinstance(points, pd.DataFrame) else None
+        table = _registered(record, registration, reference_space)
+        return _nearest(table, record.plane, where, max_distance, index)
     if _flips(record, reference_space):
         where = where * [1, 1, -1] + [0, 0, FLIP_R]
     if max_distance is not None and not max_distance >= 0:
@@ -131,6 +148,7 @@ def sections_to_points(
     pixels: pd.DataFrame,
     *,
     reference_space: Literal["native", 9, 10] = "native",
+    registration: Any = None,
     source: str | Source | None = None,
 ) -> pd.DataFrame:
     """Return where pixels of section images lie in reference space.
@@ -144,6 +162,9 @@ def sections_to_points(
         of its image), and ``image_id``; or, without that, ``section_number``.
     reference_space
         The space wanted: ``"native"`` for the dataset's own, or 9 or 10.
+    registration
+        Another registration in the place of Allen's, as for `atldld.open_dataarray`: p, i, r are
+        then those of its space, through the bend of a section that has one.
     source
         Where the record of an id comes from, as for `open_dataarray`.
 
@@ -177,6 +198,8 @@ def sections_to_points(
     ['p', 'i', 'r']
     """
     record = _record(dataset, source)
+    if registration is not None:
+        return _placed(record, _registered(record, registration, reference_space), pixels)
     flips = _flips(record, reference_space)
     chosen = _chosen(record, pixels)
     tsv = np.array([image.tsv for image in record.images], dtype=np.float64)[chosen]
@@ -192,6 +215,84 @@ def sections_to_points(
     tvr = record.matrix("tvr")
     p, i, r = tvr[:, :3] @ stack + tvr[:, 3:]
     return pd.DataFrame({"p": p, "i": i, "r": FLIP_R - r if flips else r}, index=pixels.index)
+
+
+def _registered(record: SectionDataset, registration: Any, space: Any) -> SectionTable:
+    """Return the sections where a registration places them, by section number, then id."""
+    placing = placing_of(registration_from(registration), record)
+    table = registered(record, placing, reference_space=space)
+    return table.take(np.lexsort([table.image_id, table.section_number]))
+
+
+def _nearest(
+    table: SectionTable,
+    plane: Plane,
+    where: npt.NDArray[np.float64],
+    max_distance: float | None,
+    index: pd.Index[Any] | None,
+) -> pd.DataFrame:
+    """Return for each point the section nearest to it along the slicing axis."""
+    known = np.isfinite(where).all(axis=1)
+    along, down, across = (
+        np.where(known, where[:, axis], 0.0) for axis in (plane.section, plane.y, plane.x)
+    )
+    grid = np.stack([across, down, np.ones(len(where))])
+    chosen = np.empty(len(where), dtype=np.intp)
+    distance, beyond = np.empty(len(where)), np.zeros(len(where), dtype=bool)
+    for first in range(0, len(where), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        # Where each section's plane is passed by the line through each point.
+        heights = table.points[:, plane.section] @ grid[:, block]
+        nearest = np.argmin(np.abs(heights - along[block]), axis=0)
+        chosen[block] = nearest
+        distance[block] = along[block] - heights[nearest, np.arange(len(nearest))]
+        heights.sort(axis=0)
+        gaps = np.diff(heights[[0, min(1, len(heights) - 1)]], axis=0)[0]
+        last = np.diff(heights[[max(-2, -len(heights)), -1]], axis=0)[0]
+        beyond[block] = known[block] & (
+            (along[block] < heights[0] - gaps / 2) | (along[block] > heights[-1] + last / 2)
+        )
+    x, y = np.einsum("nij,jn->in", table.affine[chosen], grid)
+    for section in np.unique(chosen):
+        source = table.bend[section]
+        bend = None if source is None else source.load()
+        if bend is not None:
+            here = chosen == section
+            x[here], y[here] = bend.to_bent(x[here], y[here])
+    with np.errstate(invalid="ignore"):
+        covered = np.asarray(known & (x >= 0) & (x <= table.width[chosen] - 1))
+        covered &= (y >= 0) & (y <= table.height[chosen] - 1)
+        if max_distance is not None:
+            covered &= np.abs(distance) <= max_distance
+    return pd.DataFrame(
+        {
+            "section_number": np.where(known, table.section_number[chosen], -1),
+            "image_id": np.where(known, table.image_id[chosen], -1),
+            "x": np.where(known, x, np.nan),
+            "y": np.where(known, y, np.nan),
+            "distance": np.where(known, distance, np.nan),
+            "covered": covered,
+            "beyond": beyond,
+        },
+        index=index,
+    )
+
+
+def _placed(record: SectionDataset, table: SectionTable, pixels: pd.DataFrame) -> pd.DataFrame:
+    """Return where pixels lie by a registration; NaN for sections that it does not place."""
+    images = np.array([image.id for image in record.images])[_chosen(record, pixels)]
+    places = pixel_points(table)
+    out = np.full((3, len(images)), np.nan)
+    x, y = (pixels[name].to_numpy(dtype=np.float64) for name in ("x", "y"))
+    for section, image in enumerate(table.image_id):
+        here = np.flatnonzero(np.equal(images, image))
+        if not len(here):
+            continue
+        source = table.bend[section]
+        bend = None if source is None else source.load()
+        at = (x[here], y[here]) if bend is None else bend.to_straight(x[here], y[here])
+        out[:, here] = places[section] @ np.stack([*at, np.ones(len(here))])
+    return pd.DataFrame(dict(zip("pir", out, strict=True)), index=pixels.index)
 
 
 def _record(dataset: Any, source: str | Source | None) -> SectionDataset:

@@ -298,7 +298,7 @@ def _places(array: xr.DataArray) -> tuple[Places, tuple[str, str, str]]:
     """Return where the points of an array lie, and along which three dimensions."""
     if any(dim in array.dims for dim in _SECTIONS):
         points = section_points(array)
-        return Planes(points.affines, points.y, points.x), _SECTIONS
+        return Planes(points.planes, points.y, points.x), _SECTIONS
     if not any(axis in array.dims for axis in AXES):
         raise ValueError(
             f"values have dims {array.dims}; they must be sections (section, y, x) or a volume "

@@ -39,7 +39,7 @@ Bounds = tuple[tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Places:
+class TilePlaces:
     """Where the points of a tile fall: full-resolution x and y, counted from an origin.
 
     Parameters
@@ -152,7 +152,7 @@ class BentGrid:
             )
         )
 
-    def within(self, tile: Tile, places: Places) -> npt.NDArray[np.bool_]:
+    def within(self, tile: Tile, places: TilePlaces) -> npt.NDArray[np.bool_]:
         """Return whether the points of a tile lie in the section."""
         surely, perhaps = (np.ones(places.x.shape, dtype=bool) for _ in range(2))
         for values, origin, side in zip(
@@ -177,7 +177,7 @@ class BentGrid:
             surely[rows, columns] = inside
         return surely
 
-    def places(self, tile: Tile) -> Places:
+    def places(self, tile: Tile) -> TilePlaces:
         """Return where the points of a tile fall."""
         rows = np.arange(tile.row, tile.row + tile.height, dtype=float)
         columns = np.arange(tile.column, tile.column + tile.width, dtype=float)
@@ -281,7 +281,7 @@ class _Source:
     affine: Array
     interpolation: Interpolation
 
-    def sample(self, grid: BentGrid, tile: Tile, places: Places) -> Pixels:
+    def sample(self, grid: BentGrid, tile: Tile, places: TilePlaces) -> Pixels:
         """Return a tile of samples; those that are not covered are anything."""
         import cv2
 
@@ -319,7 +319,7 @@ class _Source:
         return np.asarray(many, dtype=np.uint8)
 
     def _in_tier(
-        self, places: Places, axis: int, first: float, unit: int
+        self, places: TilePlaces, axis: int, first: float, unit: int
     ) -> npt.NDArray[np.float32]:
         """Return x or y in units of pixels of the tier, counted from one of them."""
         scale = self.tier[axis, axis] / unit
@@ -328,7 +328,7 @@ class _Source:
         out += np.float32(shift)
         return out
 
-    def _ends(self, places: Places) -> list[tuple[float, float]]:
+    def _ends(self, places: TilePlaces) -> list[tuple[float, float]]:
         """Return the least and greatest x and y in pixels of the tier."""
         ends = []
         for axis, values in enumerate((places.x, places.y)):
@@ -466,7 +466,7 @@ class _Rectangle:
         return np.asarray(downs[:, None] + across)
 
 
-def _by_triangles(bend: Triangles, place: _Rectangle) -> Places:
+def _by_triangles(bend: Triangles, place: _Rectangle) -> TilePlaces:
     """Return where the points of a rectangle fall: each triangle in its own part of it.
 
     They are painted over each other, the first one last: it wins where the plane is folded.
@@ -500,7 +500,7 @@ def _by_triangles(bend: Triangles, place: _Rectangle) -> Places:
         mask = hit.view(np.uint8)
         cv2.copyTo(there_x, mask, x[down, across])
         cv2.copyTo(there_y, mask, y[down, across])
-    return Places(x, y, place.origin)
+    return TilePlaces(x, y, place.origin)
 
 
 def _intervals(inside: Array, rows: Array) -> tuple[Array, Array]:
@@ -522,7 +522,7 @@ def _intervals(inside: Array, rows: Array) -> tuple[Array, Array]:
     return low, high
 
 
-def _by_lattice(bend: Lattice, place: _Rectangle) -> Places:
+def _by_lattice(bend: Lattice, place: _Rectangle) -> TilePlaces:
     """Return where the points of a rectangle fall: the field is warped onto it."""
     import cv2
 
@@ -554,4 +554,4 @@ def _by_lattice(bend: Lattice, place: _Rectangle) -> Places:
     if not bend.spans(*spans):
         rows, columns = place.rows[:, None], place.columns
         known = bend.known(*(a * columns + b * rows + c for a, b, c in bend.index @ place.whole))
-    return Places(x, y, place.origin, known)
+    return TilePlaces(x, y, place.origin, known)
