@@ -232,7 +232,7 @@ def _nearest(
     index: pd.Index[Any] | None,
 ) -> pd.DataFrame:
     """Return for each point the section nearest to it along the slicing axis."""
-    known = np.isfinite(where).all(axis=1)
+    known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(where).all(axis=1))
     along, down, across = (
         np.where(known, where[:, axis], 0.0) for axis in (plane.section, plane.y, plane.x)
     )

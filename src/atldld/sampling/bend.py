@@ -396,9 +396,9 @@ def _tiles(around: Coverage, columns: Indices, bounds: Bounds, side: int) -> Ite
         if not some.any():
             continue
         low, high = int(first[some].min()), int(last[some].max())
-        top, bottom = _clipped(down.tile, side, bounds[0])
+        top, bottom = _clipped(down.tiles[0], side, bounds[0])
         for across in every:
-            left, right = _clipped(across.tile, side, bounds[1])
+            left, right = _clipped(across.tiles[0], side, bounds[1])
             if high >= left and low < right:
                 yield Tile(top, left, bottom - top, right - left), down, across
 
