@@ -1,7 +1,9 @@
 """Opening and looking make no request for pixels; computing makes those it needs."""
 
+import dask
 import numpy as np
 import pytest
+from dask.utils import key_split
 
 import atldld
 from atldld import options
@@ -155,3 +157,12 @@ class _Still:
 
     def __dask_tokenize__(self):
         return "still"
+
+
+def test_reading_has_a_name_of_its_own_in_the_graph_that_runs(opened):
+    """It is what the dashboard of a cluster shows; selections are folded into it all the same."""
+    array = opened(chunks={"section": 1})
+    for lazy in (array, array.mean("section"), array.astype(float).isel(x=slice(3, 20)).sum()):
+        (optimized,) = dask.optimize(lazy)
+        names = {key_split(key) for key in dict(optimized.__dask_graph__())}
+        assert any("atldld-read" in name for name in names - {"original-atldld-read"}), names

@@ -8,6 +8,7 @@ from typing import Any
 
 import xarray as xr
 
+from ..reading.reader import Reader
 from .internals import writable
 
 AUTO_BYTES = 16 * 2**20
@@ -143,9 +144,14 @@ def in_chunks(
         variable = writable(variable)
         variable.encoding["preferred_chunks"] = sizes
         return variable
+    from dask import annotate
     from dask.tokenize import tokenize
 
-    return variable.chunk(sizes, name=f"atldld-{tokenize(*token)}", inline_array=False)
+    kind = "read" if token and isinstance(token[0], Reader) else "place"
+    # What has an annotation of its own is not taken into what comes after it when layers are
+    # fused: so that the dashboard of a cluster names it.
+    with annotate(atldld=kind):
+        return variable.chunk(sizes, name=f"atldld-{kind}-{tokenize(*token)}", inline_array=False)
 
 
 def _given(chunks: Mapping[Any, Any], dims: tuple[str, ...]) -> dict[str, Any]:
