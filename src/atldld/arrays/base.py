@@ -13,10 +13,13 @@ from dask.tokenize import tokenize
 from .. import options
 from ..model.dataset import SectionDataset
 from ..model.read import View
+from ..model.space import AXES
 from ..reading.failures import Failing, Ledger
 from ..source.protocol import Source
 from .describe import attributes, ground
 from .index import GUARD, GuardIndex, SectionPlaces
+
+_GRID = (("y",), ("x",), *((axis,) for axis in AXES))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -115,6 +118,9 @@ def guarded(
     said = {"long_name": "reference space", "frame": frame}
     guard = xr.Variable((), -1 if value is None else value, said)
     index = GuardIndex(GUARD, frame, (ledger.name,), tuple(places))
+    # Before rows and columns, so that it is asked before those of two planes are found to differ.
+    known = dict(coordinates.variables)
+    plain = {name: known.pop(name) for name in list(known) if known[name].dims not in _GRID}
     return xr.Coordinates(
-        {**coordinates.variables, GUARD: guard}, indexes={**coordinates.xindexes, GUARD: index}
+        {**plain, GUARD: guard, **known}, indexes={GUARD: index, **coordinates.xindexes}
     )
