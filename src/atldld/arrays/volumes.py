@@ -305,4 +305,12 @@ def _extent(layer: Layer, columns: Indices) -> tuple[slice, slice]:
 
 def _spread(values: npt.NDArray[Any], over: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return values of nodes with an axis for the channels of others, if these have one."""
-    return values if values.ndim == over.ndim else values[..., None]
+    if values.ndim == over.ndim:
+        return values
+    if values.ndim != 2 or values.size == 0:
+        return values[..., None]
+    import cv2
+
+    # Written out: numpy goes through an axis of three, repeated, many times slower.
+    plain = values.view(np.uint8) if values.dtype == bool else values
+    return np.asarray(cv2.merge([plain] * over.shape[-1])).view(values.dtype)
