@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import requests
 import simplejpeg
-import urllib3
 
 from atldld.model.affine import grid_affine
 from atldld.model.grid import section_grid
@@ -60,10 +60,11 @@ def _loop(
     urls: list[str], affines: list[npt.NDArray[np.float64]], shape: tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
     out = np.empty((len(urls), *shape, 3), dtype=np.uint8)
-    http = urllib3.PoolManager(maxsize=CONNECTIONS, block=True)
+    session = requests.Session()
+    session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS))
 
     def section(place: int) -> None:
-        body = http.request("GET", urls[place]).data
+        body = session.get(urls[place]).content
         pixels = simplejpeg.decode_jpeg(body, "RGB", strict=True)
         cv2.warpAffine(
             pixels,
@@ -77,7 +78,7 @@ def _loop(
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         list(pool.map(section, range(len(urls))))
-    http.clear()
+    session.close()
     return out
 
 

@@ -15,7 +15,7 @@ PACKAGES = (
     "dask",
     "distributed",
     "zarr",
-    "urllib3",
+    "requests",
     "opencv-python-headless",
     "simplejpeg",
 )

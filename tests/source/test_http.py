@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from atldld import cancel
 from atldld.errors import APIError, plain
 from atldld.options import current, set_options
-from atldld.source import cancel
 from atldld.source.http import UnfitBodyError, fetch, retry_after, said
 
 from .conftest import answer

@@ -32,11 +32,11 @@ from http.client import IncompleteRead
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import __version__
+from .. import __version__, cancel
 from ..errors import APIError, plain
 from ..options import Options, current
 from ..urls import redirected, without_credentials, without_secrets
-from . import cancel, limit
+from . import limit
 
 if TYPE_CHECKING:
     import requests

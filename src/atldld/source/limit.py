@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from .. import cancel
 from ..errors import AtldldWarning
 from ..forking import PerProcess
-from . import cancel
 
 _FIRST_WAIT: Final = 0.002
 _LONGEST_WAIT: Final = 0.05

@@ -17,10 +17,10 @@ from itertools import chain, islice
 from queue import Empty, SimpleQueue
 from typing import Any, Self, TypeVar
 
+from .. import cancel
 from ..errors import ImageError
 from ..model.read import ImageRead
 from ..options import current
-from . import cancel
 from .protocol import Source
 
 T = TypeVar("T")

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from ..cancel import cancelled
+
 _BETWEEN_TRIES: Final = 0.01
 
 
@@ -21,7 +23,7 @@ def locked(path: Path, patience: float) -> Iterator[bool | None]:
     path
         Of the file; it and its folder are made if need be.
     patience
-        Seconds to wait for another holder.
+        Seconds to wait for another holder; less where nobody waits for it any more.
 
     Yields
     ------
@@ -42,10 +44,10 @@ def locked(path: Path, patience: float) -> Iterator[bool | None]:
     )
     try:
         try:
-            lock.acquire()
+            lock.acquire(cancel_check=cancelled)
         except FileNotFoundError:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            lock.acquire(cancel_check=cancelled)
     except Timeout:
         yield False
         return

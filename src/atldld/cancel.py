@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from dask.callbacks import Callback
 
-from ..forking import PerProcess
+from .forking import PerProcess
 
 _LOOK_UP: Final = 0.25
 """Seconds."""
