@@ -548,6 +548,16 @@ class TestOverlays:
         laid = figure.axes[0].images[1].get_array()
         assert laid[..., 1][laid[..., 3] > 0].min() == 0  # the greatest value is red
 
+    def test_values_in_memory_are_drawn_like_lazy_ones(self, opened):
+        lazy = opened("coronal", masked=True).atlas.at(p=7900)
+        drawn = []
+        for section in (lazy, lazy.compute()):
+            axes = section.atlas.plot(overlay=annotation(100.0)).axes[0]
+            (lines,), (ring,) = of_gid(axes, "borders"), of_gid(axes, "outline")
+            drawn.append((np.array(lines.get_segments()), ring.get_xydata()))
+        for one, other in zip(*drawn, strict=True):
+            np.testing.assert_array_equal(one, other)
+
     def test_borders_carry_acronyms_of_a_named_annotation(self, opened, server):
         annotation = atldld.open_annotation("P56", resolution=200, source=server.url)
         section = opened("coronal", masked=True).atlas.at(p=7900)

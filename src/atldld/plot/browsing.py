@@ -13,7 +13,7 @@ from ..errors import AtldldError, library
 from .outlines import outline, tables
 from .panel import OUTLINE, Look, Panel, Rgba, grey, is_empty, look_of, rgba
 from .pictures import MOST_BYTES, check_cost, image_of, lost_images, name_of, place_of, read
-from .subject import Subject, subject
+from .subject import Subject, space_words, subject
 
 if TYPE_CHECKING:
     from panel.viewable import Viewable
@@ -204,6 +204,11 @@ class _Browser:
             dh="dh",
             source=self.image,
         )
+        words = space_words(chosen.array)
+        if words:
+            made.add_layout(
+                models.Title(text=words, text_font_style="normal", text_font_size="9pt"), "below"
+            )
         made.grid.visible = False
         made.line("x", "y", source=self.outline, color=OUTLINE)
         made.x_range.renderers = made.y_range.renderers = [shown]
