@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .export.napari import napari_layers, view
     from .export.quicknii import read_quicknii
     from .measure.annotation import open_annotation
+    from .measure.atlas_coverage import covering, open_coverage
     from .measure.grids import open_grid, open_grids
     from .measure.measures import aggregate, structure_measures
     from .measure.points import points_to_sections, sections_to_points
@@ -48,9 +49,11 @@ __version__ = "1.0.0.dev0"
 _HOMES = {
     "aggregate": ".measure.measures",
     "catalogue": ".source.catalogue",
+    "covering": ".measure.atlas_coverage",
     "dataset_info": ".source.search",
     "napari_layers": ".export.napari",
     "open_annotation": ".measure.annotation",
+    "open_coverage": ".measure.atlas_coverage",
     "open_dataarray": ".arrays.opening",
     "open_dataset": ".arrays.opening",
     "open_datatree": ".arrays.trees",
@@ -91,9 +94,11 @@ __all__ = [
     "RegistrationError",
     "aggregate",
     "catalogue",
+    "covering",
     "dataset_info",
     "napari_layers",
     "open_annotation",
+    "open_coverage",
     "open_dataarray",
     "open_dataset",
     "open_datatree",

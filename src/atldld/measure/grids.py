@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from ..arrays import accessor as _accessor  # noqa: F401  # registers .atlas
 from ..errors import APIError, AtldldWarning, DatasetNotFoundError
 from ..model.info import DatasetSummary
 from ..model.space import AXES, space_name
-from ..model.terms import SearchTerms
-from ..source import source_from
 from ..source.allen import AllenSource
 from ..source.catalogue import Catalogue
 from ..source.grid import (
@@ -53,6 +50,7 @@ from .guard import guarded
 from .metaimage import read_metaimage
 from .mirror import open_mirror
 from .nrrd_file import parse_nrrd
+from .selection import dataset_id_of, known_datasets, labels_of, selected, service_of
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -143,8 +141,10 @@ def open_grid(
     if isinstance(path_or_id, str | PathLike):
         grid, name = _from_path(fspath(path_or_id), wanted, stated)
     else:
-        number = _dataset_id(path_or_id)
-        grids = _Grids(_service(source), _checked(volumes, resolution), resolution, options.carry())
+        number = dataset_id_of(path_or_id)
+        grids = _Grids(
+            service_of(source), _checked(volumes, resolution), resolution, options.carry()
+        )
         grid, name = grids.fetched(number, grids.volumes, stated), grids.url(number)
     native = grid.form.space
     if wanted in ("native", native):
@@ -218,10 +218,10 @@ def open_grids(
     if isinstance(selection, str | PathLike):
         return open_mirror(fspath(selection))
     wanted = None if reference_space is None else _wanted_space(reference_space)
-    numbers, source = _selected(selection, source)
+    numbers, source = selected(selection, source)
     chosen = _checked(volumes, resolution)
-    origin = _service(source)
-    known = _known(origin, numbers)
+    origin = service_of(source)
+    known = known_datasets(origin, numbers)
     grids = _Grids(origin, chosen, resolution, options.carry())
     spaces = [_native(grids, number, known.get(number)) for number in numbers]
     form = _form(grids, numbers, spaces, wanted)
@@ -343,8 +343,6 @@ def _stacked(
     import dask.array as da
 
     ids: da.Array = da.from_array(np.array(numbers, np.int64), chunks=1)
-    nothing = DatasetSummary(0)
-    told = [known.get(number, nothing) for number in numbers]
     attrs = form_attributes(form, grids.source.name, None, None)
     if other.any():
         attrs["resampled"] = "linearly along r, where `resampled` says so"
@@ -369,10 +367,7 @@ def _stacked(
     )
     variables["found"] = ("dataset", found, {"long_name": "whether there is a grid"})
     coords = {
-        "dataset": ("dataset", numbers, {"long_name": "section dataset id"}),
-        "gene": ("dataset", np.array([", ".join(each.genes) for each in told], str)),
-        "plane": ("dataset", np.array([each.plane for each in told], str)),
-        "specimen": ("dataset", np.array([each.specimen for each in told], str)),
+        **labels_of(numbers, known, "dataset"),
         "resampled": ("dataset", other, {"long_name": "interpolated along r by the flip"}),
         **form_coordinates(form),
     }
@@ -422,41 +417,6 @@ def _native(grids: _Grids, number: int, known: DatasetSummary | None) -> Space:
     return grids.fetched(number, grids.volumes[:1]).form.space
 
 
-def _known(origin: AllenSource, numbers: list[int]) -> dict[int, DatasetSummary]:
-    """Return what is known of datasets: by the catalogue at hand, or asked of the service."""
-    catalogue = origin.catalogue()
-    found: dict[int, DatasetSummary] = {}
-    if catalogue is not None:
-        wanted = {*numbers}
-        found = {
-            each.dataset_id: each for each in catalogue.summaries() if each.dataset_id in wanted
-        }
-    missing = tuple(number for number in numbers if number not in found)
-    if missing:
-        found |= {
-            each.dataset_id: each
-            for each in origin.search(SearchTerms(dataset_ids=missing, failed=None))
-        }
-    return found
-
-
-def _selected(selection: Any, source: Any) -> tuple[list[int], Any]:
-    if isinstance(selection, Catalogue):
-        numbers = [each.dataset_id for each in selection.summaries()]
-        return numbers, selection if source is None else source
-    if isinstance(selection, pd.DataFrame):
-        if "dataset_id" not in selection:
-            raise ValueError(
-                f"the table has columns {list(selection)[:8]}; it needs dataset_id, as those of "
-                "search() and catalogue().datasets have"
-            )
-        selection = selection["dataset_id"]
-    numbers = [_dataset_id(each) for each in selection]
-    if not numbers or len({*numbers}) != len(numbers):
-        raise ValueError(f"ids are {numbers[:20]}; they must be one or more, each once")
-    return numbers, source
-
-
 def _checked(volumes: Any, resolution: Any) -> tuple[str, ...]:
     if isinstance(resolution, bool) or resolution not in RESOLUTIONS:
         raise ValueError(f"resolution is {resolution!r}; it must be one of {RESOLUTIONS}")
@@ -467,13 +427,6 @@ def _checked(volumes: Any, resolution: Any) -> tuple[str, ...]:
         f"volumes are {volumes!r}; they must be some of {', '.join(VOLUMES)}, or some of "
         f"{', '.join(CONNECTIVITY)}"
     )
-
-
-def _service(source: Any) -> AllenSource:
-    origin = source_from(source)
-    if not isinstance(origin, AllenSource):
-        raise ValueError(f"{origin.name} keeps no grid volumes; give the base URL of an Allen API")
-    return origin
 
 
 def _from_path(text: str, wanted: Any, stated: Any) -> tuple[Grid, str]:
@@ -497,15 +450,3 @@ def _wanted_space(space: Any) -> Any:
     elif not isinstance(space, bool) and space in (9, 10):
         return int(space)
     raise ValueError(f"the reference space is {space!r}; it must be 'native', 9 or 10")
-
-
-def _dataset_id(value: Any) -> int:
-    if isinstance(value, bool):
-        raise TypeError(f"{value!r} is neither the id of a dataset nor a path")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{value!r} is neither the id of a dataset nor a path") from None
-    if number < 0:
-        raise ValueError(f"the dataset id is {number}; it must not be negative")
-    return number
