@@ -35,6 +35,7 @@ ROOMS = {
             "model",
             "errors",
             "urls",
+            "forking",
             "options",
         }
         | ({"testing", "packing"} if face == "cli" else set())

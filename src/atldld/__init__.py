@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .measure.measures import aggregate, structure_measures
     from .measure.points import points_to_sections, sections_to_points
     from .measure.quantify import quantify
+    from .measure.similarity import correlations
     from .measure.structures import structure_bounds, structure_table, structures_at
     from .measure.unionizes import unionizes
     from .options import set_options
@@ -49,6 +50,7 @@ __version__ = "1.0.0.dev0"
 _HOMES = {
     "aggregate": ".measure.measures",
     "catalogue": ".source.catalogue",
+    "correlations": ".measure.similarity",
     "covering": ".measure.atlas_coverage",
     "dataset_info": ".source.search",
     "napari_layers": ".export.napari",
@@ -94,6 +96,7 @@ __all__ = [
     "RegistrationError",
     "aggregate",
     "catalogue",
+    "correlations",
     "covering",
     "dataset_info",
     "napari_layers",

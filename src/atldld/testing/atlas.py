@@ -12,7 +12,7 @@ import random
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -224,12 +224,8 @@ class SyntheticAtlas:
         )
         if places is None:
             return None
-        found = [
-            image
-            for place in places
-            for image in self.row(place, images=True)["section_images"]
-            if all(_meets(image["id"], one) for one in of_images)
-        ]
+        every = _images_of(self, tuple(places))
+        found = [image for image in every if all(_meets(image["id"], one) for one in of_images)]
         return len(found), iter(found)
 
     def _places(self, filters: Sequence[Filter], column: str) -> Sequence[int] | None:
@@ -269,6 +265,12 @@ class SyntheticAtlas:
             for name, sections in zip(plane, (60, 20), strict=True)
         )
         return coronal, sagittal
+
+
+@lru_cache(maxsize=4)
+def _images_of(atlas: SyntheticAtlas, places: tuple[int, ...]) -> list[Row]:
+    """Return the images of some datasets, whose pages are asked for one after another."""
+    return [image for place in places for image in atlas.row(place, images=True)["section_images"]]
 
 
 class _Grids(Mapping[int, Callable[[Sequence[str]], bytes]]):

@@ -1,0 +1,125 @@
+"""How alike the expression of genes is: one dataset against all others, chunk by chunk."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from ..model.space import AXES
+
+_FEWEST_VOXELS = 100
+
+
+def correlations(
+    values: xr.DataArray, dataset_id: int, *, fewest_voxels: int = _FEWEST_VOXELS
+) -> pd.DataFrame:
+    """Correlate one dataset's values with those of every dataset, over the voxels that both have.
+
+    Parameters
+    ----------
+    values
+        A volume of `open_grids`, dims (dataset, p, i, r), such as ``grids.energy``; perhaps a
+        part of it, or something computed of it. Read chunk by chunk, once each.
+    dataset_id
+        The dataset that the others are held against; one of `values`.
+    fewest_voxels
+        Of two datasets that both have data, to be correlated at all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a dataset, the most alike first: ``dataset_id``, ``gene`` (where `values` knows
+        it), ``correlation`` (Pearson's; NaN where there are too few voxels, or all have one
+        value) and ``voxels``, over how many.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If `values` is no such array, or does not hold the dataset.
+
+    Notes
+    -----
+    Missing values take no part; zeros do. With dask.distributed each worker holds a chunk and
+    the one dataset, and two numbers a dataset come back.
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr
+    >>> values = np.random.default_rng(0).random((3, 10, 10, 10))
+    >>> values[2] = 3 * values[0] + 1
+    >>> energy = xr.DataArray(values, {"dataset": [7, 8, 9]}, ("dataset", "p", "i", "r"))
+    >>> correlations(energy, 7).correlation.round(2).tolist()
+    [1.0, 1.0, -0.01]
+    """
+    if not isinstance(values, xr.DataArray) or {*values.dims} != {"dataset", *AXES}:
+        what = getattr(values, "dims", type(values).__name__)
+        raise ValueError(f"values are {what}; they must be an array over dataset, p, i and r")
+    values = values.transpose("dataset", *AXES)
+    if dataset_id not in values.indexes["dataset"]:
+        raise KeyError(f"there is no dataset {dataset_id} among the values")
+    seed = np.asarray(values.sel(dataset=dataset_id).values, dtype=np.float64).ravel()
+    held = partial(correlated, seed=seed, fewest_voxels=fewest_voxels)
+    if values.chunks is None:
+        told = held(values.values)
+    else:
+        import dask.array as da
+
+        data: Any = values.data.rechunk({1: -1, 2: -1, 3: -1})
+        told = da.map_blocks(
+            held,
+            data,
+            dtype=np.float64,
+            drop_axis=[1, 2, 3],
+            new_axis=1,
+            chunks=(data.chunks[0], (2,)),
+            meta=np.empty((0, 0)),
+        ).compute()
+    table = {"dataset_id": values["dataset"].values}
+    if "gene" in values.coords:
+        table["gene"] = values["gene"].values
+    frame = pd.DataFrame({**table, "correlation": told[:, 0], "voxels": told[:, 1].astype(int)})
+    return frame.sort_values(
+        ["correlation", "dataset_id"], ascending=[False, True], ignore_index=True
+    )
+
+
+def correlated(
+    block: npt.NDArray[Any], seed: npt.NDArray[np.float64], fewest_voxels: int = _FEWEST_VOXELS
+) -> npt.NDArray[np.float64]:
+    """Return for some volumes the correlation with one, and over how many voxels.
+
+    Parameters
+    ----------
+    block
+        Shape (n, p, i, r); NaN where there are no data.
+    seed
+        Shape (p * i * r,).
+    fewest_voxels
+        Fewer give NaN.
+
+    Returns
+    -------
+    correlations
+        Shape (n, 2), float64.
+    """
+    out = np.full((len(block), 2), np.nan)
+    there = ~np.isnan(seed)
+    theirs = seed[there]
+    for place, volume in enumerate(block.reshape(len(block), -1)):
+        ours = volume[there]
+        both = ~np.isnan(ours)
+        out[place, 1] = count = int(both.sum())
+        if count < max(fewest_voxels, 2):
+            continue
+        one, two = ours[both].astype(np.float64), theirs[both]
+        one -= one.mean()
+        two = two - two.mean()
+        size = np.sqrt((one @ one) * (two @ two))
+        if size > 0:
+            out[place, 0] = (one @ two) / size
+    return out
