@@ -7,9 +7,9 @@ import click
 from .. import __version__
 from .cache import cache
 from .catalogue import catalogue
-from .datasets import info, search
 from .demo import demo
 from .download import download
+from .find import info, search
 from .pack import pack, verify
 from .preview import preview
 from .serve import serve

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .datasets import id_or_name
+from .find import id_or_name
 from .shell import Commands, json_option, print_json, source_option
 
 if TYPE_CHECKING:

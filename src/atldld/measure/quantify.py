@@ -158,7 +158,7 @@ def quantify(
     """
     several = isinstance(dataset_id, Iterable) and not isinstance(dataset_id, str)
     wanted = [
-        Asked.checked(
+        QuantifyRequest.checked(
             each,
             resolution=resolution,
             threshold=threshold,
@@ -219,7 +219,7 @@ def _side_by_side(found: Sequence[Quantifying]) -> xr.Dataset:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QuantifyRequest:
     """The options of `atldld.quantify`, checked; it says what they mean."""
 
     dataset_id: int
@@ -251,7 +251,7 @@ class Asked:
         reference_space: Any,
         chunks: Any,
         on_error: Any,
-    ) -> Asked:
+    ) -> QuantifyRequest:
         """Return the options in their own types, or say which of them is wrong."""
         wanted_tier = whole_number("tier", tier, 0, 30)
         return cls(
@@ -339,7 +339,7 @@ _WHOLE_IMAGE = 8 * 10**6
 class Quantifying:
     """Builds the lazy sums of one dataset."""
 
-    def __init__(self, asked: Asked, source: Source, record: SectionDataset) -> None:
+    def __init__(self, asked: QuantifyRequest, source: Source, record: SectionDataset) -> None:
         from dask.tokenize import tokenize
 
         self.asked = asked
@@ -504,7 +504,7 @@ class Quantifying:
         return {**attrs, "view": asked.view, "tier": asked.tier, **said}
 
 
-def _cells(record: SectionDataset, asked: Asked) -> Cells:
+def _cells(record: SectionDataset, asked: QuantifyRequest) -> Cells:
     step = asked.resolution
     bounds = extent(record.reference_space)
     low, high = (np.zeros(3), np.array(bounds)) if bounds is not None else footprint(record)
@@ -536,7 +536,7 @@ def _touched(axis: Axis, ends: tuple[float, float], name: str) -> Axis:
     return replace(axis, first=first, count=last - first + 1)
 
 
-def _images(record: SectionDataset, asked: Asked) -> list[SectionImage]:
+def _images(record: SectionDataset, asked: QuantifyRequest) -> list[SectionImage]:
     images = list(record.images)
     if asked.sections is not None:
         images = [image for image in images if image.section_number in asked.sections]

@@ -19,7 +19,7 @@ from ..errors import AtldldWarning
 from ..model.space import AXES
 from .annotation import atlas_attributes
 from .points import points_array
-from .sums import Box, Places, Planes, frame_of, sums_of
+from .sums import Places, SectionPlaces, VolumePlaces, frame_of, sums_of
 
 _SECTIONS = ("section", "y", "x")
 _CARRIED = ("dataset_id", "gene", "hemisphere", "registration", "resampled", "citation")
@@ -298,7 +298,7 @@ def _places(array: xr.DataArray) -> tuple[Places, tuple[str, str, str]]:
     """Return where the points of an array lie, and along which three dimensions."""
     if any(dim in array.dims for dim in _SECTIONS):
         points = section_points(array)
-        return Planes(points.planes, points.y, points.x), _SECTIONS
+        return SectionPlaces(points.planes, points.y, points.x), _SECTIONS
     if not any(axis in array.dims for axis in AXES):
         raise ValueError(
             f"values have dims {array.dims}; they must be sections (section, y, x) or a volume "
@@ -309,7 +309,7 @@ def _places(array: xr.DataArray) -> tuple[Places, tuple[str, str, str]]:
         if axis not in array.coords or array.coords[axis].ndim > 1:
             raise ValueError(f"values do not say where they lie: the coordinate {axis!r} is lost")
         along.append(np.atleast_1d(array.coords[axis].values).astype(np.float64))
-    return Box(*along), AXES
+    return VolumePlaces(*along), AXES
 
 
 def _chunked(full: xr.Variable, array: xr.DataArray) -> xr.Variable:

@@ -34,16 +34,16 @@ class Places(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Box:
+class VolumePlaces:
     """Points of a volume: p, i, r along its three dimensions."""
 
     p: Array
     i: Array
     r: Array
 
-    def part(self, key: tuple[slice, slice, slice]) -> Box:
+    def part(self, key: tuple[slice, slice, slice]) -> VolumePlaces:
         """Return the places of a part."""
-        return Box(self.p[key[0]], self.i[key[1]], self.r[key[2]])
+        return VolumePlaces(self.p[key[0]], self.i[key[1]], self.r[key[2]])
 
     def plane(self, number: int, rows: slice) -> tuple[Array, Array, Array]:
         """Return p, i, r of some rows of one plane."""
@@ -51,16 +51,16 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Planes:
+class SectionPlaces:
     """Points of tilted sections: an affine for each, and microns along rows and columns."""
 
     affines: Array
     y: Array
     x: Array
 
-    def part(self, key: tuple[slice, slice, slice]) -> Planes:
+    def part(self, key: tuple[slice, slice, slice]) -> SectionPlaces:
         """Return the places of a part."""
-        return Planes(self.affines[key[0]], self.y[key[1]], self.x[key[2]])
+        return SectionPlaces(self.affines[key[0]], self.y[key[1]], self.x[key[2]])
 
     def plane(self, number: int, rows: slice) -> tuple[Array, Array, Array]:
         """Return p, i, r of some rows of one section."""

@@ -33,7 +33,7 @@ _VIEWS = (("p", "r", "i"), ("r", "p", "i"), ("i", "r", "p"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lying:
+class Layout:
     """How sections lie, n of them in ascending order of section number.
 
     Parameters
@@ -106,20 +106,20 @@ def placement(
         sections = dataset
     else:
         sections = open_dataarray(dataset, source=source)
-    lying = _lying(sections)
+    layout = _layout(sections)
     space = extent(_space(sections))
     if given is None:
-        low, high = _limits(lying, space)
+        low, high = _limits(layout, space)
         figure, given = three_axes(*(high - low))
         figure.supxlabel(space_words(_one(sections)), fontsize="small", color="#555555")
-        figure.suptitle(_title(sections, lying), fontsize="medium", parse_math=False)
+        figure.suptitle(_title(sections, layout), fontsize="medium", parse_math=False)
     for axes, (along, right, down) in zip(given, _VIEWS, strict=False):
-        _draw(axes, lying, space, right, down)
+        _draw(axes, layout, space, right, down)
         axes.set_title(f"seen along {along}", fontsize="medium")
     return figure_of(given[0])
 
 
-def _lying(sections: xr.DataArray | xr.Dataset) -> Lying:
+def _layout(sections: xr.DataArray | xr.Dataset) -> Layout:
     for name in ("image_id", DIM):
         if name not in sections.coords or sections.coords[name].ndim > 1:
             raise ValueError(f"the array has lost its coordinate {name!r}")
@@ -135,7 +135,7 @@ def _lying(sections: xr.DataArray | xr.Dataset) -> Lying:
         if len(missing)
         else np.empty((0, 4, 3))
     )
-    return Lying(number[order], corners, missing, between)
+    return Layout(number[order], corners, missing, between)
 
 
 def missing_between(
@@ -176,9 +176,9 @@ def missing_between(
     return np.array(found, dtype=np.int64), np.array(places, dtype=np.float64)
 
 
-def _limits(lying: Lying, space: tuple[float, float, float] | None) -> tuple[Array, Array]:
+def _limits(layout: Layout, space: tuple[float, float, float] | None) -> tuple[Array, Array]:
     """Return the least and greatest p, i, r that a figure shows: all of the space and images."""
-    points = lying.corners.reshape(-1, 3)
+    points = layout.corners.reshape(-1, 3)
     if space is not None:
         points = np.concatenate([points, [np.zeros(3), space]])
     low, high = points.min(axis=0), points.max(axis=0)
@@ -188,7 +188,7 @@ def _limits(lying: Lying, space: tuple[float, float, float] | None) -> tuple[Arr
 
 def _draw(
     axes: Axes,
-    lying: Lying,
+    layout: Layout,
     space: tuple[float, float, float] | None,
     right: str,
     down: str,
@@ -198,17 +198,17 @@ def _draw(
     from matplotlib.patches import Rectangle
 
     pair = [AXES.index(right), AXES.index(down)]
-    low, high = (ends[pair] for ends in _limits(lying, space))
+    low, high = (ends[pair] for ends in _limits(layout, space))
     if space is not None:
         width, height = (space[axis] for axis in pair)
         frame = Rectangle(
             (0, 0), width, height, fill=False, linestyle=":", edgecolor="#555555", gid="space"
         )
         axes.add_patch(frame)
-    shades = colormaps["viridis"](np.linspace(0, 0.85, len(lying.number)))
+    shades = colormaps["viridis"](np.linspace(0, 0.85, len(layout.number)))
     axes.add_collection(
         PolyCollection(
-            list(lying.corners[:, :, pair]),
+            list(layout.corners[:, :, pair]),
             facecolors="none",
             edgecolors=shades,
             linewidths=0.9,
@@ -218,7 +218,7 @@ def _draw(
     )
     axes.add_collection(
         PolyCollection(
-            list(lying.missing_corners[:, :, pair]),
+            list(layout.missing_corners[:, :, pair]),
             facecolors="none",
             edgecolors=_MISSING,
             linestyles="dashed",
@@ -230,13 +230,13 @@ def _draw(
     axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal")
     axes.set_xlabel(axis_label(right, upright=False))
     axes.set_ylabel(axis_label(down, upright=True))
-    if not _face_on(lying, pair):
-        _write_numbers(axes, lying, pair)
+    if not _face_on(layout, pair):
+        _write_numbers(axes, layout, pair)
 
 
-def _face_on(lying: Lying, pair: list[int]) -> bool:
+def _face_on(layout: Layout, pair: list[int]) -> bool:
     """Whether images are seen from the front: then they lie over each other."""
-    return _areas(lying.corners[:, :, pair]) > 0.5 * _areas(lying.corners)
+    return _areas(layout.corners[:, :, pair]) > 0.5 * _areas(layout.corners)
 
 
 def _areas(corners: Array) -> float:
@@ -246,16 +246,16 @@ def _areas(corners: Array) -> float:
     return float(np.sqrt(np.maximum(squares - (along * down).sum(axis=-1) ** 2, 0)).sum())
 
 
-def _write_numbers(axes: Axes, lying: Lying, pair: list[int]) -> None:
+def _write_numbers(axes: Axes, layout: Layout, pair: list[int]) -> None:
     """Write some section numbers at one end of their lines."""
-    spread = np.ptp(lying.corners.mean(axis=1)[:, pair], axis=0)
+    spread = np.ptp(layout.corners.mean(axis=1)[:, pair], axis=0)
     across = int(np.argmin(spread))  # the axis that lines run along, more or less
-    some = evenly_chosen(len(lying.number), _NUMBERS)
+    some = evenly_chosen(len(layout.number), _NUMBERS)
     for place in some:
-        ring = lying.corners[place][:, pair]
+        ring = layout.corners[place][:, pair]
         end = ring[np.argmin(ring[:, across])]
         axes.annotate(
-            str(lying.number[place]),
+            str(layout.number[place]),
             end,
             xytext=(0, 3) if across == 1 else (-3, 0),
             textcoords="offset points",
@@ -267,20 +267,20 @@ def _write_numbers(axes: Axes, lying: Lying, pair: list[int]) -> None:
         )
 
 
-def _title(sections: xr.DataArray | xr.Dataset, lying: Lying) -> str:
-    count = len(lying.number)
+def _title(sections: xr.DataArray | xr.Dataset, layout: Layout) -> str:
+    count = len(layout.number)
     parts = [f"{count} section{'s' if count > 1 else ''}"]
     shown = _one(sections)
     table = geometry_table(sections)
     tilt = table["tilt"]
     parts.append(f"tilt {tilt.mean():.1f}°")
-    gaps = np.diff(lying.corners.mean(axis=1), axis=0)
+    gaps = np.diff(layout.corners.mean(axis=1), axis=0)
     normal = table[["normal_p", "normal_i", "normal_r"]].to_numpy()[0]
     apart = np.abs(gaps @ normal)
     if len(apart):
         parts.append(f"{np.median(apart):.0f} µm apart, at most {apart.max():.0f} µm")
-    if len(lying.missing):
-        parts.append(f"{len(lying.missing)} missing")
+    if len(layout.missing):
+        parts.append(f"{len(layout.missing)} missing")
     return ": ".join(each for each in (name_of(shown), ", ".join(parts)) if each)
 
 

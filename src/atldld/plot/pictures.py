@@ -20,7 +20,7 @@ from .subject import Subject, subject
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Over:
+class Overlay:
     """What is laid over pictures.
 
     Parameters
@@ -57,7 +57,7 @@ class Wanted:
     microns: float = 1.0
 
 
-def over_of(obj: Any, chosen: Subject, overlay: Any, alpha: float) -> Over:
+def overlay_of(obj: Any, chosen: Subject, overlay: Any, alpha: float) -> Overlay:
     """Return what a user wants laid over an array.
 
     Raises
@@ -68,7 +68,7 @@ def over_of(obj: Any, chosen: Subject, overlay: Any, alpha: float) -> Over:
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha:g}; it must be from 0 to 1")
     if overlay is None:
-        return Over(None, None, alpha)
+        return Overlay(None, None, alpha)
     if isinstance(overlay, str):
         if not isinstance(obj, xr.Dataset) or overlay not in obj.data_vars:
             raise ValueError(f"there is no variable {overlay!r} to lay over: give an array")
@@ -79,10 +79,10 @@ def over_of(obj: Any, chosen: Subject, overlay: Any, alpha: float) -> Over:
             "name in the dataset, or an annotation"
         )
     if _is_annotation(overlay, chosen):
-        return Over(None, overlay, alpha)
+        return Overlay(None, overlay, alpha)
     laid = subject(overlay)
     _check_same_grid(chosen, laid)
-    return Over(laid, None, alpha)
+    return Overlay(laid, None, alpha)
 
 
 def _is_annotation(array: xr.DataArray, chosen: Subject) -> bool:
@@ -108,7 +108,7 @@ def _check_same_grid(chosen: Subject, over: Subject) -> None:
 def panels_of(
     obj: Any,
     chosen: Subject,
-    over: Over,
+    over: Overlay,
     wanted: Sequence[Wanted],
     *,
     longest: int,

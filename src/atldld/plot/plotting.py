@@ -12,7 +12,7 @@ from ..errors import library
 from ..model.space import AXES
 from .figures import axes_given, figure_of, grid_shape, new_figure, single_size
 from .panel import Heat, Panel, draw, heat_colours, hide_ticks, label_axes, scale_bar, write_title
-from .pictures import MOST_BYTES, Over, Wanted, name_of, over_of, panels_of, place_of
+from .pictures import MOST_BYTES, Overlay, Wanted, name_of, overlay_of, panels_of, place_of
 from .subject import Subject, directions, nodes_at, space_words, subject
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def plot(
             f"{', '.join(point)} chooses the planes of a volume, which this is not: use "
             ".atlas.at() to select sections"
         )
-    over = over_of(obj, chosen, overlay, alpha)
+    over = overlay_of(obj, chosen, overlay, alpha)
     reading = {"outlined": outline, "max_bytes": max_bytes}
     if chosen.kind == "sections":
         return _sheet(obj, chosen, over, panels, ax, reading)
@@ -117,7 +117,7 @@ def plot(
     return _single(obj, chosen, over, ax, reading)
 
 
-def _single(obj: Any, chosen: Subject, over: Over, ax: Any, reading: dict[str, Any]) -> Figure:
+def _single(obj: Any, chosen: Subject, over: Overlay, ax: Any, reading: dict[str, Any]) -> Figure:
     given = None if ax is None else axes_given(ax, 1, "it takes")[0]
     array = chosen.array
     microns = 1.0
@@ -142,7 +142,7 @@ def _single(obj: Any, chosen: Subject, over: Over, ax: Any, reading: dict[str, A
 
 
 def _sheet(
-    obj: Any, chosen: Subject, over: Over, panels: int, ax: Any, reading: dict[str, Any]
+    obj: Any, chosen: Subject, over: Overlay, panels: int, ax: Any, reading: dict[str, Any]
 ) -> Figure:
     if panels < 1:
         raise ValueError(f"panels is {panels}; it must be 1 or more")
@@ -202,7 +202,7 @@ def evenly_chosen(count: int, most: int) -> list[int]:
 def _volume(
     obj: Any,
     chosen: Subject,
-    over: Over,
+    over: Overlay,
     point: dict[str, float],
     ax: Any,
     reading: dict[str, Any],
