@@ -394,3 +394,22 @@ def test_native_pixels_lie_where_their_section_is_bent(published, server, tmp_pa
         assert kept.sizes["x"] < pixels.sizes["x"]
         with pytest.raises(ValueError, match="bent section"):
             part.atlas.to_nifti(tmp_path / "a.nii.gz")
+
+
+def test_volumes_of_an_animals_datasets_share_one_grid(published, server, tmp_path):
+    with atldld.set_options(cache_dir=tmp_path / "c"):
+        options = {"resolution": 400, "source": server.url, "registration": published}
+        both = atldld.open_volumes([1435, 584], masked=True, **options)
+        assert both.reference_space.item() == "CCFv3"
+        assert "Carey" in both.attrs["citation"]
+        mean = both.image.mean("dataset").compute()
+        each = [atldld.open_volume(number, masked=True, **options) for number in (1435, 584)]
+        for place, one in enumerate(each):
+            np.testing.assert_array_equal(both.image[place].values, one.image.values)
+        counted = (both.section_number >= 0).sum("dataset").values
+        assert set(np.unique(counted)) == {0, 1, 2}
+        np.testing.assert_array_equal(mean.isnull().all("channel").values, counted == 0)
+        like = atldld.open_volume(1435, like=both, **options)
+        np.testing.assert_array_equal(like.p.values, both.p.values)
+        with pytest.raises(ValueError, match="no way there"):
+            atldld.open_volume(1435, like=both, source=server.url)

@@ -19,6 +19,7 @@ from ..errors import DatasetNotFoundError
 from ..model.grid import Grid, grid_over
 from ..model.info import DatasetSummary
 from ..model.read import View
+from ..model.registration import Registration
 from ..model.space import can_flip, extent, space_name
 from ..model.terms import SearchTerms, listed
 from ..reading.failures import Failing, Ledger
@@ -26,13 +27,22 @@ from ..reading.reader import Gathered, Reader, index_outer, places
 from ..source import source_from
 from ..source.allen import AllenSource
 from ..source.protocol import SearchableSource, Source
+from ..source.published import CITATION as PUBLISHED
 from .base import fill_of
 from .describe import ACCURACY, CITATION, voxel_frame
 from .pieces import CHANNELS
 from .request import OpeningOptions, VolumeOptions
-from .volume_opening import Nodes, check_midline, shown_names, volume_sampling, volume_variables
+from .volume_opening import (
+    Nodes,
+    check_midline,
+    shown_array,
+    shown_names,
+    volume_array,
+    volume_sampling,
+    volume_variables,
+)
 from .volume_pieces import Between
-from .volumes import ShownArray, VolumeArray, What
+from .volumes import What
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +71,7 @@ def open_volumes(
     region: Mapping[str, tuple[float, float]] | None = None,
     chunks: Literal["auto"] | Mapping[str, Any] | None = "auto",
     reference_space: Literal["native", 9, 10] = "native",
+    registration: Any = None,
     view: View = "image",
     tier: int | Literal["auto"] = "auto",
     on_error: Literal["raise", "fill"] = "raise",
@@ -85,6 +96,10 @@ def open_volumes(
     reference_space
         ``"native"``, if all of them lie in one space; or 9 or 10. Sagittal datasets lie in 10 and
         coronal ones in 9: to have both, say which.
+    registration
+        Another registration in the place of Allen's: the folder or URL of a published one, by
+        which each dataset is placed by its animal; or a file of one animal. All volumes lie in
+        its space then, coronal and sagittal ones.
     view, tier, on_error, source
         As for `open_volume`. What has no place in reference space, or nothing to show in the
         view, raises a `RegistrationError` when it is computed, not when it is opened.
@@ -137,6 +152,7 @@ def open_volumes(
         masked=masked,
         chunks=chunks,
         reference_space=reference_space,
+        registration=registration,
         on_error=on_error,
     )
     wanted = VolumeOptions.checked(
@@ -147,9 +163,14 @@ def open_volumes(
     origin = source_from(source)
     found = _summaries(origin, ids)
     said = wanted.like.space if wanted.like is not None else None
-    space = _space_of_all(found, request.reference_space, said)
-    request = replace(request, reference_space="native" if space not in (9, 10) else space)
-    check_midline(wanted.mirror, space)
+    space: int | Literal["CCFv3"] | None
+    if request.registration is not None:
+        space = _registered_space(request, said)
+    else:
+        native = _space_of_all(found, request.reference_space, said)
+        request = replace(request, reference_space="native" if native not in (9, 10) else native)
+        check_midline(wanted.mirror, native)
+        space = native
     if wanted.like is None:
         bounds = extent(space)
         if bounds is None:
@@ -212,9 +233,9 @@ class Many:
         """Return the array of one dataset, over p, i, r and perhaps channels."""
         sampling, fill = _at_hand.sampling(self, int(self.ids[place]))
         if what != "image":
-            return ShownArray(sampling, what)
+            return shown_array(sampling, what)
         failing = Failing(self.request.fill_failed, self.request.tier == "auto", self.ledger)
-        return VolumeArray(sampling, self.source, fill, self.carried, failing, marked=marked)
+        return volume_array(sampling, self.source, fill, self.carried, failing, marked=marked)
 
 
 class ManyArray(Gathered):
@@ -348,10 +369,34 @@ def _by_id(found: Iterable[DatasetSummary]) -> dict[int, DatasetSummary]:
     return {each.dataset_id: each for each in found}
 
 
+def _registered_space(request: OpeningOptions, like: int | str | None) -> int | Literal["CCFv3"]:
+    """Return the space that a registration leads to, which must be that of `like`."""
+    registration = request.registration
+    space: int | Literal["CCFv3"] = (
+        registration.reference_space if isinstance(registration, Registration) else "CCFv3"
+    )
+    if request.reference_space not in ("native", space):
+        raise ValueError(
+            f"the registration leads to {space_name(space)}, not to reference_space="
+            f"{request.reference_space}: leave that out"
+        )
+    if like not in (None, space):
+        raise ValueError(
+            f"like lies in {like}, and the registration leads to {space_name(space)}: give an "
+            "array in that space"
+        )
+    return space
+
+
 def _space_of_all(
-    found: list[DatasetSummary], asked: int | Literal["native"], like: int | None
+    found: list[DatasetSummary], asked: int | Literal["native"], like: int | str | None
 ) -> int | None:
     """Return the one space that datasets are opened in, or say why there is none."""
+    if isinstance(like, str):
+        raise ValueError(
+            f"like lies in {like}, and there is no way there from the spaces of section datasets: "
+            "give an array in reference space 9 or 10, or a registration that leads there"
+        )
     wanted = like if asked == "native" else int(asked)
     if like is not None and wanted != like:
         raise ValueError(
@@ -393,7 +438,9 @@ def _labels(
     }
 
 
-def _attributes(many: Many, wanted: VolumeOptions, space: int | None) -> dict[str, Any]:
+def _attributes(
+    many: Many, wanted: VolumeOptions, space: int | Literal["CCFv3"] | None
+) -> dict[str, Any]:
     attrs: dict[str, Any] = {
         "reference_space": -1 if space is None else space,
         "reference_space_name": space_name(space),
@@ -406,4 +453,10 @@ def _attributes(many: Many, wanted: VolumeOptions, space: int | None) -> dict[st
     }
     if wanted.max_distance is not None:
         attrs["max_distance_microns"] = wanted.max_distance
+    registration = many.request.registration
+    if isinstance(registration, Registration):
+        attrs["registration"] = f"a user's: {registration.description}"
+    elif registration is not None:
+        attrs["registration"] = f"{registration.name}, to {space_name(space)}"
+        attrs["citation"] = f"{attrs['citation']} Registration: {PUBLISHED}."
     return attrs

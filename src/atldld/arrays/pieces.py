@@ -70,7 +70,12 @@ class Sampling:
 
     def _to_pixels(self, section: int) -> Array:
         """Return the affine from grid numbers to (straight) full-resolution pixels."""
-        return grid_affine(self.table.affine[section], self.grid.step, (0.0, 0.0), 0, (0, 0))
+        affine, x, y = self.table.affine[section], self.grid.x, self.grid.y
+        out: Array = affine.copy()
+        out[:, :2] *= x.step, y.step
+        if x.origin or y.origin:
+            out[:, 2] += affine[:, :2] @ (x.origin, y.origin)
+        return out
 
     def _size(self, section: int) -> tuple[int, int]:
         return int(self.table.width[section]), int(self.table.height[section])
@@ -103,7 +108,7 @@ class Sampling:
         """
         table, tier = self.table, int(self.tiers[section])
         offset = int(table.x[section]), int(table.y[section])
-        affine = grid_affine(table.affine[section], self.grid.step, (0.0, 0.0), tier, offset)
+        affine = grid_affine(self._to_pixels(section), 1.0, (0.0, 0.0), tier, offset)
         read = self.whole(section, tier, self.view)
         interpolation = choose_interpolation(self.interpolation, affine)
         bent = self.bent(section)

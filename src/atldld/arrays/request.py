@@ -223,7 +223,7 @@ class Like:
     """
 
     coords: dict[str, xr.Variable]
-    space: int | None
+    space: int | str | None
     grid: Grid
     picked: dict[str, npt.NDArray[np.int64] | int]
 
@@ -276,16 +276,13 @@ class VolumeOptions:
         return cls(like=nodes, **checked(**given))
 
 
-def _space_of(like: xr.DataArray | xr.Dataset) -> int | None:
+def _space_of(like: xr.DataArray | xr.Dataset) -> int | str | None:
     """Return the reference space that an array says it lies in, or None where it does not say."""
     said: Any = like.coords[GUARD].item() if GUARD in like.coords else None
     if said is None:
         said = like.attrs.get("reference_space")
     if isinstance(said, str) and said:
-        raise ValueError(
-            f"like lies in {said}, and there is no way there from the spaces of section datasets: "
-            "give an array in reference space 9 or 10"
-        )
+        return said
     try:
         number = operator.index(said)
     except TypeError:
@@ -297,6 +294,18 @@ def space_wanted(request: OpeningOptions, like: Like | None, record: SectionData
     """Return the reference space asked for: that of `like`, if nothing else is."""
     if like is None or like.space is None:
         return request.reference_space
+    if isinstance(request.registration, Registration):
+        if like.space != request.registration.reference_space:
+            raise ValueError(
+                f"like lies in {like.space}, and the registration leads to "
+                f"{request.registration.space}: give an array in that space"
+            )
+        return request.reference_space
+    if isinstance(like.space, str):
+        raise ValueError(
+            f"like lies in {like.space}, and there is no way there from the spaces of section "
+            "datasets: give an array in reference space 9 or 10, or a registration that leads there"
+        )
     native = record.reference_space
     if request.reference_space not in ("native", like.space):
         raise ValueError(

@@ -134,26 +134,11 @@ class SectionArray(GridReader[Piece]):
                 out[shown] = self.fill_value
                 filled.add(found.asked.section)
                 continue
-            self._warp(found, columns, out[shown[0]])
+            warp_piece(found, columns, self.sampling.bounds, self.fill_value, out[shown[0]])
             for place in shown[1:]:
                 out[place] = out[shown[0]]
             del found  # before the next one is decoded
         return filled
-
-    def _warp(self, found: Found[Piece], columns: Indices, out: npt.NDArray[Any]) -> None:
-        part, fill = found.part, self.fill_value
-        assert found.image is not None
-        image = found.image, found.window, part.whole.size
-        past = np.array([[0, 0, shift] for shift in found.past_lattice])
-        if part.bent is None:
-            bounds = self.sampling.bounds
-            affine = part.affine - past
-            warp(*image, affine, part.covered, columns, bounds, part.interpolation, fill, out)
-        else:
-            to_tier = part.to_tier - past
-            bend_warp(
-                *image, part.bent, to_tier, part.covered, columns, part.interpolation, fill, out
-            )
 
     def __dask_tokenize__(self) -> Hashable:
         # dask does not look into what is returned here: whatever is not text must be made so.
@@ -165,6 +150,26 @@ class SectionArray(GridReader[Piece]):
             self.failing.other_tiers,
             self.marked,
         )
+
+
+def warp_piece(
+    found: Found[Piece],
+    columns: Indices,
+    bounds: tuple[tuple[int, int], tuple[int, int]],
+    fill: float | None,
+    out: npt.NDArray[Any],
+) -> None:
+    """Put the pixels of a section onto the grid points of its piece; see `warp` and `bend_warp`."""
+    part = found.part
+    assert found.image is not None
+    image = found.image, found.window, part.whole.size
+    past = np.array([[0, 0, shift] for shift in found.past_lattice])
+    if part.bent is None:
+        affine = part.affine - past
+        warp(*image, affine, part.covered, columns, bounds, part.interpolation, fill, out)
+    else:
+        to_tier = part.to_tier - past
+        bend_warp(*image, part.bent, to_tier, part.covered, columns, part.interpolation, fill, out)
 
 
 class CoverageArray(FromMatrices):

@@ -11,13 +11,14 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
+from .. import options
 from ..errors import AtldldWarning
 from ..model.dataset import SectionDataset
-from ..model.grid import Grid, volume_grid
+from ..model.grid import Grid, grid_over, volume_grid
 from ..model.read import View
 from ..model.sections import default_distance, stack_of
-from ..model.space import AXES, extent, space_name
-from ..reading.failures import Ledger
+from ..model.space import AXES, P56_EXTENT, extent, space_name
+from ..reading.failures import Failing, Ledger
 from ..sampling.reads import choose_tiers
 from ..source import source_from
 from ..source.protocol import Source
@@ -32,6 +33,13 @@ from .describe import (
     warn_if_failed,
 )
 from .filling import HadArray, had, pixels
+from .pieces import Sampling
+from .registered_volumes import (
+    RegisteredSampling,
+    RegisteredShownArray,
+    RegisteredVolumeArray,
+)
+from .registering import placing_of, registered
 from .request import (
     Like,
     OpeningOptions,
@@ -66,6 +74,7 @@ def open_volume(
     region: Mapping[str, tuple[float, float]] | None = None,
     chunks: Literal["auto"] | Mapping[str, Any] | None = "auto",
     reference_space: Literal["native", 9, 10] = "native",
+    registration: Any = None,
     view: View = "image",
     tier: int | Literal["auto"] = "auto",
     on_error: Literal["raise", "fill"] = "raise",
@@ -114,6 +123,10 @@ def open_volume(
     reference_space
         ``"native"``, or 9 or 10: r of the other space is ``11350 - r``. Voxels are sampled where
         they are in that space; nothing is resampled.
+    registration
+        Another registration in the place of Allen's, as for `open_dataarray`. Sections that are
+        placed one by one are not parallel: a voxel shows the section nearest to it along the
+        slicing axis, and `max_distance` and ``distance`` are microns along that axis.
     view, tier, on_error, source
         As for `open_dataarray`.
 
@@ -164,6 +177,7 @@ def open_volume(
         masked=masked,
         chunks=chunks,
         reference_space=reference_space,
+        registration=registration,
         on_error=on_error,
     )
     wanted = VolumeOptions.checked(
@@ -183,7 +197,7 @@ def volume_sampling(
     grid: Grid,
     *,
     warned: int | None,
-) -> VolumeSampling:
+) -> VolumeSampling | RegisteredSampling:
     """Return how a dataset fills the nodes of a grid.
 
     Parameters
@@ -199,8 +213,10 @@ def volume_sampling(
     warned
         Stack level of warnings about what is left out, counted from the caller; None for none.
     """
-    _, flip = target_space(record, request.reference_space)
     level = None if warned is None else warned + 1
+    if request.registration is not None:
+        return _registered_sampling(source, record, request, wanted, grid, level)
+    _, flip = target_space(record, request.reference_space)
     stack, left_out = stack_of(record, flip=flip)
     if left_out and level is not None:
         warnings.warn(
@@ -229,6 +245,66 @@ def volume_sampling(
         max_distance=reach,
         mirrored=wanted.mirror,
     )
+
+
+def _registered_sampling(
+    source: Source,
+    record: SectionDataset,
+    request: OpeningOptions,
+    wanted: VolumeOptions,
+    grid: Grid,
+    level: int | None,
+) -> RegisteredSampling:
+    """Return how a dataset fills the nodes of a grid where a registration places its sections."""
+    if wanted.mirror:
+        raise ValueError(
+            "mirror=True is for Allen's own placing: leave it out, or leave out registration="
+        )
+    assert request.registration is not None
+    registration = placing_of(request.registration, record)
+    table = registered(record, registration, reference_space=request.reference_space)
+    reach = wanted.max_distance
+    if reach is None:
+        reach = default_distance(table.slice_coordinate)
+    table = showing(table, record, request.view, level)
+    tiers = choose_tiers(request.tier, table.microns_per_pixel, table.tier_count, grid.step)
+    if level is not None:
+        warn_of_tiers(record, request.tier, tiers, level)
+    tiers = serving(source, request, table.image_id, tiers)
+    plane = record.plane
+    sections = Sampling(
+        dataset_id=record.id,
+        table=table,
+        grid=Grid(("y", "x"), (grid.axes[plane.y], grid.axes[plane.x])),
+        tiers=tiers,
+        view=request.view,
+        interpolation=request.interpolation,
+    )
+    return RegisteredSampling(plane, sections, grid, wanted.between, reach)
+
+
+def volume_array(
+    sampling: VolumeSampling | RegisteredSampling,
+    source: Source,
+    fill_value: float,
+    carried: options.Carried,
+    failing: Failing,
+    *,
+    marked: bool,
+) -> VolumeArray | RegisteredVolumeArray:
+    """Return the pixels of a volume, by how its sections are placed."""
+    if isinstance(sampling, RegisteredSampling):
+        return RegisteredVolumeArray(sampling, source, fill_value, carried, failing, marked=marked)
+    return VolumeArray(sampling, source, fill_value, carried, failing, marked=marked)
+
+
+def shown_array(
+    sampling: VolumeSampling | RegisteredSampling, what: What
+) -> ShownArray | RegisteredShownArray:
+    """Return what is known of a volume from matrices alone, by how its sections are placed."""
+    if isinstance(sampling, RegisteredSampling):
+        return RegisteredShownArray(sampling, what)
+    return ShownArray(sampling, what)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -332,28 +408,42 @@ class _Volume(Opening):
     """A dataset, and how it fills a volume."""
 
     request: OpeningOptions
-    sampling: VolumeSampling
+    sampling: VolumeSampling | RegisteredSampling
     nodes: Nodes
 
     @classmethod
     def of(
         cls, request: OpeningOptions, wanted: VolumeOptions, source: Source, record: SectionDataset
     ) -> _Volume:
+        registration = None
+        if request.registration is not None:
+            registration = placing_of(request.registration, record)
+            request = replace(request, registration=registration)
         request = replace(request, reference_space=space_wanted(request, wanted.like, record))
-        space, _ = target_space(record, request.reference_space)
-        check_midline(wanted.mirror, space)
-        if wanted.like is None:
+        space: int | Literal["CCFv3"] | None
+        if registration is None:
+            space, _ = target_space(record, request.reference_space)
+            check_midline(wanted.mirror, space)
+        else:
+            space = registration.reference_space
+        if wanted.like is not None:
+            grid = wanted.like.grid
+        elif registration is None:
             grid = volume_grid(record, request.resolution, request.region)
         else:
-            grid = wanted.like.grid
+            grid = grid_over(P56_EXTENT, request.resolution, request.region)
         sampling = volume_sampling(source, record, request, wanted, grid, warned=3)
-        z, rate = sampling.stack.z, abs(sampling.stack.trv[2, record.plane.section])
+        if isinstance(sampling, RegisteredSampling):
+            gap = sampling.gap
+        else:
+            z, rate = sampling.stack.z, abs(sampling.stack.trv[2, record.plane.section])
+            gap = float(np.median(np.diff(z))) / rate if len(z) > 1 else 0.0
         nodes = Nodes(
             grid,
             request,
             wanted.like,
             AXES[record.plane.section],
-            float(np.median(np.diff(z))) / rate if len(z) > 1 else 0.0,
+            gap,
             sampling.channels,
             wanted.between == "linear",
         )
@@ -374,7 +464,7 @@ class _Volume(Opening):
 
     def dataset(self) -> xr.Dataset:
         """Return the volume with its coordinates."""
-        array = VolumeArray(
+        array = volume_array(
             self.sampling,
             self.source,
             self.fill_value,
@@ -386,7 +476,7 @@ class _Volume(Opening):
         if not self.request.masked:
             attrs["value_where_not_covered"] = int(array.fill_value)
         shown: dict[What, Any] = {
-            name: ShownArray(self.sampling, name) for name in shown_names(self.sampling.mirrored)
+            name: shown_array(self.sampling, name) for name in shown_names(self.sampling.mirrored)
         }
         variables = volume_variables(self.nodes, array, shown, attrs)
         frame = volume_frame(self.record, self.space)
@@ -394,7 +484,11 @@ class _Volume(Opening):
         return self.nodes.cut(xr.Dataset(variables, coordinates, self._attributes()))
 
     def _attributes(self) -> dict[str, Any]:
-        attrs = self.attributes(mapping="", resolution=self.sampling.grid.step)
+        attrs = self.attributes(
+            mapping="",
+            resolution=self.sampling.grid.step,
+            registration=self.request.registration,
+        )
         del attrs["mapping"]
         attrs["between"] = self.sampling.between
         attrs["max_distance_microns"] = self.sampling.max_distance

@@ -220,7 +220,7 @@ class VolumeArray(GridReader[VolumePiece]):
 
 
 What = Literal["section_number", "distance", "mirrored"]
-_DTYPES = {"section_number": np.int32, "distance": np.float64, "mirrored": np.bool_}
+SHOWN_TYPES = {"section_number": np.int32, "distance": np.float64, "mirrored": np.bool_}
 NOTHING = {"section_number": -1, "distance": np.nan, "mirrored": False}
 
 
@@ -244,7 +244,7 @@ class ShownArray(FromMatrices):
         self.sampling = replace(sampling, between="nearest")
         self.what = what
         self.shape = sampling.grid.shape
-        self.dtype = np.dtype(_DTYPES[what])
+        self.dtype = np.dtype(SHOWN_TYPES[what])
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return index_outer(key, self.shape, self._outer)
