@@ -18,7 +18,7 @@ PROX1 = phantom_dataset(
 
 def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
     names: dict[str, object] = {}
     with (
         AllenServer([PROX1]) as server,
@@ -32,8 +32,9 @@ def test_python_blocks_run(tmp_path, monkeypatch):
                 block.run(names)
         assert names["better"].attrs["registration"].endswith("to P56 Brain, L/R Flipped")
     assert len(names["layers"]) == names["near"].sizes["section"] + 1
-    assert nibabel.load("prox1.nii.gz").shape == (114, 80, 132)
-    assert nibabel.load("section.nii.gz").shape == (132, 80, 1)
+    assert nibabel.load("prox1.nii.gz").shape == (114, 80, 132, 3)
+    assert nibabel.load("prox1-colours.nii.gz").shape == (114, 80, 132)
+    assert nibabel.load("section.nii.gz").shape == (132, 80, 1, 3)
     assert nrrd.read_header("prox1.nrrd")["sizes"].tolist() == [3, 114, 80, 132]
     for name, sections in (("prox1", 132), ("near", names["near"].sizes["section"])):
         image = zarr.open_group(f"{name}.ome.zarr", mode="r")

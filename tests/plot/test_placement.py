@@ -88,8 +88,13 @@ def test_sections_and_parts_of_them(opened, server):
     assert len(polygons(atldld.plot.placement(dataset).axes[0], "sections")) == 9
     one = dataset.image.isel(section=4)
     assert atldld.plot.placement(one).get_suptitle().startswith("Phantom1 (301): 1 section, tilt")
-    with pytest.raises(ValueError, match="before compute"):
-        atldld.plot.placement(one.compute())
+    lazy, loaded = (
+        polygons(atldld.plot.placement(each).axes[0], "sections") for each in (one, one.compute())
+    )
+    np.testing.assert_array_equal(lazy, loaded)
+    bare = one.compute().drop_vars("reference_space")
+    with pytest.raises(ValueError, match=r"lost|place is known"):
+        atldld.plot.placement(bare)
     with pytest.raises(TypeError, match="dataset_id"):
         atldld.plot.placement("x", source=server.url)
     with pytest.raises(atldld.DatasetNotFoundError):

@@ -67,7 +67,7 @@ def placement(
     ----------
     dataset
         Id of a section dataset, or sections as `atldld.open_dataarray` or `atldld.open_dataset`
-        gave them, after any selection, before ``compute()``.
+        gave them, after any selection.
     source
         Where an id is looked up, as for `open_dataarray`.
     ax

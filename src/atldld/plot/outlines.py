@@ -58,9 +58,9 @@ def footprints(obj: xr.DataArray | xr.Dataset, images: list[int]) -> Array:
     known = tables(obj)
     if not known:
         raise ValueError(
-            "this object holds no sections whose place is known: its values are in memory, or "
-            "they do not come from atldld. Ask before compute() or load(), on what was opened, "
-            "or give the id of the dataset"
+            "this object holds no sections whose place is known: it does not come from atldld, or "
+            "has lost the coordinates image_id and reference_space. Give what was opened, or the "
+            "id of the dataset"
         )
     found = []
     for image in images:

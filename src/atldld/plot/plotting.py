@@ -66,7 +66,7 @@ def plot(
         How opaque an array laid over is, 0 to 1.
     outline
         Whether to draw the border of what the image of a section covers. It follows from the
-        matrices, and is left out where the array is in memory already.
+        matrices, and is left out where the array has lost what carries them.
     panels
         Most panels of a contact sheet.
     max_bytes
