@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from .atlas import LATEST as ATLAS
 from .bench import Bench, Round
 from .contests import CONTESTS
 from .figures import Outcome, outcome
@@ -66,7 +67,8 @@ def _write_docs(source: Path) -> None:
     """Keep some results as the latest, and write the page that shows them."""
     text = source.read_text(encoding="utf-8")
     LATEST.write_text(text, encoding="utf-8")
-    PAGE.write_text(page(json.loads(text)), encoding="utf-8")
+    of_atlas = json.loads(ATLAS.read_text(encoding="utf-8")) if ATLAS.exists() else None
+    PAGE.write_text(page(json.loads(text), of_atlas), encoding="utf-8")
 
 
 def _say(line: str) -> None:

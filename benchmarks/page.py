@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from . import atlas
 from .contests import CONTESTS
 from .report import markdown, table
 
@@ -70,13 +71,30 @@ children.
 """
 
 
-def page(measured: Mapping[str, Any]) -> str:
+_ATLAS = """
+## The whole atlas
+
+`python -m benchmarks.atlas` measures each step in a fresh process, against a stand-in that makes
+the rows of a synthetic atlas when it is asked for them. Others were at work on the machine, as its
+load says: seconds are upper bounds. Coverage, mirror and correlation are measured on at most 1,000
+datasets; what they cost grows with the number of datasets, and *more* tells the slope. *Peak* is
+that of the process that asks; of the correlation, *more* tells that of a worker.
+
+{facts}
+
+{table}
+"""
+
+
+def page(measured: Mapping[str, Any], of_atlas: Mapping[str, Any] | None = None) -> str:
     """Return the page for some results.
 
     Parameters
     ----------
     measured
         What `report.results` returned.
+    of_atlas
+        What `benchmarks.atlas` wrote, or None.
     """
     facts = "\n".join(f"- {name}: {fact}" for name, fact in measured["machine"].items())
     rounds = [len(several) for several in measured["rounds"].values()]
@@ -91,4 +109,8 @@ def page(measured: Mapping[str, Any]) -> str:
     )
     figures = (figure for contest in CONTESTS for figure in contest.figures)
     parts = (f"**{one.what}** (`--only {one.name}`). {one.how}\n" for one in figures)
-    return "\n".join([head, *parts])
+    whole = "\n".join([head, *parts])
+    if of_atlas is not None:
+        told = "\n".join(f"- {name}: {fact}" for name, fact in of_atlas["machine"].items())
+        whole += _ATLAS.format(facts=told, table=atlas.table(of_atlas))
+    return whole

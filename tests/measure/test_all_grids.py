@@ -195,6 +195,7 @@ def writer(server, path, cache, numbers):
     )
 
 
+@pytest.mark.exhaustive
 def test_killed_at_any_dataset_it_goes_on_and_ends_the_same(server, cache, tmp_path):
     numbers = [number for number in SAGITTAL if number not in NO_GRID][:10]
     grids = sagittal(*numbers, source=server.url)
@@ -216,6 +217,7 @@ def test_killed_at_any_dataset_it_goes_on_and_ends_the_same(server, cache, tmp_p
         assert contents(path) == contents(tmp_path / "undisturbed")
 
 
+@pytest.mark.exhaustive
 def test_several_writers_share_the_work(server, cache, tmp_path):
     numbers = [number for number in SAGITTAL if number not in NO_GRID][:14]
     sagittal(*numbers, source=server.url).atlas.to_zarr(tmp_path / "alone", shard=4)

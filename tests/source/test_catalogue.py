@@ -189,6 +189,7 @@ atldld.catalogue(sys.argv[1], images=True)
 """
 
 
+@pytest.mark.exhaustive
 def test_killed_at_any_page_it_goes_on_and_ends_the_same(tmp_path):
     atlas = SyntheticAtlas(COUNT)
     with AllenServer(atlas, doubts=FEW_ROWS) as server:

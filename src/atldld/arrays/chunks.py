@@ -144,7 +144,7 @@ def in_chunks(
         variable = writable(variable)
         variable.encoding["preferred_chunks"] = sizes
         return variable
-    from dask import annotate
+    from dask.base import annotate
     from dask.tokenize import tokenize
 
     kind = "read" if token and isinstance(token[0], Reader) else "place"

@@ -30,6 +30,7 @@ import xarray as xr
 
 from ..errors import AtldldError, BundleError
 from ..model.space import AXES
+from ..options import current
 from ..urls import without_secrets
 from .guard import guarded
 
@@ -141,7 +142,9 @@ class _Source:
         part = self.grids[[*self.volumes, *(["found"] if "found" in self.grids else [])]]
         part = part.isel(dataset=list(places))
         try:
-            return (*self._told(part.compute()), {})
+            # Threads that only wait for the service, which bounds them itself.
+            computed = part.compute(num_workers=current().max_connections)
+            return (*self._told(computed), {})
         except Exception as error:
             if len(places) == 1:
                 number = int(self.ids[places[0]])
