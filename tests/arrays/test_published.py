@@ -413,3 +413,33 @@ def test_volumes_of_an_animals_datasets_share_one_grid(published, server, tmp_pa
         np.testing.assert_array_equal(like.p.values, both.p.values)
         with pytest.raises(ValueError, match="no way there"):
             atldld.open_volume(1435, like=both, source=server.url)
+
+
+def test_pixels_are_measured_where_they_are_bent_to(published, server, tmp_path):
+    phantom = PHANTOMS[0]
+    options = {"registration": published, "source": server.url}
+    with atldld.set_options(cache_dir=tmp_path / "cache"):
+        sums = atldld.quantify(
+            1435, resolution=400, function=_dark, tier=0, view="image", **options,
+        ).compute()  # fmt: skip
+        assert sums.reference_space.item() == "CCFv3"
+        counts = np.zeros(sums.n_pixels.shape, dtype=int)
+        levels = np.zeros(counts.shape)
+        for image_id in phantom.image_ids:
+            pixels = atldld.open_image(image_id, **options)
+            places = pixels.atlas.pir()
+            cells = [np.floor(places[axis].values / 400 + 0.5) for axis in "pir"]
+            known = np.isfinite(cells[0])
+            inside = known.copy()
+            for each, length in zip(cells, counts.shape, strict=True):
+                inside &= (each >= 0) & (each < length)
+            at = tuple(each[inside].astype(int) for each in cells)
+            np.add.at(counts, at, 1)
+            np.add.at(levels, at, _dark(pixels.values)[inside])
+        assert not known.all()
+        np.testing.assert_array_equal(sums.n_pixels.values, counts)
+        np.testing.assert_allclose(sums.sum_intensity.values, levels)
+
+
+def _dark(pixels):
+    return 255.0 - pixels[..., 0]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model.affine import points_of
+from ..model.bend import BendSource
 from ..model.grid import Axis
 
 Array = npt.NDArray[np.float64]
@@ -64,6 +65,10 @@ class Cells:
         return p, i, r
 
 
+_FAR = (1e6, 1e6, 1e6, 1e6)
+"""Full-resolution pixels further than any section is wide."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """Where the pixels of a block lie.
@@ -78,6 +83,8 @@ class Block:
         Full-resolution pixels from one pixel to the next.
     width, height
         How many pixels.
+    bend
+        Where the bend of the section comes from; None for a straight one.
     """
 
     affine: Array
@@ -86,16 +93,35 @@ class Block:
     step: int
     width: int
     height: int
+    bend: BendSource | None = None
 
-    def ends(self, cell: float, cells: Ends) -> Ends:
-        """Return the numbers of the cells that the block may touch, of those that there are."""
+    def places(self, x: Array, y: Array) -> tuple[Array, Array, Array]:
+        """Return p, i, r of full-resolution pixels, which broadcast; NaN where not known."""
+        bend = None if self.bend is None else self.bend.load()
+        return points_of(self.affine, *((x, y) if bend is None else bend.to_straight(x, y)))
+
+    def _straight(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return between which straight x and y the pixels lie."""
         right, bottom = (
             self.x + self.step * (self.width - 1),
             self.y + self.step * (self.height - 1),
         )
-        corners = points_of(
-            self.affine, np.array([self.x, right])[None, :], np.array([self.y, bottom])[:, None]
-        )
+        bend = None if self.bend is None else self.bend.load()
+        if bend is None:
+            return (self.x, right), (self.y, bottom)
+        around = _FAR
+        for _ in range(8):
+            # First from anywhere, then from as far as that allows.
+            (left, most_x), (up, most_y) = bend.moves(
+                (self.x - around[0], right + around[1]), (self.y - around[2], bottom + around[3])
+            )
+            around = most_x, -left, most_y, -up
+        return (self.x - most_x, right - left), (self.y - most_y, bottom - up)
+
+    def ends(self, cell: float, cells: Ends) -> Ends:
+        """Return the numbers of the cells that the block may touch, of those that there are."""
+        x, y = self._straight()
+        corners = points_of(self.affine, np.array(x)[None, :], np.array(y)[:, None])
         p, i, r = (
             # One more on either side: rounding at the corners may differ from that inside.
             (
@@ -185,7 +211,13 @@ def sums_of_pixels(
     at_once = max(_PIXELS_AT_ONCE // block.width, 1)
     for first in range(0, block.height, at_once):
         some = slice(first, first + at_once)
-        places = points_of(block.affine, columns[None, :], rows[some, None])
+        places: Sequence[Array] = block.places(columns[None, :], rows[some, None])
+        if block.bend is not None:
+            # What is not known lies in no cell.
+            places = [
+                np.where(np.isnan(values), (low - 10) * cell, values)
+                for values, (low, _) in zip(places, ends, strict=True)
+            ]
         codes, outside = _codes(places, ends, shape, cell, bounds)
         if levels is None:
             values: npt.NDArray[Any] = pixels[some].ravel()

@@ -15,6 +15,7 @@ from .. import options
 from ..arrays.describe import attributes, microns_of, volume_frame, warn_if_failed
 from ..arrays.image_opening import ImageOpening
 from ..arrays.index import GUARD, GuardIndex
+from ..arrays.registering import placing_of, registered, registration_from
 from ..arrays.request import (
     Region,
     checked_region,
@@ -28,6 +29,7 @@ from ..errors import AtldldWarning, RegistrationError
 from ..model.dataset import SectionDataset, SectionImage
 from ..model.grid import Axis, footprint
 from ..model.read import VIEWS, View
+from ..model.registration import Registration
 from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, extent, space_name
 from ..reading.failures import Failing, Ledger
@@ -52,6 +54,7 @@ def quantify(
     sections: Iterable[int] | None = None,
     region: Mapping[str, tuple[float, float]] | None = None,
     reference_space: Literal["native", 9, 10] = "native",
+    registration: Any = None,
     chunks: Literal["auto"] | Mapping[str, int] = "auto",
     on_error: Literal["raise", "fill"] = "raise",
     source: str | Source | None = None,
@@ -96,6 +99,10 @@ def quantify(
         ``{"p": (low, high), "i": ..., "r": ...}`` in microns, ends included: only pixels whose
         own p, i, r lie in this box count. Cells that the box cuts hold the pixels of their part
         of it, as ``n_pixels`` says; ends halfway between two nodes cut none.
+    registration
+        Another registration in the place of Allen's, as for `atldld.open_dataarray`: each pixel
+        counts where it lies by that, through the bend of a section that has one; what it does not
+        place is left out, with a warning.
     reference_space
         ``"native"``, or 9 or 10: r of the other space is ``11350 - r``, of every pixel.
     chunks
@@ -177,12 +184,14 @@ def quantify(
     ids = [each.dataset_id for each in wanted]
     if not ids or len(set(ids)) < len(ids):
         raise ValueError(f"dataset_id is {ids}; it must name at least one dataset, each once")
+    placing = None if registration is None else registration_from(registration)
     origin = source_from(source)
     found = []
     for asked in wanted:
         record = origin.dataset(asked.dataset_id)
         warn_if_failed(record, 2)
-        found.append(Quantifying(asked, origin, record))
+        own = None if placing is None else placing_of(placing, record)
+        found.append(Quantifying(asked, origin, record, own))
     sums = _side_by_side(found) if several else found[0].dataset()
     return with_measures(sums, wanted[0].measures)
 
@@ -339,17 +348,32 @@ _WHOLE_IMAGE = 8 * 10**6
 class Quantifying:
     """Builds the lazy sums of one dataset."""
 
-    def __init__(self, asked: QuantifyRequest, source: Source, record: SectionDataset) -> None:
+    def __init__(
+        self,
+        asked: QuantifyRequest,
+        source: Source,
+        record: SectionDataset,
+        registration: Registration | None = None,
+    ) -> None:
         from dask.tokenize import tokenize
 
         self.asked = asked
         self.source = source
         self.record = record
-        self.space, self.flip = target_space(record, asked.space)
-        self.cells = _cells(record, asked)
+        self.registration = registration
+        self.space: int | Literal["CCFv3"] | None
         self.images = _images(record, asked)
+        if registration is None:
+            self.space, flip = target_space(record, asked.space)
+            self.table = tabulate(record, mapping="parallel", flip=flip)
+        else:
+            self.space = registration.reference_space
+            self.table = registered(record, registration, reference_space=asked.space)
+            placed = set(self.table.image_id.tolist())
+            self.images = [image for image in self.images if image.id in placed]
+        self.cells = _cells(record, asked, extent(self.space))
         carried = options.carry()
-        name = tokenize(record.id, repr(asked), source)
+        name = tokenize(record.id, repr(asked), repr(registration), source)
         self.failing = Failing(asked.fill, False, Ledger(f"{name}-{carried.process}"))
 
     def dataset(self) -> xr.Dataset:
@@ -387,7 +411,6 @@ class Quantifying:
         from dask.delayed import delayed
 
         summed = delayed(sums_of_pixels, pure=False)
-        table = tabulate(self.record, mapping="parallel", flip=self.flip)
         half = self.cells.step / 2
         # A pixel on the border is read whichever way the arithmetic of windows rounds.
         region = {
@@ -406,7 +429,7 @@ class Quantifying:
             except ValueError:
                 continue  # nothing of it lies in the volume
             chunks: Any = "auto" if window.area > _WHOLE_IMAGE else {"y": -1, "x": -1}
-            data = opening.variable(window, chunks, _row(table, image)).data
+            data = opening.variable(window, chunks, _row(self.table, image)).data
             step, (x, y) = 2**self.asked.tier, opening.origin
             tops = np.concatenate([[0], np.cumsum(data.chunks[0])]) + window.top
             lefts = np.concatenate([[0], np.cumsum(data.chunks[1])]) + window.left
@@ -419,6 +442,7 @@ class Quantifying:
                     step,
                     int(data.chunks[1][column]),
                     int(data.chunks[0][row]),
+                    opening.bend,
                 )
                 touched = block.ends(self.cells.step, self.cells.ends)
                 if all(low < past for low, past in touched):
@@ -447,6 +471,8 @@ class Quantifying:
             fill=self.asked.fill,
             failing=self.failing,
             fill_value=math.nan if self.asked.fill else 0,
+            registration=self.registration,
+            table=self.table,
         )
 
     def _edges(self) -> list[Any]:
@@ -479,7 +505,10 @@ class Quantifying:
     def guard(self, ledgers: tuple[str, ...]) -> xr.Coordinates:
         """Return what keeps the sums apart from those of other spaces."""
         where = volume_frame(self.record, self.space)
-        space = -1 if self.space is None else self.space
+        # As an object, text is kept by Zarr as text of any length, which its format specifies.
+        space: Any = -1 if self.space is None else self.space
+        if isinstance(space, str):
+            space = np.array(space, dtype=object)
         guard = xr.Variable((), space, {"long_name": "reference space", "frame": where})
         return xr.Coordinates({GUARD: guard}, indexes={GUARD: GuardIndex(GUARD, where, ledgers)})
 
@@ -491,6 +520,7 @@ class Quantifying:
             mapping="exact: each pixel by its own p, i, r",
             resolution=asked.resolution,
             source=self.source.name,
+            registration=self.registration,
         )
         said: dict[str, Any] = (
             {"threshold": asked.threshold}
@@ -504,9 +534,10 @@ class Quantifying:
         return {**attrs, "view": asked.view, "tier": asked.tier, **said}
 
 
-def _cells(record: SectionDataset, asked: QuantifyRequest) -> Cells:
+def _cells(
+    record: SectionDataset, asked: QuantifyRequest, bounds: tuple[float, float, float] | None
+) -> Cells:
     step = asked.resolution
-    bounds = extent(record.reference_space)
     low, high = (np.zeros(3), np.array(bounds)) if bounds is not None else footprint(record)
     axes, within = [], []
     for name, least, most in zip(AXES, low, high, strict=True):
