@@ -319,10 +319,18 @@ def test_what_cannot_be_put_together(opened):
         atldld.structure_table(xr.Dataset({"a": values, "b": values}), annotation)
     with pytest.raises(ValueError, match="space 4"):
         atldld.structure_table(values.assign_attrs(reference_space=4), annotation)
-    with pytest.raises(ValueError, match="before compute"):
-        atldld.structure_table(opened("coronal", masked=True).compute(), annotation)
+    lost = opened("coronal", masked=True).compute().drop_vars("image_id")
+    with pytest.raises(ValueError, match="image_id"):
+        atldld.structure_table(lost, annotation)
     with pytest.raises(ValueError, match="must be sections"):
         atldld.structure_table(values.rename(p="a", i="b", r="c"), annotation)
+
+
+def test_sections_in_memory_count_where_they_lie(opened):
+    lazy = opened("coronal", masked=True)
+    pd.testing.assert_frame_equal(
+        atldld.structure_table(lazy.compute(), atlas()), atldld.structure_table(lazy, atlas())
+    )
 
 
 @pytest.mark.parametrize("space", [9, 10])
