@@ -118,7 +118,7 @@ def test_what_the_service_does_not_have():
         AllenServer(grids={7: zipped_grid({"energy": volume()}, dataset_id=9)}) as server,
         atldld.set_options(retries=0),
     ):
-        with pytest.raises(DatasetNotFoundError, match="dataset 5"):
+        with pytest.raises(DatasetNotFoundError, match=r"dataset 5 .*projection_density"):
             atldld.open_grid(5, source=server.url)
         with pytest.raises(APIError, match="are of 9"):
             atldld.open_grid(7, source=server.url)

@@ -212,6 +212,7 @@ def _fetched(url: str, dataset_id: int) -> bytes:
     except APIError as error:
         if error.status == 404:
             raise DatasetNotFoundError(
-                f"there are no grid volumes of dataset {dataset_id} ({error.url})"
+                f"there are no grid volumes of dataset {dataset_id} ({error.url}); those of the "
+                f"connectivity atlas go by other names: volumes=[{CONNECTIVITY[0]!r}]"
             ) from error
         raise
