@@ -77,7 +77,8 @@ _ATLAS = """
 `python -m benchmarks.atlas` measures each step in a fresh process, against a stand-in that makes
 the rows of a synthetic atlas when it is asked for them. Others were at work on the machine, as its
 load says: seconds are upper bounds. Coverage, mirror and correlation are measured on at most 1,000
-datasets; what they cost grows with the number of datasets, and *more* tells the slope. *Peak* is
+datasets; what they cost grows with the number of datasets, and *more* tells the slope. At 10,000
+and above the images were asked for at once, with the table of datasets. *Peak* is
 that of the process that asks; of the correlation, *more* tells that of a worker.
 
 {facts}

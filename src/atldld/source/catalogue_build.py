@@ -1,0 +1,257 @@
+"""Fetching a catalogue from its service: pages of datasets, then blocks of their images."""
+
+from __future__ import annotations
+
+import calendar
+import secrets
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ..errors import APIError, AtldldWarning, BundleError
+from ..model.rows import Row
+from ..urls import without_credentials
+from . import columns
+from .catalogue_files import (
+    BUILDING,
+    FORMAT,
+    MANIFEST,
+    MOST_DATASETS,
+    MOST_IMAGES_A_BLOCK,
+    BuildState,
+    CatalogueFolder,
+    CatalogueManifest,
+    TableBlock,
+    block_name,
+    count_name,
+    count_schema,
+    dumped,
+    file_of,
+    opened_parquet,
+    parquet_of,
+)
+from .rma import ROWS_A_PAGE, Query, condition, fetch_page
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DATASETS_A_BLOCK: Final = 150
+"""Datasets whose images one file holds: their ids make a URL of 1.6 kB, and 2 pages of rows."""
+
+_INCLUDE: Final = "genes,products,specimen(donor(age)),alignment3d,equalization"
+_STALE_SECONDS: Final = 30 * 86_400
+"""A build that was begun longer ago than this is begun anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Fetching what is not there yet."""
+
+    folder: CatalogueFolder
+    base: str
+
+    def run(
+        self,
+        kept: CatalogueManifest | None,
+        table: pa.Table | None,
+        images: bool,
+        products: tuple[int, ...] | None,
+    ) -> str:
+        """Fetch what is not there yet, and return the name of the build that is then whole.
+
+        Parameters
+        ----------
+        kept, table
+            A whole build and its table of datasets, that images are to be added to; or None.
+        images, products
+            What is wanted.
+        """
+        state = self._state(kept, products)
+        datasets = self._datasets(state) if table is None else table
+        state = self.folder.state() or state
+        ids = datasets["dataset_id"].to_pylist()
+        blocks = [
+            self._block(state.build, place, ids[first : first + DATASETS_A_BLOCK], images)
+            for place, first in enumerate(range(0, len(ids), DATASETS_A_BLOCK))
+        ]
+        if table is None:
+            datasets = self._counted(datasets, state.build, len(blocks), images)
+        content = parquet_of(datasets)
+        self.folder.write(f"{state.build}/datasets.parquet", content)
+        manifest = CatalogueManifest(
+            **state.model_dump(),
+            datasets=file_of(content, len(ids)),
+            blocks=tuple(blocks) if images else None,
+            images=images,
+        )
+        self.folder.write(MANIFEST, dumped(manifest))
+        self.folder.tidy(state.build, images)
+        return state.build
+
+    def _state(
+        self, kept: CatalogueManifest | None, products: tuple[int, ...] | None
+    ) -> BuildState:
+        if kept is not None:
+            fields = {name: getattr(kept, name) for name in BuildState.model_fields}
+            return BuildState(**fields)
+        state = self.folder.state()
+        if state is not None and state.products == products and _age(state) < _STALE_SECONDS:
+            return state
+        now = time.gmtime()
+        state = BuildState(
+            format=FORMAT,
+            build=f"{time.strftime('%Y%m%dT%H%M%S', now)}-{secrets.token_hex(4)}",
+            service=without_credentials(self.base),
+            date=time.strftime("%Y-%m-%dT%H:%M:%SZ", now),
+            products=products,
+        )
+        self.folder.write(BUILDING, dumped(state))
+        return state
+
+    def _datasets(self, state: BuildState) -> pa.Table:
+        """Return the table of datasets, without numbers of sections, fetched page by page."""
+        import pyarrow as pa
+
+        tables: list[pa.Table] = []
+        last = -1
+        count = 0
+        while state.pages is None or len(tables) < state.pages:
+            name = f"{state.build}/page-{len(tables):04d}.parquet"
+            table = self.folder.kept(name, columns.dataset_schema())
+            if table is None:
+                rows, promised = self._page(
+                    Query("SectionDataSet", _criteria(state.products, last), _INCLUDE), last
+                )
+                if not tables:
+                    state = _changed(state, promised=promised)
+                if not rows:
+                    state = _changed(state, pages=len(tables))
+                    self.folder.write(BUILDING, dumped(state))
+                    break
+                records = [columns.dataset_record(row) for row in rows]
+                table = pa.Table.from_pylist(records, columns.dataset_schema())
+                if not tables:
+                    self.folder.write(BUILDING, dumped(state))
+                self.folder.write(name, parquet_of(table))
+            tables.append(table)
+            last = table["dataset_id"][-1].as_py()
+            count += len(table)
+            if count > MOST_DATASETS:
+                raise APIError(f"more than {MOST_DATASETS} datasets", url=state.service)
+        if state.promised is not None and state.promised > count:
+            warnings.warn(
+                f"the service promised {state.promised} section datasets and delivered {count} "
+                f"({state.service})",
+                AtldldWarning,
+                stacklevel=4,
+            )
+        return pa.concat_tables([columns.dataset_schema().empty_table(), *tables])
+
+    def _block(self, build: str, place: int, ids: list[int], images: bool) -> TableBlock:
+        """Fetch what is not yet there of the images of some datasets."""
+        name = f"{build}/{block_name(place) if images else count_name(place)}"
+        schema = columns.image_schema() if images else count_schema()
+        content = self.folder.parquet(name, schema)
+        if content is None:
+            content = parquet_of(self._images(ids) if images else self._counts(ids))
+            self.folder.write(name, content)
+        rows = opened_parquet(content, schema, name, MOST_IMAGES_A_BLOCK).metadata.num_rows
+        return TableBlock(first=ids[0], **file_of(content, rows).model_dump())
+
+    def _images(self, ids: list[int]) -> pa.Table:
+        import pyarrow as pa
+
+        owners = {*ids}
+        records = [
+            columns.image_record(row)
+            for row in self._image_rows(ids, "alignment2d")
+            if row.get("data_set_id") in owners
+        ]
+        records = columns.in_order(records, "dataset_id", "image_id")
+        return pa.Table.from_pylist(records, columns.image_schema())
+
+    def _counts(self, ids: list[int]) -> pa.Table:
+        import pyarrow as pa
+
+        counts = dict.fromkeys(ids, 0)
+        for row in self._image_rows(ids, only="id,data_set_id"):
+            if row.get("data_set_id") in counts:
+                counts[row["data_set_id"]] += 1
+        return pa.table(
+            {"dataset_id": list(counts), "sections": list(counts.values())},
+            schema=count_schema(),
+        )
+
+    def _image_rows(self, ids: list[int], include: str = "", only: str = "") -> Iterator[Row]:
+        last, count = -1, 0
+        of_datasets = f"[data_set_id$in{','.join(map(str, ids))}]"
+        while True:
+            query = Query(
+                "SectionImage", (of_datasets, condition("id", last, "gt")), include, only=only
+            )
+            rows, _ = self._page(query, last)
+            if not rows:
+                return
+            yield from rows
+            last = rows[-1]["id"]
+            count += len(rows)
+            if count > MOST_IMAGES_A_BLOCK:
+                raise APIError(
+                    f"more than {MOST_IMAGES_A_BLOCK} images of {len(ids)} datasets",
+                    url=without_credentials(self.base),
+                )
+
+    def _page(self, query: Query, last: int) -> tuple[list[Row], int | None]:
+        """Return the rows of a page, all above an id, and how many the service says there are."""
+        url = query.url(self.base, 0, ROWS_A_PAGE)
+        page = fetch_page(url)
+        rows = [row for row in page.rows if columns.is_id(row.get("id"))]
+        ids = [row["id"] for row in rows]
+        if page.rows and (not rows or ids != sorted({*ids}) or ids[0] <= last):
+            raise APIError(
+                f"the service did not answer with rows of {query.model} above id {last} in "
+                "ascending order",
+                url=without_credentials(url),
+            )
+        return rows, page.total_rows
+
+    def _counted(self, table: pa.Table, build: str, blocks: int, images: bool) -> pa.Table:
+        """Return the table of datasets with the number of section images of each."""
+        import pyarrow as pa
+
+        counts: dict[int, int] = {}
+        for place in range(blocks):
+            name = f"{build}/{block_name(place) if images else count_name(place)}"
+            found = self.folder.kept(name, columns.image_schema() if images else count_schema())
+            if found is None:
+                raise BundleError(f"{name} of {self.folder.where} was removed just now")
+            owners = found["dataset_id"].to_numpy()
+            if images:
+                ids, numbers = np.unique(owners, return_counts=True)
+            else:
+                ids, numbers = owners, found["sections"].to_numpy()
+            counts.update(zip(ids.tolist(), numbers.tolist(), strict=True))
+        sections = [counts.get(number, 0) for number in table["dataset_id"].to_pylist()]
+        place = table.schema.get_field_index("sections")
+        return table.set_column(place, "sections", pa.array(sections, pa.int64()))
+
+
+def _changed(state: BuildState, **changes: Any) -> BuildState:
+    """Return a state with other fields, checked."""
+    return BuildState(**{**state.model_dump(), **changes})
+
+
+def _criteria(products: tuple[int, ...] | None, last: int) -> tuple[str, ...]:
+    above = condition("id", last, "gt")
+    if products is None:
+        return (above,)
+    chosen = ",".join(map(str, products))
+    return above, f"products[id${'eq' if len(products) == 1 else 'in'}{chosen}]"
+
+
+def _age(state: BuildState) -> float:
+    return time.time() - calendar.timegm(time.strptime(state.date, "%Y-%m-%dT%H:%M:%SZ"))
