@@ -30,7 +30,7 @@ from atldld.options import current
 from atldld.packing.pack import _ahead
 from atldld.source import source_from
 from atldld.source.stored import StoredSource
-from atldld.store.locks import locked
+from atldld.store.files import locked
 from atldld.testing import (
     AllenServer,
     Doubts,

@@ -17,7 +17,7 @@ import pytest
 from atldld.options import set_options
 from atldld.source.allen import AllenSource
 from atldld.source.prefetch import fetch_ahead
-from atldld.store.locks import locked
+from atldld.store.files import locked
 from atldld.store.names import image_name
 
 from .conftest import a_read, answer, jpeg

@@ -25,7 +25,7 @@ from atldld.model.read import Window
 from atldld.source import source_from
 from atldld.source.protocol import KeepingSource, Source
 from atldld.source.stored import StoredSource
-from atldld.store.location import Location
+from atldld.store.files import Location
 from atldld.store.names import image_name
 
 from . import bundling

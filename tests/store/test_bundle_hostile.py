@@ -18,8 +18,7 @@ import atldld
 from atldld.errors import AtldldError, BundleError, DatasetNotFoundError, ImageError
 from atldld.source import source_from
 from atldld.source.stored import StoredSource
-from atldld.store.files import FileFaultError, Files
-from atldld.store.location import Location
+from atldld.store.files import FileFaultError, Files, Location
 from atldld.store.names import MOST_PIXELS, image_name
 from atldld.store.zipped import DIRECTORY_BYTES
 from source.conftest import jpeg

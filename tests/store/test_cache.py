@@ -18,8 +18,7 @@ from atldld.errors import AtldldWarning
 from atldld.model.read import VIEWS, ImageRead, Window
 from atldld.store import cache as cache_module
 from atldld.store.cache import Cache
-from atldld.store.files import Files
-from atldld.store.location import Location
+from atldld.store.files import Files, Location
 from atldld.store.manifest import Record
 from atldld.store.names import dataset_name, image_name, service_folder
 from source.conftest import a_read
@@ -279,7 +278,7 @@ def test_files_on_their_way_are_ignored_and_swept_when_old(cache):
     for name, age in (("old", 90_000), ("new", 10)):
         (partial / name).write_bytes(b"half")
         os.utime(partial / name, (time.time() - age, time.time() - age))
-    assert cache.files.sweep(time.time() - 86_400) == 1
+    cache.files.sweep(time.time() - 86_400)
     assert files(cache) == {NAME, NAME + ".json", "partial/new"}
 
 

@@ -112,7 +112,7 @@ def test_damage_is_an_error(folder):
     path.write_bytes(whole)
     record = path.with_name(f"{path.name}.json")
     record.write_text("{}")
-    with pytest.raises(ImageError, match="has no record"):
+    with pytest.raises(ImageError, match="its record is damaged"):
         source.image(read)
     rows = folder / "datasets" / "51.json"
     rows.write_bytes(rows.read_bytes()[:-1])

@@ -18,9 +18,16 @@ from atldld.errors import AtldldWarning
 from atldld.options import set_options
 from atldld.source.allen import AllenSource
 from atldld.store.cache import Cache
-from atldld.store.eviction import Download, keep_within, mark_used, to_evict
-from atldld.store.inventory import cache_stock, clear_cache, trim_cache
-from atldld.store.locks import locked
+from atldld.store.files import Files, Location, locked
+from atldld.store.inventory import (
+    Kept,
+    cache_stock,
+    clear_cache,
+    keep_within,
+    mark_used,
+    to_evict,
+    trim_cache,
+)
 from atldld.store.manifest import section_of
 from atldld.store.names import image_name, lock_name
 from atldld.testing import AllenServer, phantom_dataset
@@ -32,13 +39,13 @@ __all__ = ["quick_options", "serve", "start"]
 SIZE = max(map(len, BODIES.values())) + 512
 """No image takes more than that, with its record."""
 
-FOLDER = Path("service")
+SERVICE = Files(Location("/service"))
 
 kept = st.lists(
     st.tuples(st.integers(0, 1000), st.integers(0, 20)), max_size=30, unique_by=lambda each: each[0]
 ).map(
     lambda drawn: [
-        Download(FOLDER, f"images/{number}/image-t2.jpg", number, float(used))
+        Kept(SERVICE, f"images/{number}/image-t2.jpg", number, used=float(used))
         for number, used in drawn
     ]
 )
@@ -71,9 +78,9 @@ class TestWhatGoes:
     @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(kept, st.integers(0, 5000), st.data())
     def test_what_is_spared_stays(self, downloads, limit, data):
-        spared = {each.path for each in downloads if data.draw(st.booleans())}
+        spared = {each for each in downloads if data.draw(st.booleans())}
         gone = to_evict(downloads, sum(each.bytes for each in downloads), limit, spared)
-        assert not spared & {each.path for each in gone}
+        assert not spared & set(gone)
 
 
 @pytest.fixture
@@ -212,14 +219,14 @@ def test_what_was_used_since_it_was_chosen_stays(cache_dir, monkeypatch):
         cache.store(name, BODIES[0], "http://x")
         used(cache.files.path / name, 1000 - age)
     # Somebody reads the oldest between the look and the removal: as its lock is asked for.
-    from atldld.store import eviction
+    from atldld.store import inventory
 
     def reading(path, patience):
         if path.parent.name == "locks":
             assert cache.load(names[0]) == BODIES[0]
         return locked(path, patience)
 
-    monkeypatch.setattr(eviction, "locked", reading)
+    monkeypatch.setattr(inventory, "locked", reading)
     keep_within(cache_dir, 1)
     assert [name for name in names if cache.holds(name)] == [names[0]]
 

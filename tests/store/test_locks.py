@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from atldld.store.locks import locked
+from atldld.store.files import locked
 
 HOLD = """
 import sys, pathlib
-from atldld.store.locks import locked
+from atldld.store.files import locked
 with locked(pathlib.Path(sys.argv[1]), 5) as held:
     print(held, flush=True)
     sys.stdin.read()

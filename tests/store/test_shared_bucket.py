@@ -9,12 +9,12 @@ import fsspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from packing.buckets import BUCKET, ENVIRONMENT, s3_server
 
 import atldld
 from atldld.cli import main
 from atldld.errors import AtldldWarning
 from atldld.testing import AllenServer, PhantomBrain, phantom_dataset
+from moto_server import BUCKET, ENVIRONMENT, s3_server
 
 pytest.importorskip("s3fs")
 

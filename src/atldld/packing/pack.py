@@ -7,35 +7,43 @@ source have, and moved there when it is whole.
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Final, Literal
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
 from .. import __version__
 from ..arrays.describe import CITATION
+from ..arrays.opening import open_dataarray
+from ..arrays.planning import PlannedRead, planned_reads
 from ..errors import BundleError, ImageError
-from ..model.read import VIEWS, ImageRead, View
+from ..model.dataset import SectionDataset
+from ..model.read import VIEWS, ImageRead, View, Window
 from ..options import current
+from ..reading.conventions import Conventions, known, settle
 from ..reading.images import decoded_bytes
 from ..reading.progress import Progress, progress
 from ..sampling.decode import decode
 from ..source import source_from
+from ..source.allen import AllenSource
+from ..source.describing import DatasetRows, dataset_rows
 from ..source.jpeg import jpeg_fault
 from ..source.prefetch import fetch_each
-from ..source.protocol import Source
+from ..source.protocol import KeepingSource, Source, tiers_at_hand
 from ..source.stored import StoredSource
-from ..store.location import Location
-from ..store.locks import locked
+from ..store.files import Location, locked
 from ..store.manifest import MOST_FILES, Checked, Manifest, section_of
-from ..store.names import README, KeptImage, dataset_name, image_name
-from .plan import PackPlan, PackRequest, plan_packing
-from .target import Target, target_at
+from ..store.names import MANIFEST, README, KeptImage, dataset_name, image_name, most_bytes
+from .target import Target, Write
+
+KEY: Final = "conventions"
 
 MOST_TIERS: Final = 31
 """Tiers 0 to 30 may be asked for, as in `open_dataarray`."""
@@ -183,20 +191,21 @@ def pack(
         raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
     if chunks is not None and not (isinstance(chunks, str) and chunks == "auto"):
         raise ValueError(f"chunks is {chunks!r}; a bundle is packed for 'auto' or None")
+    options: dict[str, Any] = {
+        "resolution": 25 if resolution is None else resolution,
+        "region": region,
+        "mapping": mapping,
+        "detection_xy": detection_xy,
+        "interpolation": interpolation,
+        "reference_space": reference_space,
+        "chunks": chunks,
+    }
+    several = ("auto",) if tiers is None else _several("tiers", tiers, range(MOST_TIERS))
+    kinds = [(tier, view) for tier in several for view in _several("views", views, VIEWS)]
     location = Location.of(target)
-    request = PackRequest(
-        resolution=25 if resolution is None else resolution,
-        tiers=None if tiers is None else _several("tiers", tiers, range(MOST_TIERS)),
-        views=_several("views", views, VIEWS),
-        region=region,
-        mapping=mapping,
-        detection_xy=detection_xy,
-        interpolation=interpolation,
-        reference_space=reference_space,
-        chunks=chunks,
-    )
-    plan = plan_packing(source_from(source), dataset_id, request)
-    with _alone(location), target_at(location, plan.record.id, plan.rows.service) as goal:
+    plan = _plan(source_from(source), dataset_id, options, kinds)
+    with _alone(location):
+        goal = Target.at(location, plan.record.id, plan.rows.service)
         manifest, fetched, kept = _packed(plan, goal, skip=on_error == "skip")
     return Packed(
         source=StoredSource.at(target),
@@ -207,6 +216,112 @@ def pack(
         kept=kept,
         failed=tuple(sorted(manifest.failed)),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """What is to be packed: the rows, the images by name, what is known, what was asked."""
+
+    source: Source
+    rows: DatasetRows
+    record: SectionDataset
+    reads: Mapping[str, ImageRead]
+    found: Conventions
+    asked: dict[str, Any]
+
+
+def _plan(
+    source: Source,
+    dataset_id: Any,
+    options: Mapping[str, Any],
+    kinds: Sequence[tuple[Any, Any]],
+) -> _Plan:
+    """Find out what opening a dataset with some options reads, at some tiers in some views."""
+    asking = _Asking(source)
+
+    def planned() -> list[PlannedRead]:
+        arrays = (
+            open_dataarray(dataset_id, tier=tier, view=view, source=asking, **options)
+            for tier, view in kinds
+        )
+        return [each for array in arrays for each in planned_reads(array)]
+
+    first = planned()
+    if not first:
+        raise ValueError(
+            f"there is nothing to pack of dataset {dataset_id}: no section image covers a point of "
+            "the grid (see resolution and region)"
+        )
+    reads = [each.read for each in first]
+    before = known(source)
+    found = settle(source, first[0].reader.samples(), reads)
+    if before.lack(reads):
+        asking.conventions = found.settled()
+        reads = [each.read for each in planned()]
+    assert asking.rows is not None
+    assert asking.record is not None
+    most = most_bytes(dataset_name(dataset_id))
+    if len(asking.rows.to_json()) > most:
+        raise BundleError(
+            f"the metadata of dataset {dataset_id} have more than {most} bytes; no bundle holds "
+            "as many"
+        )
+    tiers = list(dict.fromkeys(tier for tier, _ in kinds))
+    views = list(dict.fromkeys(view for _, view in kinds))
+    asked = {**options, "tiers": None if tiers == ["auto"] else tiers, "views": views}
+    return _Plan(
+        source=source,
+        rows=asking.rows,
+        record=asking.record,
+        reads={image_name(read): read for read in reads},
+        found=found,
+        asked=to_jsonable_python(asked, fallback=_plain_number),
+    )
+
+
+def _plain_number(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value.tolist()
+
+
+class _Asking:
+    """A source to plan with: described once, and holding nothing that could be fetched.
+
+    What is packed must not depend on what happens to be in the cache.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.rows: DatasetRows | None = None
+        self.record: SectionDataset | None = None
+        self.conventions: Conventions | None = None
+        self.image, self.discard, self.url = source.image, source.discard, source.url
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def dataset(self, dataset_id: int) -> SectionDataset:
+        if self.record is None:
+            self.rows = dataset_rows(self.source, dataset_id)
+            self.record = self.rows.dataset()
+        return self.record
+
+    def held(self, read: ImageRead) -> frozenset[Window | None]:
+        if isinstance(self.source, AllenSource) or not isinstance(self.source, KeepingSource):
+            return frozenset()
+        return self.source.held(read)
+
+    def tiers(self, image_id: int, view: str) -> Collection[int] | None:
+        return tiers_at_hand(self.source, image_id, view)
+
+    def recall(self, key: str) -> str | None:
+        return json.dumps(asdict(self.conventions or known(self.source))) if key == KEY else None
+
+    def remember(self, key: str, text: str) -> None:
+        pass
+
+    def __dask_tokenize__(self) -> Hashable:
+        return "atldld.packing", self.source.__dask_tokenize__()
 
 
 @contextmanager
@@ -220,11 +335,13 @@ def _alone(location: Location) -> Iterator[None]:
         yield
 
 
-def _packed(plan: PackPlan, goal: Target, *, skip: bool) -> tuple[Manifest, int, int]:
+def _packed(plan: _Plan, goal: Target, *, skip: bool) -> tuple[Manifest, int, int]:
     """Pack, and return the manifest of what is there then, and how much was fetched and kept."""
-    earlier, texts = goal.earlier, _texts(plan)
-    recorded = goal.recorded()
-    reads = _reads(plan, [*recorded, *(() if earlier is None else earlier.failed)])
+    earlier, dataset_id, service = goal.manifest, plan.record.id, plan.rows.service
+    citation = CITATION.format(id=dataset_id)
+    readme = _README.format(id=dataset_id, service=service, citation=citation)
+    texts = {README: readme.encode(), dataset_name(dataset_id): plan.rows.to_json()}
+    reads = _reads(plan, [*goal.recorded, *(() if earlier is None else earlier.failed)])
     if len(texts) + len(reads) > MOST_FILES:
         raise ValueError(
             f"{len(reads)} images are too many for one bundle (at most {MOST_FILES} files); "
@@ -232,9 +349,9 @@ def _packed(plan: PackPlan, goal: Target, *, skip: bool) -> tuple[Manifest, int,
         )
     with progress(len(reads), "Packing images") as shown:
         kept = {
-            name: recorded[name]
+            name: goal.recorded[name]
             for name, read in reads.items()
-            if name in recorded and _sound(goal, name, recorded[name], read, shown)
+            if name in goal.recorded and _sound(goal, name, read, shown)
         }
         missing = [read for name, read in reads.items() if name not in kept]
         before = () if earlier is None else earlier.asked
@@ -245,40 +362,51 @@ def _packed(plan: PackPlan, goal: Target, *, skip: bool) -> tuple[Manifest, int,
             and all(goal.sound(name, Checked.of(content)) for name, content in texts.items())
         ):
             return earlier, 0, len(kept)
-        with goal.writing(kept):
-            fetched, failed = _fetch(plan.source, goal, missing, shown)
+        with goal.writing() as write:
+            for name, what in kept.items() if goal.zipped else ():
+                content = goal.sound(name, what)
+                if content is None:
+                    raise BundleError(
+                        f"{goal.location.name} was changed while it was packed; pack it again"
+                    )
+                write(name, content, "", None)
+            fetched, failed = _fetch(plan.source, write, missing, shown)
             if failed and not skip:
-                raise _error(plan, goal.name, failed)
+                raise _error(plan, goal, failed)
             # The metadata come last: without them nothing takes a folder for a whole one.
-            written = {
-                name: goal.write(name, content, plan.rows.service, None)
-                for name, content in texts.items()
-            }
+            written = {name: write(name, text, service, None) for name, text in texts.items()}
             manifest = Manifest(
-                dataset_id=plan.record.id,
-                service=plan.rows.service,
-                asked=before if plan.asked in before else (*before, dict(plan.asked)),
-                files=dict(sorted({**kept, **fetched, **written}.items())),
-                remembered=plan.remembered(earlier),
+                dataset_id=dataset_id,
+                service=service,
+                asked=before if plan.asked in before else (*before, plan.asked),
+                files={**kept, **fetched, **written},
+                remembered={KEY: _remembered(plan.found, earlier)},
                 failed={name: str(error)[:10_000] for name, error in failed.items()},
-                citation=CITATION.format(id=plan.record.id),
+                citation=citation,
                 atldld_version=__version__,
                 packed_on=time.strftime("%Y-%m-%d", time.gmtime()),
             )
-            goal.finish(manifest)
+            write(MANIFEST, manifest.to_json(), "", None)
     return manifest, len(fetched), len(kept)
 
 
-def _texts(plan: PackPlan) -> dict[str, bytes]:
-    """Return the files that are written here, by name."""
-    dataset_id = plan.record.id
-    readme = _README.format(
-        id=dataset_id, service=plan.rows.service, citation=CITATION.format(id=dataset_id)
-    )
-    return {README: readme.encode(), dataset_name(dataset_id): plan.rows.to_json()}
+def _remembered(found: Conventions, earlier: Manifest | None) -> str:
+    """Return what the bundle shall remember about the service.
+
+    A bundle cannot be asked what was not found out when it was packed. It places images as they
+    were placed then: windows not known to be right are not used, and whole images lie on the
+    pixels of the slide.
+    """
+    before: Any = None
+    with suppress(ValueError, RecursionError):
+        before = json.loads("" if earlier is None else earlier.remembered.get(KEY, ""))
+    settled = asdict(Conventions().settled())
+    for fields in (before if isinstance(before, dict) else {}, asdict(found)):
+        settled |= {key: fields[key] for key in settled if fields.get(key) is not None}
+    return json.dumps(settled)
 
 
-def _reads(plan: PackPlan, earlier: Sequence[str]) -> dict[str, ImageRead]:
+def _reads(plan: _Plan, earlier: Sequence[str]) -> dict[str, ImageRead]:
     """Return the images that the bundle shall hold: those asked for, now and earlier."""
     images = {image.id: image for image in (*plan.record.images, *plan.record.failed_images)}
     reads = dict(plan.reads)
@@ -290,8 +418,9 @@ def _reads(plan: PackPlan, earlier: Sequence[str]) -> dict[str, ImageRead]:
     return reads
 
 
-def _sound(goal: Target, name: str, what: Checked, read: ImageRead, shown: Progress) -> bool:
+def _sound(goal: Target, name: str, read: ImageRead, shown: Progress) -> bool:
     """Whether an earlier packing wrote an image, and it is still what is wanted."""
+    what = goal.recorded[name]
     if what.section != section_of(read):
         return False
     content = goal.sound(name, what)
@@ -301,7 +430,7 @@ def _sound(goal: Target, name: str, what: Checked, read: ImageRead, shown: Progr
 
 
 def _fetch(
-    source: Source, goal: Target, missing: Sequence[ImageRead], shown: Progress
+    source: Source, write: Write, missing: Sequence[ImageRead], shown: Progress
 ) -> tuple[dict[str, Checked], dict[str, ImageError]]:
     """Fetch images and write them one by one; return what was written, and what failed."""
     fetched: dict[str, Checked] = {}
@@ -312,19 +441,19 @@ def _fetch(
         if isinstance(sound, ImageError):
             failed[name] = sound
         else:
-            fetched[name] = goal.write(name, sound, source.url(read), section_of(read))
+            fetched[name] = write(name, sound, source.url(read), section_of(read))
         shown.update(1)
     return fetched, failed
 
 
-def _error(plan: PackPlan, name: str, failed: Mapping[str, ImageError]) -> BundleError:
+def _error(plan: _Plan, goal: Target, failed: Mapping[str, ImageError]) -> BundleError:
     errors = list(failed.values())
     named = "; ".join(str(error) for error in errors[:_NAMED])
     more = f"; and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
     return BundleError(
         f"{len(errors)} images of dataset {plan.record.id} could not be packed into "
-        f"{name}: {named}{more}. The others are kept: atldld.pack again goes on with what "
-        "is missing, and with on_error='skip' finishes without"
+        f"{goal.location.name}: {named}{more}. The others are kept: atldld.pack again goes on "
+        "with what is missing, and with on_error='skip' finishes without"
     )
 
 
@@ -363,23 +492,18 @@ def _decodable(source: Source, read: ImageRead, body: bytes) -> bytes | ImageErr
     return body
 
 
-def _several(name: str, value: Any, known: Collection[Any]) -> tuple[Any, ...]:
-    """Return one or several values of an option, each once and each a known one."""
+def _several(name: str, value: Any, allowed: Collection[Any]) -> tuple[Any, ...]:
+    """Return one or several values of an option, each once and each an allowed one."""
     values = [value] if isinstance(value, str) or not isinstance(value, Sequence) else value
-    several: list[Any] = []
-    for each in values:
-        if isinstance(each, bool) or not isinstance(each, str | int | np.integer):
-            raise TypeError(f"{name} has {each!r}; it must be {_words(known)}, or several")
-        if each not in known:
-            raise ValueError(f"{name} has {each!r}; it must be {_words(known)}, or several")
-        if each not in several:
-            several.append(each)
-    if not several:
+    if not values:
         raise ValueError(f"{name} is empty; leave it out, or name at least one")
-    return tuple(several)
-
-
-def _words(known: Collection[Any]) -> str:
-    if isinstance(known, range):
-        return f"a whole number from {known.start} to {known.stop - 1}"
-    return f"one of {', '.join(map(repr, known))}"
+    for each in values:
+        of_kind = isinstance(each, str | int | np.integer) and not isinstance(each, bool)
+        if not of_kind or each not in allowed:
+            one = f"one of {', '.join(map(repr, allowed))}"
+            if isinstance(allowed, range):
+                one = f"a whole number from {allowed.start} to {allowed.stop - 1}"
+            raise (ValueError if of_kind else TypeError)(
+                f"{name} has {each!r}; it must be {one}, or several"
+            )
+    return tuple(dict.fromkeys(values))

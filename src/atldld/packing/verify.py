@@ -11,8 +11,7 @@ from ..model.dataset import SectionImage
 from ..source.describing import DatasetRows
 from ..source.jpeg import jpeg_fault
 from ..source.stored import Bundle, open_bundle
-from ..store.files import FileFaultError
-from ..store.location import Location
+from ..store.files import FileFaultError, Location
 from ..store.manifest import Checked, section_of
 from ..store.names import MANIFEST, MOST_PIXELS, KeptImage, dataset_name, record_name
 

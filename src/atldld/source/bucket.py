@@ -37,8 +37,7 @@ from ..model.read import ImageRead, Window
 from ..model.terms import SearchTerms
 from ..options import current
 from ..store.cache import Cache
-from ..store.files import Files
-from ..store.location import Location
+from ..store.files import Files, Location
 from ..store.manifest import section_of
 from ..store.names import image_name
 from ..urls import base_url

@@ -34,7 +34,7 @@ from ..model.info import DatasetSummary
 from ..model.rows import Row
 from ..model.terms import SearchTerms
 from ..options import current
-from ..store.cache import cache_location
+from ..store.files import cache_location
 from ..store.names import service_folder
 from ..urls import base_url, without_secrets
 from . import columns

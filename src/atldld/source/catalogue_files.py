@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import BundleError
 from ..forking import PerProcess
-from ..store.files import FileFaultError, Files
-from ..store.location import Location
+from ..store.files import FileFaultError, Files, Location
 
 if TYPE_CHECKING:
     import os

@@ -43,8 +43,7 @@ from ..model.registration import Placement, Registration
 from ..model.registration_files import parse_registration
 from ..options import current
 from ..store.cache import Cache
-from ..store.files import FileFaultError, Files
-from ..store.location import Location
+from ..store.files import FileFaultError, Files, Location
 from .single_flight import single_flight
 
 CITATION = (

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self
 
 from ..errors import (
@@ -31,9 +28,17 @@ from ..model.info import DatasetSummary
 from ..model.read import ImageRead, Window
 from ..model.terms import SearchTerms
 from ..store.cache import Cache
-from ..store.files import FileFaultError, Files, NamedFile, ReadableFiles
-from ..store.location import Location
-from ..store.manifest import MANIFEST_BYTES, Checked, Manifest, Record, section_of
+from ..store.files import FileFaultError, Files, Location, ReadableFiles
+from ..store.inventory import service_stores
+from ..store.manifest import (
+    MANIFEST_BYTES,
+    Checked,
+    Manifest,
+    Record,
+    read_checked,
+    read_record,
+    section_of,
+)
 from ..store.names import (
     MANIFEST,
     MOST_PIXELS,
@@ -41,9 +46,7 @@ from ..store.names import (
     dataset_name,
     dataset_of_name,
     image_name,
-    is_service_folder,
     lies_within,
-    most_bytes,
     service_name,
 )
 from ..store.zipped import ZipFiles
@@ -53,12 +56,10 @@ from .jpeg import jpeg_fault, size_limit
 
 _MOST_OPEN = 16
 
-Held = Mapping[int, frozenset[Window | None]]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
-    """A bundle that was opened in this process.
+    """A bundle that was opened in this process: its manifest, and where its files are read.
 
     Parameters
     ----------
@@ -69,23 +70,17 @@ class Bundle:
     files
         Where its files are read.
     held
-        Which windows it holds, by tier, by image id and view; None is the whole image.
+        Which windows it holds, by image id and view, then by tier; None is the whole image.
     """
 
     manifest: Manifest
     digest: str
     files: ReadableFiles
-    held: Mapping[tuple[int, str], Held]
+    held: Mapping[tuple[int, str], Mapping[int, set[Window | None]]]
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file that the manifest lists, held against it.
-
-        Raises
-        ------
-        FileFaultError
-            If it is missing or damaged.
-        """
-        return _held_against(self.manifest.files[name], self.files, name)
+        """Return the content of a listed file, held against the manifest, or a fault."""
+        return read_checked(self.files, name, self.manifest.files[name])
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -122,12 +117,10 @@ class StoredSource:
         try:
             bundle = _bundle(files, location)
         except FileFaultError as error:
-            if not error.missing:
-                raise BundleError(f"{location.name}: its manifest: {error.reason}") from error
-            if isinstance(files, Files) and _cached_datasets(files):
+            if error.missing and isinstance(files, Files) and _cached_datasets(files):
                 return cls(location, None)
-            raise BundleError(_no_store(location)) from error
-        _opened.value.remember(location, bundle)
+            raise _no_bundle(location, error) from error
+        _remember(location, bundle)
         return cls(location, bundle.digest)
 
     def __repr__(self) -> str:
@@ -179,10 +172,9 @@ class StoredSource:
         try:
             if bundle is None:
                 record, content = self._cached(name)
-                service = record.service
+                rows = DatasetRows.from_json(content, record.service)
             else:
-                content, service = self._packed(bundle, name), bundle.manifest.service
-            rows = DatasetRows.from_json(content, service)
+                rows = DatasetRows.from_json(self._packed(bundle, name), bundle.manifest.service)
         except (FileFaultError, ValueError) as error:
             raise BundleError(f"{self.name}: {name} is of no use: {error}") from error
         if rows.row.get("id") != dataset_id:
@@ -222,17 +214,24 @@ class StoredSource:
         bundle, name = self._bundle(), image_name(read)
         try:
             if bundle is None:
-                _, content = self._cached(name, read)
+                content = self._cached(name, read)[1]
             elif name not in bundle.manifest.files:
                 raise FileFaultError(self._lacking(bundle, read, name))
             else:
                 _refuse(bundle.manifest.files[name], read)
                 content = self._packed(bundle, name)
+            fault = jpeg_fault(content, read.size)
+            if fault is not None:
+                raise FileFaultError(fault)
         except FileFaultError as error:
-            raise self._error(read, error.reason) from error
-        fault = jpeg_fault(content, read.size)
-        if fault is not None:
-            raise self._error(read, fault)
+            raise ImageError(
+                error.reason,
+                image_id=read.image_id,
+                dataset_id=read.dataset_id,
+                section_number=read.section_number,
+                url=self.url(read),
+                window=None if read.window is None else read.window.box,
+            ) from error
         return content
 
     def discard(self, read: ImageRead) -> None:
@@ -247,8 +246,7 @@ class StoredSource:
         bundle = self._bundle()
         if bundle is None:
             return Cache(Files(self.location), None).held(read)
-        tiers = bundle.held.get((read.image_id, read.view), {})
-        windows = tiers.get(read.tier, frozenset())
+        windows = bundle.held.get((read.image_id, read.view), {}).get(read.tier, ())
         return frozenset(each for each in windows if each is None or lies_within(each, read))
 
     def tiers(self, image_id: int, view: str) -> frozenset[int]:
@@ -277,15 +275,14 @@ class StoredSource:
         """Return the opened bundle, or None where this is the folder of a cache."""
         if self.digest is None:
             return None
-        bundle = _opened.value.get(self.location, self.digest)
-        if bundle is not None:
-            return bundle
-        bundle = open_bundle(self.location)
-        if bundle.digest != self.digest:
-            raise BundleError(
-                f"{self.name} is another bundle than when it was opened; open the dataset again"
-            )
-        _opened.value.remember(self.location, bundle)
+        bundle = _opened.value.get((self.location, self.digest))
+        if bundle is None:
+            bundle = open_bundle(self.location)
+            if bundle.digest != self.digest:
+                raise BundleError(
+                    f"{self.name} is another bundle than when it was opened; open the dataset again"
+                )
+            _remember(self.location, bundle)
         return bundle
 
     def _datasets(self, bundle: Bundle | None) -> list[int]:
@@ -296,13 +293,15 @@ class StoredSource:
     def _cached(self, name: str, read: ImageRead | None = None) -> tuple[Record, bytes]:
         """Return a file of a cache's folder with its record, which it fits."""
         files = Files(self.location)
-        record = Cache(files, None).any_record(name)
-        if record is None:
-            reason = "is not in the cache folder" if files.size(name) is None else "has no record"
-            raise FileFaultError(f"{name} {reason} {self.name}, or another file's")
+        try:
+            record = read_record(files, name)
+        except FileFaultError as error:
+            if files.size(name) is None:
+                raise FileFaultError(f"{name} is not in the cache folder {self.name}") from error
+            raise
         if read is not None:
             _refuse(record, read)
-        return record, _held_against(record, files, name)
+        return record, read_checked(files, name, record)
 
     def _packed(self, bundle: Bundle, name: str) -> bytes:
         """Return a file that the manifest lists, or say what is wrong and what to do.
@@ -319,7 +318,7 @@ class StoredSource:
             if now.digest != self.digest:
                 bundle = replace(bundle, files=now.files)
                 content = bundle.read(name)
-                _opened.value.remember(self.location, bundle)
+                _remember(self.location, bundle)
                 return content
         except (BundleError, FileFaultError) as error:
             raise FileFaultError(
@@ -344,16 +343,6 @@ class StoredSource:
             f"views=[{read.view!r}], ...)"
         )
 
-    def _error(self, read: ImageRead, reason: str) -> ImageError:
-        return ImageError(
-            reason,
-            image_id=read.image_id,
-            dataset_id=read.dataset_id,
-            section_number=read.section_number,
-            url=self.url(read),
-            window=None if read.window is None else read.window.box,
-        )
-
 
 def open_bundle(location: Location) -> Bundle:
     """Read the manifest of a bundle.
@@ -366,9 +355,7 @@ def open_bundle(location: Location) -> Bundle:
     try:
         return _bundle(files_at(location), location)
     except FileFaultError as error:
-        if not error.missing:
-            raise BundleError(f"{location.name}: its manifest: {error.reason}") from error
-        raise BundleError(_no_store(location)) from error
+        raise _no_bundle(location, error) from error
 
 
 def files_at(location: Location) -> ReadableFiles:
@@ -379,53 +366,38 @@ def files_at(location: Location) -> ReadableFiles:
     BundleError
         If there is nothing, or nothing that may be read.
     """
-    path = location.path
+    path, name = location.path, location.name
     try:
         if location.is_web:
             if not location.says_zip:
-                raise BundleError(f"{location.name}: on a web server a bundle is a zip file")
-            return ZipFiles(_WebFile(location), location.name)
-        if path is None:
-            if location.says_zip:
-                return ZipFiles(NamedFile(location), location.name)
+                raise BundleError(f"{name}: on a web server a bundle is a zip file")
+            size = _web(location, 0, 1).whole_bytes
+            if size is None:
+                raise BundleError(f"{name}: its server does not say how large it is")
+            return ZipFiles(lambda start, stop: _web(location, start, stop).content, size, name)
+        if location.says_zip if path is None else path.is_file():
+            return ZipFiles(location.read, location.size(), name)
+        if path is None or path.is_dir():
             return Files(location)
-        if path.is_dir():
-            return Files(location)
-        if path.is_file():
-            return ZipFiles(NamedFile(location), location.name)
     except FileFaultError as error:
         if not error.missing:
-            raise BundleError(f"{location.name}: {error.reason}") from error
+            raise BundleError(f"{name}: {error.reason}") from error
     except OSError as error:
-        raise BundleError(f"{location.name} cannot be read: {error.strerror}") from error
+        raise BundleError(f"{name} cannot be read: {error.strerror}") from error
     raise BundleError(
-        f"there is nothing at {location.name}. A source is the path or fsspec URL of a bundle, or "
+        f"there is nothing at {name}. A source is the path or fsspec URL of a bundle, or "
         "the base URL of a service (http:// or https://)"
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _WebFile:
-    """One file on a web server, asked for in parts; see `RangedFile`."""
-
-    location: Location
-
-    def size(self) -> int:
-        size = self._part(0, 1).whole_bytes
-        if size is None:
-            raise FileFaultError("its server does not say how large it is")
-        return size
-
-    def read(self, start: int, stop: int) -> bytes:
-        return self._part(start, stop).content if start < stop else b""
-
-    def _part(self, start: int, stop: int) -> Body:
-        try:
-            return fetch(self.location.text, limit_bytes=stop - start, byte_range=(start, stop))
-        except APIError as error:
-            # Raised outside of the handler: an address may hold a signature.
-            fault = FileFaultError(error.message, missing=error.status == 404)
-        raise fault
+def _web(location: Location, start: int, stop: int) -> Body:
+    """Return a part of a file on a web server."""
+    try:
+        return fetch(location.text, limit_bytes=stop - start, byte_range=(start, stop))
+    except APIError as error:
+        # Raised outside of the handler: an address may hold a signature.
+        fault = FileFaultError(error.message, missing=error.status == 404)
+    raise fault
 
 
 def _bundle(files: ReadableFiles, location: Location) -> Bundle:
@@ -440,22 +412,7 @@ def _bundle(files: ReadableFiles, location: Location) -> Bundle:
         if image is not None:
             tiers = held.setdefault((image.image_id, image.view), {})
             tiers.setdefault(image.tier, set()).add(image.window)
-    frozen = {
-        key: {tier: frozenset(windows) for tier, windows in tiers.items()}
-        for key, tiers in held.items()
-    }
-    return Bundle(manifest, hashlib.sha256(text).hexdigest(), files, frozen)
-
-
-def _held_against(what: Checked, files: ReadableFiles, name: str) -> bytes:
-    """Return the content of a file, which is what it must be, or raise a `FileFaultError`."""
-    if what.size > most_bytes(name):
-        raise FileFaultError(f"it is said to have {what.size} bytes; that is refused")
-    content = files.read(name, what.size)
-    fault = what.fault(content)
-    if fault is not None:
-        raise FileFaultError(fault)
-    return content
+    return Bundle(manifest, hashlib.sha256(text).hexdigest(), files, held)
 
 
 def _refuse(what: Checked, read: ImageRead) -> None:
@@ -479,27 +436,21 @@ def _cached_datasets(files: Files) -> list[int]:
     return sorted(each for each in found if each is not None)
 
 
-def _no_store(location: Location) -> str:
-    path = location.path
-    if path is not None and path.is_dir():
-        services = [each for each in _folders(path) if is_service_folder(each.name)]
-        services = [each for each in services if _cached_datasets(Files(Location(str(each))))]
+def _no_bundle(location: Location, fault: FileFaultError) -> BundleError:
+    """Return the error of a place whose manifest cannot be read."""
+    if not fault.missing:
+        return BundleError(f"{location.name}: its manifest: {fault.reason}")
+    if location.path is not None:
+        services = [each for each in service_stores(location) if _cached_datasets(each)]
         if services:
-            return (
-                f"{path} holds the caches of {len(services)} services; name the folder of one, "
-                f"such as {services[0]}"
+            return BundleError(
+                f"{location.name} holds the caches of {len(services)} services; name the folder "
+                f"of one, such as {services[0].location.name}"
             )
-    return (
+    return BundleError(
         f"{location.name} has no {MANIFEST}: packing it did not finish, or it is no bundle. "
         "atldld.pack to the same place goes on where it stopped"
     )
-
-
-def _folders(path: Path) -> list[Path]:
-    try:
-        return sorted(each for each in path.iterdir() if each.is_dir() and not each.is_symlink())
-    except OSError:
-        return []
 
 
 def _listed(bundle: Bundle, read: ImageRead) -> str:
@@ -522,29 +473,12 @@ def _listed(bundle: Bundle, read: ImageRead) -> str:
     return "; ".join(parts)
 
 
-class _Opened:
-    """The bundles that were opened last.
-
-    Archives have locks of their own, which a thread of a parent may have held.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._bundles: OrderedDict[tuple[Location, str], Bundle] = OrderedDict()
-
-    def get(self, location: Location, digest: str) -> Bundle | None:
-        with self._lock:
-            bundle = self._bundles.get((location, digest))
-            if bundle is not None:
-                self._bundles.move_to_end((location, digest))
-            return bundle
-
-    def remember(self, location: Location, bundle: Bundle) -> None:
-        with self._lock:
-            self._bundles[location, bundle.digest] = bundle
-            self._bundles.move_to_end((location, bundle.digest))
-            while len(self._bundles) > _MOST_OPEN:
-                self._bundles.popitem(last=False)
+def _remember(location: Location, bundle: Bundle) -> None:
+    opened = _opened.value
+    opened[location, bundle.digest] = bundle
+    for oldest in list(opened)[:-_MOST_OPEN]:
+        opened.pop(oldest, None)
 
 
-_opened = PerProcess(_Opened)
+_opened: PerProcess[dict[tuple[Location, str], Bundle]] = PerProcess(dict)
+"""The bundles that were opened last. Archives have locks, which a parent's thread may have held."""

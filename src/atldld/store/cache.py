@@ -19,8 +19,8 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,11 +29,9 @@ from ..errors import AtldldWarning, plain
 from ..forking import PerProcess
 from ..model.read import ImageRead, Window
 from ..urls import without_credentials
-from .eviction import keep_within, mark_used
-from .files import FileFaultError, Files
-from .location import Location
-from .locks import locked
-from .manifest import RECORD_BYTES, Record, Section, section_of
+from .files import FileFaultError, Files, cache_location, locked
+from .inventory import keep_within, mark_used
+from .manifest import Record, Section, read_checked, read_record, section_of
 from .names import (
     KeptImage,
     image_name,
@@ -46,11 +44,6 @@ from .names import (
 
 _STALE_AFTER: Final = 86_400.0
 _ROOM_OF_A_RECORD: Final = 512
-
-
-def cache_location(cache_dir: Path | str) -> Location:
-    """Return where the folder of all services is."""
-    return Location(str(cache_dir)) if isinstance(cache_dir, Path) else Location.of(cache_dir)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,32 +88,24 @@ class Cache:
             Of an image: the section that it must show.
         """
         record = self.record(name, section)
-        if record is None or record.size > most_bytes(name):
+        if record is None:
             return None
         try:
-            content = self.files.read(name, record.size)
+            content = read_checked(self.files, name, record)
         except FileFaultError:
             return None
-        if record.fault(content) is not None:
-            return None
         if self.files.path is not None:
-            mark_used(self.files.path / name)
+            mark_used(f"{self.files.location.text}/{name}")
         return content
 
     def record(self, name: str, section: Section | None = None) -> Record | None:
         """Return the record of a file, or None if there is none, or it is of something else."""
-        record = self.any_record(name)
-        return None if record is None or record.section != section else record
-
-    def any_record(self, name: str) -> Record | None:
-        """Return the record of a file, of whatever section, or None."""
         try:
-            record = Record.from_json(self.files.read(record_name(name), RECORD_BYTES))
+            record = read_record(self.files, name)
         except FileFaultError:
             return None
-        if record is None or record.name != name:
-            return None
-        return record if self.service in (None, record.service) else None
+        believed = record.section == section and self.service in (None, record.service)
+        return record if believed else None
 
     def holds(self, name: str, section: Section | None = None) -> bool:
         """Whether a file seems to be there, by its record and size, without reading it."""
@@ -129,20 +114,20 @@ class Cache:
 
     def held(self, read: ImageRead) -> frozenset[Window | None]:
         """Return which windows of a read's image, view and tier seem to be there."""
-        windows: set[Window | None] = set()
-        try:
+        held: set[Window | None] = set()
+        with suppress(FileFaultError):
             for each in self.files.listed(image_name(read).rpartition("/")[0]):
                 image = KeptImage.of_name(each.name)
-                if image is None or (image.view, image.tier) != (read.view, read.tier):
-                    continue
-                if image.window is not None and not lies_within(image.window, read):
-                    continue
-                record = self.record(each.name, section_of(read))
-                if record is not None and each.plain and each.size == record.size:
-                    windows.add(image.window)
-        except FileFaultError:
-            pass
-        return frozenset(windows)
+                if (
+                    each.plain
+                    and image is not None
+                    and (image.view, image.tier) == (read.view, read.tier)
+                    and (image.window is None or lies_within(image.window, read))
+                ):
+                    record = self.record(each.name, section_of(read))
+                    if record is not None and record.size == each.size:
+                        held.add(image.window)
+        return frozenset(held)
 
     def store(self, name: str, content: bytes, url: str, section: Section | None = None) -> bool:
         """Keep a content, and return whether that worked.
@@ -226,7 +211,11 @@ class Cache:
         content = self.load(name, section)
         if content is not None and fits(content):
             return content
-        with self._alone(name, patience):
+        folder = self.files.path
+        alone: AbstractContextManager[object] = nullcontext()
+        if folder is not None:
+            alone = locked(folder / lock_name(name), patience)
+        with alone:
             # Another process may have written it since, or have been writing it just then.
             content = self.load(name, section)
             if content is not None and fits(content):
@@ -234,20 +223,9 @@ class Cache:
             self.discard(name)
             content = fetch()
             kept = self.store(name, content, url, section)
-        folder = self.files.path
         if kept and self.limit is not None and folder is not None:
             keep_within(folder.parent, self.limit, len(content) + _ROOM_OF_A_RECORD)
         return content
-
-    @contextmanager
-    def _alone(self, name: str, patience: float) -> Iterator[None]:
-        """Hold the lock of a file among processes, if there is one to be had in time."""
-        folder = self.files.path
-        if folder is None:
-            yield
-            return
-        with locked(folder / lock_name(name), patience):
-            yield
 
 
 class _Told:

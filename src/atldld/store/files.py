@@ -1,23 +1,26 @@
-"""Files below one folder or URL: read within bounds, written whole or not at all.
+"""Files below one folder or URL: read within bounds, written whole or not at all, and locked.
 
 Local files are opened here, so that links are not followed and pipes not waited for; everything
-else is fsspec's.
+else is fsspec's. Locks are `filelock`'s, whose kernel locks die with their holder.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
-from ..errors import plain
-from .location import Location
+from ..cancel import cancelled
+from ..errors import BundleError, plain
+from ..urls import without_credentials, without_secrets
 from .names import name_fault
 
 T = TypeVar("T")
@@ -32,8 +35,8 @@ _READING: Final = (
 """Without following a link, nor waiting for the other end of a pipe."""
 
 _PARTIAL: Final = "partial"
-
 _BUCKETS: Final = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
+_BETWEEN_TRIES: Final = 0.01
 
 
 class FileFaultError(Exception):
@@ -51,6 +54,151 @@ class FileFaultError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.missing = missing
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Location:
+    """A place that a user named: an absolute local path, or a URL that fsspec knows.
+
+    Examples
+    --------
+    >>> Location.of("https://host/prox1.zip?signature=secret")
+    Location('https://host/prox1.zip')
+    """
+
+    text: str
+
+    @classmethod
+    def of(cls, where: str | os.PathLike[str]) -> Self:
+        """Return the location that a user named, or raise if it cannot be the place of a store."""
+        text = os.fspath(where) if isinstance(where, str | os.PathLike) else None
+        if not isinstance(text, str):
+            raise TypeError(f"source or target is {where!r}; it must be a text or a path")
+        text = text.strip()
+        if not text or "\0" in text or not _encodable(text):
+            raise ValueError(f"source or target is {without_secrets(text)!r}, which names nothing")
+        text = text.removeprefix("file://").removeprefix("local://")
+        if "::" in text:
+            raise ValueError(
+                f"source or target {without_secrets(text)!r} chains stores; name the zip file or "
+                "folder itself"
+            )
+        if "://" not in text:
+            return cls(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111
+        if without_credentials(text) != text:
+            raise ValueError(
+                f"source or target {without_secrets(text)!r} has a name or password in it; those "
+                "of a store belong in its environment variables or fsspec's configuration"
+            )
+        return cls(text.rstrip("/"))
+
+    def __repr__(self) -> str:
+        return f"Location({self.name!r})"
+
+    @property
+    def path(self) -> Path | None:
+        """The local path, or None where it is a URL."""
+        return _local_path(self.text)
+
+    @property
+    def name(self) -> str:
+        """What to call it; holds no secrets."""
+        return self.text if self.path is not None else re.split("[?#;]", self.text)[0]
+
+    def below(self, name: str) -> Location:
+        """Return the location of something below this one."""
+        return Location(f"{self.text}/{name}" if self.path is None else str(self.path / name))
+
+    @property
+    def is_web(self) -> bool:
+        """Whether it is on a web server."""
+        return self.text.lower().startswith(("http://", "https://"))
+
+    @property
+    def says_zip(self) -> bool:
+        """Whether it is a zip file by its name."""
+        return self.name.lower().endswith(".zip")
+
+    def filesystem(self) -> tuple[Any, str]:
+        """Return the fsspec file system of a URL, and the path within it.
+
+        Found anew in every process: file systems have threads and connections.
+
+        Raises
+        ------
+        BundleError
+            If fsspec does not know such URLs, or lacks what it needs for them.
+        """
+        from fsspec.core import url_to_fs
+
+        try:
+            found, path = url_to_fs(self.text)
+        except ImportError as error:
+            missing = "" if error.name is None else f" (pip install {error.name})"
+            fault = BundleError(f"{self.name} cannot be reached: {error}{missing}")
+        except Exception as error:
+            # Raised outside of the handler: what stores raise may hold secrets.
+            fault = BundleError(f"{self.name} cannot be reached: {type(error).__name__}")
+        else:
+            return found, str(path).rstrip("/")
+        raise fault
+
+    def size(self) -> int:
+        """Return the size of the file that is here, in bytes, or raise a `FileFaultError`."""
+        path = self.path
+        if path is not None:
+            return attempted(lambda: path.stat().st_size)
+        files, remote = self.filesystem()
+
+        def size() -> int:
+            files.invalidate_cache()
+            return int(files.size(remote))
+
+        return attempted(size)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return some bytes of the file that is here, or raise a `FileFaultError`."""
+        path = self.path
+        if path is not None:
+            return attempted(lambda: _read_range(path, start, stop))
+        files, remote = self.filesystem()
+        content = attempted(lambda: bytes(files.cat_file(remote, start=start, end=stop)))
+        if len(content) > stop - start:
+            raise FileFaultError(
+                "its server sends whole files where a part is asked for; download the bundle, and "
+                "open the copy"
+            )
+        return content
+
+    def put(self, local: Path) -> None:
+        """Put a whole local file here, at a URL, or raise a `FileFaultError`."""
+        files, remote = self.filesystem()
+        attempted(lambda: files.put_file(str(local), remote), "written")
+        files.invalidate_cache()
+
+
+def cache_location(cache_dir: Path | str) -> Location:
+    """Return where the folder of all services is, by the option of that name."""
+    return Location(str(cache_dir)) if isinstance(cache_dir, Path) else Location.of(cache_dir)
+
+
+@lru_cache(maxsize=256)
+def _local_path(text: str) -> Path | None:
+    return None if "://" in text else Path(text)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read_range(path: Path, start: int, stop: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +245,7 @@ class ReadableFiles(Protocol):
 class Files:
     """Files below a local folder or an fsspec URL.
 
-    Parameters
-    ----------
-    location
-        Of the folder. It may be a link itself; nothing below it may.
+    The folder may be a link itself; nothing below it may.
     """
 
     location: Location
@@ -113,9 +258,9 @@ class Files:
     def read(self, name: str, most: int) -> bytes:
         """See `ReadableFiles`."""
         if self.path is not None:
-            return _attempted(lambda: _read_plain(self._inside(name), most))
+            return attempted(lambda: _read_plain(self._inside(name), most))
         files, path = self._remote(name)
-        content = _attempted(lambda: bytes(files.cat_file(path, start=0, end=most + 1)))
+        content = attempted(lambda: bytes(files.cat_file(path, start=0, end=most + 1)))
         if len(content) > most:
             raise FileFaultError(f"it has more than {most} bytes")
         return content
@@ -130,9 +275,7 @@ class Files:
             if self.path is not None:
                 status = (self.path / name).lstat()
                 return status.st_size if stat.S_ISREG(status.st_mode) else None
-            files, path = self._remote(name)
-            files.invalidate_cache()
-            return int(_attempted(lambda: files.size(path)))
+            return self.location.below(name).size()
         except (OSError, FileFaultError):
             return None
 
@@ -154,30 +297,18 @@ class Files:
             files.invalidate_cache()
             return dict(files.find(path, detail=True))
 
-        for each, detail in _attempted(found).items():
+        for each, detail in attempted(found).items():
             if each != root and detail.get("type") == "file":
                 yield Listed(each[len(root) :].lstrip("/"), int(str(detail.get("size") or 0)))
 
     def write(self, name: str, content: bytes, *, durable: bool = False) -> None:
-        """Write a file so that everybody sees all of it or nothing.
+        """Write a file so that everybody sees all of it or nothing, or raise a `FileFaultError`.
 
-        Parameters
-        ----------
-        name
-            Of the file.
-        content
-            All of it.
-        durable
-            Whether it must outlive a power cut that comes after files written later.
-
-        Raises
-        ------
-        FileFaultError
-            If that cannot be.
+        A durable one outlives a power cut that comes after files written later.
         """
         if self.path is not None:
             root, path = self.path, self._inside(name)
-            _attempted(lambda: _place(root / _PARTIAL, path, content, durable), "written")
+            attempted(lambda: _place(root / _PARTIAL, path, content, durable), "written")
             return
         files, remote = self._remote(name)
 
@@ -191,44 +322,39 @@ class Files:
                 files.makedirs(remote.rpartition("/")[0], exist_ok=True)
                 files.pipe_file(remote, content)
 
-        _attempted(put, "written")
+        attempted(put, "written")
 
     def remove(self, name: str) -> None:
         """Remove a file or link, if it can be."""
         if self.path is not None:
             with suppress(OSError, FileFaultError):
-                self._inside(name).unlink()
+                Path(self._inside(name)).unlink()
             return
         files, path = self._remote(name)
         with suppress(FileFaultError):
-            _attempted(lambda: files.rm_file(path))
+            attempted(lambda: files.rm_file(path))
 
-    def sweep(self, before: float) -> int:
-        """Remove files on their way, last written before a time, that nobody can be writing.
+    def sweep(self, before: float) -> None:
+        """Remove local files on their way, last written before a time: nobody is writing them."""
+        if self.path is None:
+            return
+        with suppress(OSError), os.scandir(self.path / _PARTIAL) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.stat(follow_symlinks=False).st_mtime < before:
+                        Path(entry.path).unlink()
 
-        Returns how many; a store elsewhere has none.
-        """
-        removed = 0
-        if self.path is not None:
-            with suppress(OSError), os.scandir(self.path / _PARTIAL) as entries:
-                for entry in entries:
-                    with suppress(OSError):
-                        if entry.stat(follow_symlinks=False).st_mtime < before:
-                            Path(entry.path).unlink()
-                            removed += 1
-        return removed
-
-    def _inside(self, name: str) -> Path:
+    def _inside(self, name: str) -> str:
         """Return the local path of a file, with no link between."""
         if name_fault(name) is not None:
             raise FileFaultError("its name leads elsewhere")
-        assert self.path is not None
-        path = str(self.path)
-        for part in name.split("/")[:-1]:
+        path = self.location.text
+        *folders, last = name.split("/")
+        for part in folders:
             path = f"{path}/{part}"
             if os.path.islink(path):  # noqa: PTH114  # asked at every read of the cache
                 raise FileFaultError("it lies behind a link")
-        return self.path / name
+        return f"{path}/{last}"
 
     def _remote(self, name: str) -> tuple[Any, str]:
         if name and name_fault(name) is not None:
@@ -237,71 +363,25 @@ class Files:
         return files, f"{root}/{name}" if name else root
 
 
-class RangedFile(Protocol):
-    """One file of which parts are read. May be used by several threads at once."""
-
-    def size(self) -> int:
-        """Return its size in bytes, or raise a `FileFaultError`."""
-        ...
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Return some of its bytes, fewer at its end, or raise a `FileFaultError`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class NamedFile:
-    """One file that a user named by a local path or an fsspec URL."""
-
-    location: Location
-
-    def size(self) -> int:
-        """See `RangedFile`."""
-        path = self.location.path
-        if path is not None:
-            return _attempted(lambda: path.stat().st_size)
-        files, remote = self.location.filesystem()
-
-        def size() -> int:
-            files.invalidate_cache()
-            return int(files.size(remote))
-
-        return _attempted(size)
-
-    def read(self, start: int, stop: int) -> bytes:
-        """See `RangedFile`."""
-        path = self.location.path
-        if path is not None:
-            return _attempted(lambda: _read_range(path, start, stop))
-        files, remote = self.location.filesystem()
-        content = _attempted(lambda: bytes(files.cat_file(remote, start=start, end=stop)))
-        if len(content) > stop - start:
-            raise FileFaultError(
-                "its server sends whole files where a part is asked for; download the bundle, and "
-                "open the copy"
-            )
-        return content
-
-
-def _read_plain(path: Path, most: int) -> bytes:
+def _read_plain(path: str, most: int) -> bytes:
     """Return the content of a plain file of at most so many bytes."""
     descriptor = os.open(path, _READING)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise FileFaultError("it is not a plain file")
         if status.st_size > most:
             raise FileFaultError(f"it has {status.st_size} bytes instead of {most} at most")
-        return file.read(most)
+        # Files are replaced, never changed: what comes short was cut off by somebody else.
+        parts = [os.read(descriptor, status.st_size)]
+        while (left := status.st_size - sum(map(len, parts))) and parts[-1]:
+            parts.append(os.read(descriptor, left))
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
-def _read_range(path: Path, start: int, stop: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(stop - start)
-
-
-def _place(partials: Path, path: Path, content: bytes, durable: bool) -> None:
+def _place(partials: Path, path: str, content: bytes, durable: bool) -> None:
     """Write a local file elsewhere, and move it into place."""
     partial = partials / f"{os.getpid()}-{secrets.token_hex(8)}"
     try:
@@ -323,7 +403,7 @@ def _place(partials: Path, path: Path, content: bytes, durable: bool) -> None:
                 # Its folder is new, or another process has just removed it as empty.
                 if last:
                     raise
-                path.parent.mkdir(parents=True, exist_ok=True)
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -347,7 +427,7 @@ def _walked(root: Path, top: Path) -> Iterator[Listed]:
                     )
 
 
-def _attempted(work: Callable[[], T], done: str = "read") -> T:
+def attempted(work: Callable[[], T], done: str = "read") -> T:
     """Return what `work` returns, or raise a `FileFaultError` for whatever a store raises.
 
     It is raised outside of the handler: stores of other people may put credentials and signed
@@ -375,3 +455,51 @@ def words_of(error: Exception) -> str:
         if error.errno != errno.EINVAL:
             return os.strerror(error.errno)
     return plain(type(error).__name__)
+
+
+@contextmanager
+def locked(path: Path, patience: float) -> Iterator[bool | None]:
+    """Hold the lock of a file for the time of the block, if it is to be had.
+
+    Threads of one process exclude each other too. The file stays behind. Links are refused.
+
+    Parameters
+    ----------
+    path
+        Of the file; it and its folder are made if need be.
+    patience
+        Seconds to wait for another holder; less where nobody waits for it any more.
+
+    Yields
+    ------
+    bool or None
+        Whether the lock is held, and not by another for too long. None where there can be no
+        lock: the file system knows none, or cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    # A lock without the kernel would outlive its holder: rather none.
+    lock = FileLock(
+        path,
+        timeout=patience,
+        poll_interval=_BETWEEN_TRIES,
+        is_singleton=False,
+        thread_local=False,
+        fallback_to_soft=False,
+    )
+    try:
+        try:
+            lock.acquire(cancel_check=cancelled)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(cancel_check=cancelled)
+    except Timeout:
+        yield False
+        return
+    except (OSError, NotImplementedError):
+        yield None
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -1,36 +1,92 @@
-"""What is in the cache: shown, held against its records, and thrown away.
+"""What is in the cache: shown, held against its records, kept within a limit, and thrown away.
 
 Only what the cache itself writes is counted and removed, so that a ``cache_dir`` that holds
 other files too keeps them.
+
+Where there is a limit, what was used longest ago goes first. When a file was last used is the
+time of its last change; reading it sets that time, at most once a minute. Only images, grids and
+atlases go. Metadata and what was found out about services count towards the limit but stay: they
+are small, and without them the images are of no use offline. A reader loses nothing: an open file
+can be read to its end, and a file that is gone is fetched again. What another process is fetching
+just then is left alone.
+
+All processes with a limit share one count of the bytes that are kept, so that the folder is
+looked through only once in a process and where the limit is reached::
+
+    <cache_dir>/atldld-size/lock, bytes
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..forking import PerProcess
 from ..options import current
-from .cache import cache_location
-from .eviction import evict, forget_tally, service_folders
-from .files import FileFaultError, Files, Listed
-from .location import Location
-from .manifest import RECORD_BYTES, Record
+from .files import FileFaultError, Files, Location, cache_location, locked
+from .manifest import Record, read_checked, read_record
 from .names import (
     KINDS,
     is_service_folder,
     kind_of_name,
-    most_bytes,
+    lock_name,
     record_name,
     service_folder,
 )
 
+_GOING: Final = ("images", "grids", "atlases")
+_TALLY: Final = "atldld-size"
+_DIGITS: Final = 20
+_PATIENCE: Final = 60.0
+_BETWEEN_USES: Final = 60.0
+"""Seconds within which several uses of a file count as one."""
+
 _ON_ITS_WAY: Final = 3600.0
 """Seconds for which a file on its way is left alone: somebody may be writing it."""
+
+_LEFT_FREE: Final = 10
+"""One part in so many of the limit is freed too, so that there is room for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file in the cache, or a record whose file is gone.
+
+    Parameters
+    ----------
+    files
+        The store of its service.
+    name
+        Of the file, below that.
+    size, record_size
+        In bytes.
+    used
+        When it was last used, in seconds since the epoch; -1 where only the record is left.
+    plain
+        Whether it is a plain file, and no link, pipe or device.
+    """
+
+    files: Files
+    name: str
+    size: int
+    record_size: int = 0
+    used: float = 0.0
+    plain: bool = True
+
+    @property
+    def bytes(self) -> int:
+        """Its size, with its record."""
+        return self.size + self.record_size
+
+    @property
+    def place(self) -> str:
+        """Path or URL."""
+        return self.files.location.below(self.name).name
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +114,6 @@ class Stock:
     newest: float | None = None
 
     @property
-    def total_files(self) -> int:
-        """Number of kept files."""
-        return sum(self.files.values())
-
-    @property
     def total_bytes(self) -> int:
         """Size of the kept files."""
         return sum(self.bytes.values())
@@ -70,17 +121,7 @@ class Stock:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A kept file that is not as it came.
-
-    Parameters
-    ----------
-    path
-        Which: a path or URL.
-    reason
-        What is wrong, in words.
-    url
-        Where it came from, or empty.
-    """
+    """A kept file that is not as it came: its path or URL, what is wrong, where it came from."""
 
     path: str
     reason: str
@@ -89,15 +130,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a look at every kept file gave.
-
-    Parameters
-    ----------
-    files, bytes
-        Number and size of the files that are as they came.
-    damaged
-        The others.
-    """
+    """Number and size of the files that are as they came, and the others."""
 
     files: int
     bytes: int
@@ -117,7 +150,7 @@ def cache_stock(cache_dir: str | os.PathLike[str] | None = None) -> list[Stock]:
     list of Stock
         The largest first; empty where there is no cache.
     """
-    stock = [_stock(files) for files in _services(_place(cache_dir))]
+    stock = [_stock(files) for files in service_stores(_place(cache_dir))]
     return sorted(stock, key=lambda one: (-one.total_bytes, one.url))
 
 
@@ -138,18 +171,17 @@ def verify_cache(
     """
     sound = size = 0
     damaged = []
-    for files in _services(_place(cache_dir)):
-        for each in _kept(files):
-            record, fault = _look(files, each.name)
-            if fault:
-                # Another process may have been replacing it just then.
-                record, fault = _look(files, each.name)
-            if not fault:
+    for files in service_stores(_place(cache_dir)):
+        for each in _walked(files):
+            if each.used < 0:
+                continue
+            # Another process may have been replacing it just then: damage is looked at twice.
+            damage = _damage(each) and _damage(each)
+            if damage is None:
                 size += each.size
                 sound += 1
                 continue
-            path = files.location.below(each.name).name
-            damaged.append(Damage(path, fault, "" if record is None else record.url))
+            damaged.append(damage)
             if remove:
                 files.remove(record_name(each.name))
                 files.remove(each.name)
@@ -176,18 +208,30 @@ def clear_cache(
     count = size = 0
     place = _place(cache_dir)
     chosen = None if service is None else service_folder(service)
-    for files in _services(place):
-        if chosen not in (None, files.location.name.rpartition("/")[2]):
+    before = time.time() - _ON_ITS_WAY
+    for files in service_stores(place):
+        if chosen not in (None, _folder(files)):
             continue
-        for each in list(_written(files)):
-            files.remove(each.name)
-            if each.plain and kind_of_name(each.name) is not None:
-                count += 1
-                size += each.size
+        for each in list(files.listed()):
+            top = each.name.partition("/")[0]
+            kept = kind_of_name(each.name) is not None
+            ours = kept or kind_of_name(each.name.removesuffix(".json")) is not None
+            if (
+                top == "locks"
+                or (top in KINDS and (ours or not each.plain))
+                or (top == "partial" and each.modified < before)
+            ):
+                files.remove(each.name)
+                if each.plain and kept:
+                    count += 1
+                    size += each.size
         if files.path is not None:
             _remove_empty(files.path)
     if service is None and place.path is not None:
-        forget_tally(place.path)
+        for name in ("bytes", "lock"):
+            with suppress(OSError):
+                (place.path / _TALLY / name).unlink(missing_ok=True)
+        _remove_empty(place.path / _TALLY)
     return count, size
 
 
@@ -224,88 +268,218 @@ def trim_cache(
         raise ValueError(
             f"{place.name} is no local folder: no limit is kept there; rules of its own may"
         )
-    return evict(place.path, limit)
+    if not place.path.is_dir():
+        return 0, 0
+    with locked(place.path / _TALLY / "lock", _PATIENCE) as held:
+        gone, total = _evicted(place.path, limit)
+        if held:
+            _write_tally(place.path, total)
+    return len(gone), sum(each.bytes for each in gone)
+
+
+def to_evict(
+    kept: Iterable[Kept], total: int, limit: int, spared: Collection[Kept] = ()
+) -> list[Kept]:
+    """Return which files must go for a cache to keep within its limit.
+
+    Parameters
+    ----------
+    kept
+        What could go.
+    total
+        Bytes of all that is kept, whether it could go or not.
+    limit
+        Most bytes that may be kept.
+    spared
+        What cannot be removed.
+
+    Returns
+    -------
+    list of Kept
+        Nothing where all is within the limit. Else the least recently used, in that order: as
+        many as bring the rest to nine tenths of the limit.
+
+    Examples
+    --------
+    >>> service = Files(Location("/service"))
+    >>> kept = [Kept(service, name, 40, used=used) for name, used in [("a", 3), ("b", 1)]]
+    >>> [each.name for each in to_evict(kept, total=120, limit=100)]
+    ['b']
+    >>> to_evict(kept, total=120, limit=120)
+    []
+    """
+    if total <= limit:
+        return []
+    excess = total - (limit - limit // _LEFT_FREE)
+    chosen = []
+    for each in sorted(kept, key=lambda each: (each.used, each.place)):
+        if excess <= 0:
+            break
+        if each not in spared:
+            chosen.append(each)
+            excess -= each.bytes
+    return chosen
+
+
+def keep_within(cache_dir: Path, limit: int, added: int = 0) -> None:
+    """Remove files from a cache, if need be, after this process added some bytes to it.
+
+    What cannot be removed stays; no error is raised.
+    """
+    with locked(cache_dir / _TALLY / "lock", _PATIENCE) as held:
+        # What processes without a limit wrote is in no count: each process looks once itself.
+        total = _seen.value.get(cache_dir)
+        if held and total is not None:
+            total = _read_tally(cache_dir)
+        if total is None or total + added > limit:
+            _, total = _evicted(cache_dir, limit)
+        else:
+            total += added
+        _seen.value[cache_dir] = total
+        if held:
+            _write_tally(cache_dir, total)
+
+
+def mark_used(path: str | Path) -> None:
+    """Note that a file was read just now, where that can be noted."""
+    with suppress(OSError):
+        now = time.time()
+        if abs(now - os.stat(path).st_mtime) > _BETWEEN_USES:  # noqa: PTH116  # at every read
+            os.utime(path, (now, now))
 
 
 def _place(cache_dir: str | os.PathLike[str] | None) -> Location:
     return cache_location(current().cache_dir) if cache_dir is None else Location.of(cache_dir)
 
 
-def _services(place: Location) -> list[Files]:
-    """Return the stores of all services in the folder of all."""
-    if place.path is not None:
-        return [Files(Location(str(folder))) for folder in service_folders(place.path)]
-    tops = {each.name.partition("/")[0] for each in Files(place).listed()}
-    return [Files(place.below(top)) for top in sorted(tops) if is_service_folder(top)]
+def service_stores(place: Location) -> list[Files]:
+    """Return the stores of all services in the folder of all; links are none."""
+    if place.path is None:
+        tops = {each.name.partition("/")[0] for each in Files(place).listed()}
+        return [Files(place.below(top)) for top in sorted(tops) if is_service_folder(top)]
+    try:
+        with os.scandir(place.path) as entries:
+            folders = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+    return [Files(place.below(name)) for name in sorted(folders) if is_service_folder(name)]
 
 
-def _kept(files: Files) -> Iterator[Listed]:
-    """Yield the files that have, or should have, a record; not the records."""
-    return (each for each in files.listed() if kind_of_name(each.name) is not None)
+def _walked(files: Files) -> Iterator[Kept]:
+    """Yield all that has, or should have, a record, and the records that lost their file."""
+    there = {each.name: each for each in files.listed()}
+    for name in sorted({each.removesuffix(".json") for each in there} | {*there}):
+        if kind_of_name(name) is None:
+            continue
+        found, record = there.get(name), there.get(record_name(name))
+        beside = 0 if record is None or not record.plain else record.size
+        if found is not None:
+            yield Kept(files, name, found.size, beside, found.modified, found.plain)
+        elif record is not None:
+            yield Kept(files, name, 0, beside, -1.0, record.plain)
 
 
-def _written(files: Files) -> Iterator[Listed]:
-    """Yield all files that the cache wrote and nobody is writing."""
-    before = time.time() - _ON_ITS_WAY
-    for each in files.listed():
-        top = each.name.partition("/")[0]
-        ours = kind_of_name(each.name) or kind_of_name(each.name.removesuffix(".json"))
-        if (
-            top == "locks"
-            or (top in KINDS and (ours or not each.plain))
-            or (top == "partial" and each.modified < before)
-        ):
-            yield each
+def _folder(files: Files) -> str:
+    return files.location.name.replace(os.sep, "/").rpartition("/")[2]
 
 
 def _stock(files: Files) -> Stock:
-    count = dict.fromkeys(KINDS, 0)
-    size = dict.fromkeys(KINDS, 0)
+    count, size = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
     times: list[float] = []
     url = ""
-    for each in _kept(files):
+    for each in _walked(files):
+        if each.used < 0:
+            continue
         kind = each.name.partition("/")[0]
-        size[kind] += each.size
         count[kind] += 1
-        record, _ = _record(files, each.name)
-        if record is not None:
+        size[kind] += each.size
+        with suppress(FileFaultError):
+            record = _record(each)
             times.append(record.time)
             url = url or record.service
-    place = files.location.name
     oldest, newest = min(times, default=None), max(times, default=None)
-    return Stock(place, url or place.rpartition("/")[2], count, size, oldest, newest)
+    return Stock(files.location.name, url or _folder(files), count, size, oldest, newest)
 
 
-def _record(files: Files, name: str) -> tuple[Record | None, str]:
-    """Return the record of a kept file, and what is wrong with it, or nothing."""
+def _record(kept: Kept) -> Record:
+    record = read_record(kept.files, kept.name)
+    if service_folder(record.service) != _folder(kept.files):
+        raise FileFaultError("its record is of another service: one was copied over the other")
+    return record
+
+
+def _damage(kept: Kept) -> Damage | None:
+    """Return what is wrong with a file, or None."""
+    url = ""
     try:
-        record = Record.from_json(files.read(record_name(name), RECORD_BYTES))
+        record = _record(kept)
+        url = record.url
+        read_checked(kept.files, kept.name, record)
     except FileFaultError as error:
-        if error.missing:
-            return None, "it has no record, so nobody can tell what it should be"
-        return None, f"its record is of no use: {error.reason}"
-    if record is None:
-        return None, "its record is damaged"
-    folder = files.location.name.replace(os.sep, "/").rpartition("/")[2]
-    if record.name != name or service_folder(record.service) != folder:
-        return None, "its record is another file's: one was copied over the other"
-    if record.size > most_bytes(name):
-        return None, f"it is said to have {record.size} bytes; {most_bytes(name)} are believable"
-    return record, ""
+        # What was removed meanwhile is no damage.
+        gone = error.missing and kept.files.size(kept.name) is None
+        return None if gone else Damage(kept.place, error.reason, url)
+    return None
 
 
-def _look(files: Files, name: str) -> tuple[Record | None, str]:
-    """Return the record of a kept file, and what is wrong with the file, or nothing."""
-    record, fault = _record(files, name)
-    if record is None:
-        return record, fault
-    try:
-        return record, record.fault(files.read(name, record.size)) or ""
-    except FileFaultError as error:
-        return record, "" if error.missing else error.reason  # or removed meanwhile
+def _evicted(cache_dir: Path, limit: int) -> tuple[list[Kept], int]:
+    """Bring a cache within its limit; return what went, and how many bytes are left."""
+    services = service_stores(Location(str(cache_dir)))
+    kept = [each for files in services for each in _walked(files) if each.plain]
+    going = [each for each in kept if each.name.partition("/")[0] in _GOING]
+    total = sum(each.bytes for each in kept)
+    gone: list[Kept] = []
+    tried: set[Kept] = set()
+    while chosen := to_evict(going, total, limit, tried):
+        for each in chosen:
+            if _removed(each):
+                total -= each.bytes
+                gone.append(each)
+            tried.add(each)
+    return gone, total
+
+
+def _removed(kept: Kept) -> bool:
+    """Remove a file that nobody is fetching, nor has used since it was chosen."""
+    folder = kept.files.path
+    assert folder is not None
+    path = folder / kept.name
+    with locked(folder / lock_name(kept.name), 0.0) as held:
+        # Where there are no locks, a file that is just being written may cost one more request.
+        if held is False:
+            return False
+        try:
+            if kept.used >= 0 and path.stat().st_mtime != kept.used:
+                return False
+            path.with_name(record_name(path.name)).unlink(missing_ok=True)
+            if kept.used >= 0:
+                path.unlink()
+        except OSError:
+            return False
+    with suppress(OSError):
+        path.parent.rmdir()
+    return True
 
 
 def _remove_empty(folder: Path) -> None:
     for at, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):
             Path(at).rmdir()
+
+
+def _read_tally(cache_dir: Path) -> int | None:
+    try:
+        text = (cache_dir / _TALLY / "bytes").read_text(encoding="ascii")
+        return int(text) if len(text) == _DIGITS else None
+    except (OSError, ValueError):
+        return None
+
+
+def _write_tally(cache_dir: Path, total: int) -> None:
+    # Of a fixed length, so that half a number is not read as a smaller one.
+    with suppress(OSError):
+        (cache_dir / _TALLY / "bytes").write_text(f"{total:0{_DIGITS}d}", encoding="ascii")
+
+
+_seen: PerProcess[dict[Path, int]] = PerProcess(dict)
+"""Caches that this process has looked through, and their bytes as it knows them."""

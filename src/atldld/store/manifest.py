@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 
 from ..errors import plain
 from ..model.read import ImageRead
-from .names import KeptImage, dataset_name, most_bytes
+from .files import FileFaultError, ReadableFiles
+from .names import KeptImage, dataset_name, most_bytes, record_name
 
 FORMAT: Final = "atldld bundle"
 VERSION: Final = 1
@@ -219,3 +220,33 @@ class Manifest(BaseModel):
     def total_bytes(self) -> int:
         """Size of all files together, in bytes."""
         return sum(what.size for what in self.files.values())
+
+
+def read_checked(files: ReadableFiles, name: str, what: Checked) -> bytes:
+    """Return the content of a file, which is what it must be, or raise a `FileFaultError`."""
+    most = most_bytes(name)
+    if what.size > most:
+        raise FileFaultError(f"it is said to have {what.size} bytes; {most} are believable")
+    content = files.read(name, what.size)
+    fault = what.fault(content)
+    if fault is not None:
+        raise FileFaultError(fault)
+    return content
+
+
+def read_record(files: ReadableFiles, name: str) -> Record:
+    """Return the record beside a file, or raise a `FileFaultError` that says what is wrong."""
+    try:
+        text = files.read(record_name(name), RECORD_BYTES)
+    except FileFaultError as error:
+        if error.missing:
+            reason = "it has no record, so nobody can tell what it should be"
+        else:
+            reason = f"its record is of no use: {error.reason}"
+        raise FileFaultError(reason, missing=error.missing) from error
+    record = Record.from_json(text)
+    if record is None:
+        raise FileFaultError("its record is damaged")
+    if record.name != name:
+        raise FileFaultError("its record is another file's: one was copied over the other")
+    return record

@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from ..errors import BundleError, plain
-from .files import FileFaultError, RangedFile
+from .files import FileFaultError
 
 DIRECTORY_BYTES: Final = 2**23
 """The central directory of the largest bundle takes half of it."""
@@ -25,13 +25,19 @@ _SLACK: Final = 2**10
 """Bytes of the header of an entry beyond its name."""
 
 
+Part = Callable[[int, int], bytes]
+"""Reads the bytes of a file from one place to another, or raises a `FileFaultError`."""
+
+
 class ZipFiles:
     """A zip archive whose directory was read; see `ReadableFiles`.
 
     Parameters
     ----------
-    file
-        The archive.
+    part
+        Reads a part of the archive; called by several threads at once.
+    size
+        Of the archive, in bytes.
     name
         What to call it.
 
@@ -43,8 +49,8 @@ class ZipFiles:
         If the file cannot be read.
     """
 
-    def __init__(self, file: RangedFile, name: str) -> None:
-        self._seekable = _Seekable(file, file.size())
+    def __init__(self, part: Part, size: int, name: str) -> None:
+        self._seekable = _Seekable(part, size)
         try:
             self._archive = zipfile.ZipFile(self._seekable)
         except (FileFaultError, BundleError):
@@ -92,8 +98,8 @@ class _Seekable(io.RawIOBase):
     there, so that threads do not wait for each other's network.
     """
 
-    def __init__(self, file: RangedFile, size: int) -> None:
-        self._file = file
+    def __init__(self, part: Part, size: int) -> None:
+        self._part = part
         self._size = size
         self._at = 0
         self._ahead = threading.local()
@@ -102,7 +108,7 @@ class _Seekable(io.RawIOBase):
     def read_ahead(self, start: int, stop: int) -> None:
         """Read a range, for the reads of this thread that lie in it."""
         self._ahead.start = start
-        self._ahead.content = self._file.read(start, min(stop, self._size))
+        self._ahead.content = self._between(start, min(stop, self._size))
 
     def forget(self) -> None:
         """Forget what this thread has read ahead."""
@@ -141,4 +147,7 @@ class _Seekable(io.RawIOBase):
                 f"the directory of a zip archive is refused: it has {count} bytes; "
                 f"{DIRECTORY_BYTES} are believable"
             )
-        return self._file.read(start, start + count)
+        return self._between(start, start + count)
+
+    def _between(self, start: int, stop: int) -> bytes:
+        return self._part(start, stop) if start < stop else b""
