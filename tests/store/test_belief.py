@@ -75,7 +75,8 @@ def test_a_dataset_registered_anew_does_not_show_its_old_pixels(tmp_path):
         port = int(server.origin.rpartition(":")[2])
         atldld.open_dataarray(1001, source=server.url, **OPTIONS).load()
     after = moved(PHANTOM, 16)
-    with AllenServer(after, port=port) as server:
+    # The service is asked each time how the dataset is registered.
+    with AllenServer(after, port=port) as server, atldld.set_options(metadata_max_age=0):
         with atldld.set_options(cache_dir=tmp_path / "empty"):
             truth = atldld.open_dataarray(1001, source=server.url, **OPTIONS).values
         values, asked = anew(server)

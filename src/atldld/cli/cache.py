@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Any
+from dataclasses import asdict
 
 import click
+
+from .shell import json_option, print_json
 
 # A line of its own with a backspace keeps click from joining the lines below it.
 _CACHE_EXAMPLES = """\b
@@ -37,7 +38,6 @@ _FOLDER = click.option(
     "--cache-dir",
     help="The folder or its URL; by default the one that is in use (ATLDLD_CACHE_DIR).",
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(invoke_without_command=True, epilog=_CACHE_EXAMPLES)
@@ -50,7 +50,7 @@ def cache(context: click.Context) -> None:
 
 @cache.command(epilog=_SHOW_EXAMPLES)
 @_FOLDER
-@_JSON
+@json_option
 def show(cache_dir: str | None = None, as_json: bool = False) -> None:
     """Show how many files are kept of which service, and how large they are."""
     from ..options import current
@@ -61,19 +61,8 @@ def show(cache_dir: str | None = None, as_json: bool = False) -> None:
     total = sum(one.total_bytes for one in stock)
     limit = current().cache_limit
     if as_json:
-        services = [
-            {
-                "url": one.url,
-                "folder": str(one.folder),
-                "files": one.files,
-                "bytes": one.bytes,
-                "oldest": one.oldest,
-                "newest": one.newest,
-            }
-            for one in stock
-        ]
-        values = {"cache_dir": str(folder), "bytes": total, "limit": limit, "services": services}
-        _print(values)
+        services = [asdict(one) for one in stock]
+        print_json({"cache_dir": folder, "bytes": total, "limit": limit, "services": services})
         return
     click.echo(f"{folder}")
     if not stock:
@@ -94,7 +83,7 @@ def show(cache_dir: str | None = None, as_json: bool = False) -> None:
 
 @cache.command(epilog=_VERIFY_EXAMPLES)
 @_FOLDER
-@_JSON
+@json_option
 @click.option("--remove", is_flag=True, help="Throw the damaged files away.")
 def verify(cache_dir: str | None, as_json: bool, remove: bool) -> None:
     """Hold every file against the checksum that it came with, and name the damaged ones.
@@ -105,12 +94,7 @@ def verify(cache_dir: str | None, as_json: bool, remove: bool) -> None:
 
     verdict = verify_cache(cache_dir, remove=remove)
     if as_json:
-        damaged = [
-            {"path": str(one.path), "reason": one.reason, "url": one.url} for one in verdict.damaged
-        ]
-        _print(
-            {"files": verdict.files, "bytes": verdict.bytes, "damaged": damaged, "removed": remove}
-        )
+        print_json({**asdict(verdict), "removed": remove})
     else:
         click.echo(f"{_count(verdict.files, 'file')} as they came, {_size(verdict.bytes)}")
         for one in verdict.damaged:
@@ -121,7 +105,7 @@ def verify(cache_dir: str | None, as_json: bool, remove: bool) -> None:
 
 @cache.command(epilog=_TRIM_EXAMPLES)
 @_FOLDER
-@_JSON
+@json_option
 @click.option("--limit", help="Such as '20 GB'; by default the one in use (ATLDLD_CACHE_LIMIT).")
 def trim(cache_dir: str | None, as_json: bool, limit: str | None) -> None:
     """Remove what was used longest ago, until the rest is within a limit.
@@ -137,14 +121,14 @@ def trim(cache_dir: str | None, as_json: bool, limit: str | None) -> None:
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if as_json:
-        _print({"files": files, "bytes": size})
+        print_json({"files": files, "bytes": size})
     else:
         click.echo(f"removed {_count(files, 'file')}, {_size(size)}")
 
 
 @cache.command(epilog=_CLEAR_EXAMPLES)
 @_FOLDER
-@_JSON
+@json_option
 @click.option("--service", help="Only what is kept of the service of this URL.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clear(cache_dir: str | None, as_json: bool, service: str | None, yes: bool) -> None:
@@ -163,7 +147,7 @@ def clear(cache_dir: str | None, as_json: bool, service: str | None, yes: bool) 
             raise SystemExit(1)
     files, size = clear_cache(cache_dir, service=service)
     if as_json:
-        _print({"files": files, "bytes": size})
+        print_json({"files": files, "bytes": size})
     else:
         click.echo(f"removed {_count(files, 'file')}, {_size(size)}")
 
@@ -181,10 +165,6 @@ def _folder(cache_dir: str | None) -> str:
     from ..options import current
 
     return str(current().cache_dir) if cache_dir is None else cache_dir
-
-
-def _print(values: dict[str, Any]) -> None:
-    click.echo(json.dumps(values, indent=2))
 
 
 def _count(number: int, what: str) -> str:

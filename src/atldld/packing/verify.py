@@ -10,10 +10,10 @@ from ..errors import BundleError, RegistrationError, plain
 from ..model.dataset import SectionImage
 from ..source.describing import DatasetRows
 from ..source.jpeg import jpeg_fault
-from ..source.stored import Bundle, open_bundle
+from ..source.stored import open_bundle, refuse_foreign
 from ..store.files import FileFaultError, Location
-from ..store.manifest import Checked, section_of
-from ..store.names import MANIFEST, MOST_PIXELS, KeptImage, dataset_name, record_name
+from ..store.manifest import Checked, Manifest
+from ..store.names import MANIFEST, KeptImage, dataset_name, record_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +115,17 @@ def verify_bundle(target: str | os.PathLike[str]) -> BundleReport:
         try:
             content = bundle.read(name)
             if name == described:
-                images = _described_images(content, bundle)
+                images = _described_images(content, manifest)
             elif images is not None:
                 _check_image(name, manifest.files[name], content, images)
         except FileFaultError as error:
             reasons[name] = error.reason
             (missing if error.missing else damaged).append(name)
+    try:
+        there = set(bundle.files.names())
+    except FileFaultError as error:
+        raise BundleError(f"{location.name} cannot be listed: {error.reason}") from error
+    extra = there - {MANIFEST, *manifest.files, *map(record_name, manifest.files)}
     return BundleReport(
         name=location.name,
         dataset_id=manifest.dataset_id,
@@ -128,24 +133,14 @@ def verify_bundle(target: str | os.PathLike[str]) -> BundleReport:
         bytes=manifest.total_bytes,
         missing=tuple(missing),
         damaged=tuple(damaged),
-        extra=_extra(bundle, location),
+        extra=tuple(sorted(extra)),
         failed=tuple(sorted(manifest.failed)),
         reasons=reasons,
     )
 
 
-def _extra(bundle: Bundle, location: Location) -> tuple[str, ...]:
-    try:
-        there = set(bundle.files.names())
-    except FileFaultError as error:
-        raise BundleError(f"{location.name} cannot be listed: {error.reason}") from error
-    listed = bundle.manifest.files
-    return tuple(sorted(there - {MANIFEST, *listed, *map(record_name, listed)}))
-
-
-def _described_images(content: bytes, bundle: Bundle) -> Mapping[int, SectionImage]:
+def _described_images(content: bytes, manifest: Manifest) -> Mapping[int, SectionImage]:
     """Return the images of the dataset that a content describes."""
-    manifest = bundle.manifest
     try:
         record = DatasetRows.from_json(content, manifest.service).dataset()
     except (ValueError, RegistrationError) as error:
@@ -164,10 +159,7 @@ def _check_image(
     read = image.read(images)
     if read is None:
         raise FileFaultError("the metadata know no such image")
-    if what.section != section_of(read):
-        raise FileFaultError("it is of another section than the metadata say")
-    if read.size[0] * read.size[1] > MOST_PIXELS:
-        raise FileFaultError("the metadata say that it has more pixels than can be")
+    refuse_foreign(what, read)
     fault = jpeg_fault(content, read.size)
     if fault is not None:
         raise FileFaultError(fault)

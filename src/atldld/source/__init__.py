@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def source_from(source: str | os.PathLike[str] | Source | Catalogue | None = Non
 def _stored(where: str | os.PathLike[str]) -> Source:
     """Return the bundle, cache folder or bucket of slides at a path or URL."""
     from ..errors import BundleError
+    from ..store.files import Location
     from .bucket import OPEN_BUCKET, bucket_at
     from .stored import StoredSource
 
@@ -77,7 +79,12 @@ def _stored(where: str | os.PathLike[str]) -> Source:
     try:
         return StoredSource.at(where)
     except BundleError:
-        found = bucket_at(where)
+        found = None
+        # A web server is asked for nothing beside a bundle; what is wrong with a place that
+        # cannot be reached was said.
+        if not Location.of(where).is_web:
+            with suppress(BundleError):
+                found = bucket_at(where)
         if found is None:
             raise
         return found

@@ -218,7 +218,7 @@ class StoredSource:
             elif name not in bundle.manifest.files:
                 raise FileFaultError(self._lacking(bundle, read, name))
             else:
-                _refuse(bundle.manifest.files[name], read)
+                refuse_foreign(bundle.manifest.files[name], read)
                 content = self._packed(bundle, name)
             fault = jpeg_fault(content, read.size)
             if fault is not None:
@@ -300,7 +300,7 @@ class StoredSource:
                 raise FileFaultError(f"{name} is not in the cache folder {self.name}") from error
             raise
         if read is not None:
-            _refuse(record, read)
+            refuse_foreign(record, read)
         return record, read_checked(files, name, record)
 
     def _packed(self, bundle: Bundle, name: str) -> bytes:
@@ -415,7 +415,7 @@ def _bundle(files: ReadableFiles, location: Location) -> Bundle:
     return Bundle(manifest, hashlib.sha256(text).hexdigest(), files, held)
 
 
-def _refuse(what: Checked, read: ImageRead) -> None:
+def refuse_foreign(what: Checked, read: ImageRead) -> None:
     """Raise a `FileFaultError` if a kept file is of another section than a read, or a giant."""
     pixels = read.size[0] * read.size[1]
     if pixels > MOST_PIXELS or what.size > size_limit(read.size):
