@@ -17,7 +17,9 @@ def stop_at(point: int, start: str, end: str) -> None:
 
     def stopping(self, target):
         nonlocal moved
-        if str(target).startswith(start) and str(target).endswith(end):
+        # A move into a folder that is not there yet is tried again.
+        ready = Path(target).parent.is_dir()
+        if ready and str(target).startswith(start) and str(target).endswith(end):
             if moved == point:
                 print("stopped", flush=True)
                 threading.Event().wait()
