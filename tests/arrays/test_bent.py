@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.spatial import Delaunay
 
 import atldld
@@ -258,3 +259,24 @@ def test_markers_that_say_nothing_leave_the_section_as_it_is(opened):
     off = np.abs(there.image.values.astype(int) - plain.image.values)
     assert off.max() <= 1
     assert json.dumps(there.attrs)
+
+
+def test_structures_of_ccfv3_are_looked_up_without_a_warning(opened):
+    axes = {axis: np.arange(200, length, 400.0) for axis, length in
+            zip("pir", (13200, 8000, 11400), strict=True)}  # fmt: skip
+    labels = np.random.default_rng(2).integers(1, 5, [len(each) for each in axes.values()])
+    annotation = xr.DataArray(
+        labels.astype(np.uint32), axes, ("p", "i", "r"), attrs={"reference_space": "CCFv3"}
+    )
+    dataset = opened(resolution=200, masked=True)
+    table = atldld.structure_table(dataset.image.isel(channel=0), annotation)
+    assert len(table) == 4
+    places = dataset.image.atlas.pir().isel(section=1, y=15, x=25).compute()
+    with_structures = opened(resolution=200, annotation=annotation).structure_id
+    there = [float(places[axis]) for axis in "pir"]
+    cell = annotation.sel(dict(zip("pir", there, strict=True)), method="nearest")
+    assert int(with_structures.isel(section=1, y=15, x=25)) == int(cell)
+    with pytest.warns(atldld.errors.AtldldWarning, match="different atlases"):
+        atldld.structure_table(
+            dataset.image.isel(channel=0), annotation.assign_attrs(reference_space=9)
+        )
