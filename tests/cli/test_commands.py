@@ -286,6 +286,18 @@ class TestVolume:
 
         return nibabel.load(path).shape[2::-1]
 
+    @pytest.mark.parametrize("name", ["v.nii.gz", "v.nrrd", "v.zarr"])
+    def test_another_registration_leads_elsewhere(self, run, tmp_path, name):
+        atldld.open_dataarray(71).atlas.to_quicknii(tmp_path / "q.json")
+        content = json.loads((tmp_path / "q.json").read_text())
+        for each in content["slices"]:
+            each["anchoring"][1] -= 8  # voxels of 25 microns, to the back
+        (tmp_path / "q.json").write_text(json.dumps(content))
+        run("volume", 71, "-o", name, "--resolution", 400, "--registration", "q.json")
+        expected = atldld.open_volume(71, resolution=400, registration=tmp_path / "q.json").image
+        assert expected.reference_space.item() == "CCFv3"
+        assert tuple(self.shape(tmp_path / name)) == expected.shape[:3]
+
     def test_what_is_there_stays(self, run, tmp_path):
         (tmp_path / "v.nrrd").write_text("mine")
         done = run("volume", 71, "-o", "v.nrrd", "--resolution", 800, status=2)

@@ -39,6 +39,12 @@ _ENDINGS = {".zarr": "to_ome_zarr", ".nii": "to_nifti", ".nii.gz": "to_nifti", "
 @click.option(
     "--reference-space", type=click.Choice(["9", "10"]), help="By default the dataset's own."
 )
+@click.option(
+    "--registration",
+    metavar="PATH",
+    help="Another registration: a file of QuickNII, VisuAlign or DeepSlice, or the folder or URL "
+    "of a published one.",
+)
 @region_option("Only what lies there, in microns; may be given for p, i and r.")
 @click.option("--skip-failed", is_flag=True, help="Finish without the images that cannot be had.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
@@ -52,6 +58,7 @@ def volume(
     max_distance: float | None,
     between: str,
     reference_space: str | None,
+    registration: str | None,
     region: dict[str, tuple[float, float]] | None,
     skip_failed: bool,
     overwrite: bool,
@@ -75,6 +82,7 @@ def volume(
         tier="auto" if tier is None else tier,
         max_distance=max_distance,
         between=between,  # type: ignore[arg-type]  # one of the choices
+        registration=registration,
         reference_space="native" if reference_space is None else int(reference_space),  # type: ignore[arg-type]  # one of the choices
         region=region,
         on_error="fill" if skip_failed else "raise",
