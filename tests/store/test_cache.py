@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atldld.errors import AtldldWarning
@@ -19,7 +19,6 @@ from atldld.model.read import VIEWS, ImageRead, Window
 from atldld.store import cache as cache_module
 from atldld.store.cache import Cache
 from atldld.store.files import Files, Location
-from atldld.store.manifest import Record
 from atldld.store.names import dataset_name, image_name, service_folder
 from source.conftest import a_read
 
@@ -70,6 +69,7 @@ reads = st.builds(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(reads, reads)
 def test_two_reads_share_a_name_only_if_they_are_one(one, two):
     assert (image_name(one) == image_name(two)) == (one == two)
@@ -170,13 +170,14 @@ def test_a_file_without_record_is_a_miss(cache):
     assert not cache.holds(NAME)
 
 
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=200))
-def test_a_record_takes_any_bytes(text):
-    assert Record.from_json(text) is None
-    record = Record.made(text, NAME, "http://h", "http://h/7", (0, 0, 3, 4))
-    assert Record.from_json(record.to_json()) == record
-    assert record.fault(text) is None
-    assert record.fault(text + b"\0")
+def test_any_bytes_are_kept_and_no_record(cache, content):
+    section = (0, 0, 3, 4)
+    cache.store(NAME, content, "http://h/7", section)
+    assert cache.load(NAME, section) == content
+    (cache.files.path / (NAME + ".json")).write_bytes(content)
+    assert cache.load(NAME, section) is None
 
 
 def test_discarding(cache):

@@ -174,7 +174,7 @@ class Cache:
         if new:
             self.files.sweep(time.time() - _STALE_AFTER)
         self.files.write(name, content, durable=durable)
-        self.files.write(record_name(name), record.to_json(), durable=durable)
+        self.files.write(record_name(name), record.model_dump_json().encode(), durable=durable)
         return record
 
     def discard(self, name: str) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from ..cancel import cancelled
 from ..errors import BundleError, plain
@@ -201,8 +201,7 @@ def _read_range(path: Path, start: int, stop: int) -> bytes:
         return file.read(stop - start)
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """A file as a folder or bucket lists it.
 
     Parameters
@@ -288,7 +287,7 @@ class Files:
             If a store elsewhere cannot be listed. A local folder that cannot be is empty.
         """
         if self.path is not None:
-            yield from _walked(self.path, self.path / below)
+            yield from _walked(f"{self.location.text}/", below)
             return
         files, path = self._remote(below)
         root = self.location.filesystem()[1]
@@ -410,18 +409,17 @@ def _place(partials: Path, path: str, content: bytes, durable: bool) -> None:
         raise
 
 
-def _walked(root: Path, top: Path) -> Iterator[Listed]:
-    folders, start = [top], os.path.join(root, "")  # noqa: PTH118  # ends with a separator
+def _walked(root: str, below: str) -> Iterator[Listed]:
+    folders = [root + below]
     while folders:
-        folder = folders.pop()
-        with suppress(OSError), os.scandir(folder) as entries:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
+                    folders.append(entry.path)
                     continue
                 with suppress(OSError):
                     status = entry.stat(follow_symlinks=False)
-                    name = entry.path[len(start) :].replace(os.sep, "/")
+                    name = entry.path[len(root) :].replace(os.sep, "/")
                     yield Listed(
                         name, status.st_size, status.st_mtime, stat.S_ISREG(status.st_mode)
                     )

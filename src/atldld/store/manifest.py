@@ -105,18 +105,6 @@ class Record(Checked):
         what = dict(Checked.of(content, section))
         return cls(**what, name=name, service=service, url=url[:10_000], time=time.time())
 
-    @classmethod
-    def from_json(cls, text: bytes) -> Record | None:
-        """Return a record from its file, or None if it is not one."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError:
-            return None
-
-    def to_json(self) -> bytes:
-        """Return what the file of a record holds."""
-        return self.model_dump_json().encode()
-
 
 class Manifest(BaseModel):
     """What a bundle says about itself.
@@ -244,9 +232,10 @@ def read_record(files: ReadableFiles, name: str) -> Record:
         else:
             reason = f"its record is of no use: {error.reason}"
         raise FileFaultError(reason, missing=error.missing) from error
-    record = Record.from_json(text)
-    if record is None:
-        raise FileFaultError("its record is damaged")
+    try:
+        record = Record.model_validate_json(text)
+    except ValidationError:
+        raise FileFaultError("its record is damaged") from None
     if record.name != name:
         raise FileFaultError("its record is another file's: one was copied over the other")
     return record
