@@ -28,9 +28,8 @@ from ..model.dataset import SectionDataset
 from ..model.read import VIEWS, ImageRead, View, Window
 from ..options import current
 from ..reading.conventions import Conventions, known, settle
-from ..reading.images import decoded_bytes
+from ..reading.images import decoded_bytes, sound
 from ..reading.progress import Progress, progress
-from ..sampling.decode import decode
 from ..source import source_from
 from ..source.allen import AllenSource
 from ..source.describing import DatasetRows, dataset_rows
@@ -424,9 +423,9 @@ def _sound(goal: Target, name: str, read: ImageRead, shown: Progress) -> bool:
     if what.section != section_of(read):
         return False
     content = goal.sound(name, what)
-    sound = content is not None and jpeg_fault(content, read.size) is None
-    shown.update(1 if sound else 0)
-    return sound
+    still = content is not None and jpeg_fault(content, read.size) is None
+    shown.update(1 if still else 0)
+    return still
 
 
 def _fetch(
@@ -437,11 +436,17 @@ def _fetch(
     failed: dict[str, ImageError] = {}
     for read, body in fetch_each(source, missing, ahead=_ahead(missing)):
         name = image_name(read)
-        sound = body if isinstance(body, ImageError) else _decodable(source, read, body)
-        if isinstance(sound, ImageError):
-            failed[name] = sound
+        try:
+            if isinstance(body, ImageError):
+                raise body
+            # A JPEG can be damaged inside though its head and end are whole; a bundle that holds
+            # it would never show its section.
+            with decoded_bytes.value.taking(3 * read.size[0] * read.size[1]):
+                whole, _ = sound(source, read, body)
+        except ImageError as error:
+            failed[name] = error
         else:
-            fetched[name] = write(name, sound, source.url(read), section_of(read))
+            fetched[name] = write(name, whole, source.url(read), section_of(read))
         shown.update(1)
     return fetched, failed
 
@@ -461,35 +466,6 @@ def _ahead(reads: Sequence[ImageRead]) -> int:
     """Return how many images may wait to be written, by the size of the largest."""
     largest = max((read.size[0] * read.size[1] // 2 for read in reads), default=0)
     return max(2, min(_MOST_AHEAD, _AHEAD_BYTES // max(largest, 1)))
-
-
-def _decodable(source: Source, read: ImageRead, body: bytes) -> bytes | ImageError:
-    """Return an image that decodes strictly, fetched again if need be, or what is wrong.
-
-    A JPEG can be damaged inside though its head and end are whole; a bundle that holds it would
-    never show its section.
-    """
-    for last in (False, True):
-        try:
-            with decoded_bytes.value.taking(3 * read.size[0] * read.size[1]):
-                decode(body, grey=read.view == "expression_mask")
-            return body
-        except ValueError as error:
-            if last:
-                return ImageError(
-                    str(error),
-                    image_id=read.image_id,
-                    dataset_id=read.dataset_id,
-                    section_number=read.section_number,
-                    url=source.url(read),
-                    window=None if read.window is None else read.window.box,
-                )
-        source.discard(read)
-        try:
-            body = source.image(read)
-        except ImageError as error:
-            return error
-    return body
 
 
 def _several(name: str, value: Any, allowed: Collection[Any]) -> tuple[Any, ...]:

@@ -294,13 +294,25 @@ def pixels(source: Source, read: ImageRead) -> Pixels:
 
 
 def _decoded(source: Source, read: ImageRead, body: bytes) -> Pixels:
+    return sound(source, read, body)[1]
+
+
+def sound(source: Source, read: ImageRead, body: bytes) -> tuple[bytes, Pixels]:
+    """Return a JPEG that decodes strictly, fetched again if need be, and its pixels.
+
+    Raises
+    ------
+    ImageError
+        If it is damaged then, too.
+    """
     try:
-        return _strictly(source, read, body)
+        return body, _strictly(source, read, body)
     except ImageError:
         # A file damaged inside passes every check but this one: the copy that is kept may be
         # the damaged one.
         source.discard(read)
-        return _strictly(source, read, source.image(read))
+    body = source.image(read)
+    return body, _strictly(source, read, body)
 
 
 def _strictly(source: Source, read: ImageRead, body: bytes) -> Pixels:
