@@ -100,7 +100,7 @@ def test_64_readers_of_one_slow_download(serve, start, tmp_path, break_locks):
 
 
 def wait_for(condition) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         threading.Event().wait(0.01)
