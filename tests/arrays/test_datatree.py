@@ -110,7 +110,10 @@ class TestFailing:
         assert list(tree) == ["Prox1_1"]
 
     def test_nothing_is_found(self, server):
-        with pytest.raises(DatasetNotFoundError, match="gene='Prox9'"):
+        with (
+            pytest.warns(AtldldWarning, match="did you mean 'Prox1'"),
+            pytest.raises(DatasetNotFoundError, match="gene='Prox9'"),
+        ):
             atldld.open_datatree(gene="Prox9", source=server.url)
 
 

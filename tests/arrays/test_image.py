@@ -311,7 +311,8 @@ def test_without_a_network_the_cache_knows(tmp_path):
         from atldld.source import finding
 
         finding._known.clear()
-        with pytest.warns(atldld.AtldldWarning, match="now it does not"):
+        asking = atldld.set_options(metadata_max_age=0)
+        with asking, pytest.warns(atldld.AtldldWarning, match="now it does not"):
             again = atldld.open_image(image, source=url)
         xr.testing.assert_equal(again.compute(), here)
 

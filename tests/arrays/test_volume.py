@@ -632,7 +632,7 @@ class TestFailures:
     @pytest.mark.parametrize("between", ["nearest", "linear"])
     def test_a_filled_section_is_not_shown(self, between):
         phantom = TILTED["coronal", 1.0]
-        bad = images(phantom)[5]
+        bad = images(phantom)[7]
         options = {"resolution": 200, "between": between}
         with AllenServer([phantom]) as server:
             options["source"] = server.url
@@ -652,7 +652,7 @@ class TestFailures:
 
     def test_a_failed_image_is_named(self):
         phantom = TILTED["coronal", 1.0]
-        bad = images(phantom)[5]["id"]
+        bad = images(phantom)[7]["id"]
         with AllenServer([phantom]) as server:
             server.add_fault(Fault("404", image_ids=(bad,)))
             volume = atldld.open_volume(phantom.id, resolution=400, tier=2, source=server.url)

@@ -161,13 +161,24 @@ def settle(
     found = known(source)
     if not found.lack(reads):
         return found
+    missing: ImageError | None = None
     with _asking:
         found = known(source)
         for pair in _telling(found, candidates, reads):
             if not found.lack(reads):
                 break
             if _may_tell(pair) & found.lacking(reads):
-                found = _asked(source, pair, found)
+                try:
+                    found = _asked(source, pair, found)
+                except ImageError as error:
+                    # Another image may tell as well; this one is told of where it is read.
+                    missing = error
+    if missing is not None and found.lack(reads):
+        warnings.warn(
+            f"windows of {source.name} could not be tried, whole images are read: {missing}",
+            AtldldWarning,
+            stacklevel=2,
+        )
     return found
 
 
@@ -210,15 +221,7 @@ def _offset(read: ImageRead) -> tuple[int, int]:
 
 
 def _asked(source: Source, pair: tuple[ImageRead, ImageRead], before: Conventions) -> Conventions:
-    try:
-        (whole, image), (part, window) = pixels_ahead(source, pair)
-    except ImageError as error:
-        warnings.warn(
-            f"windows of {source.name} could not be tried, whole images are read: {error}",
-            AtldldWarning,
-            stacklevel=2,
-        )
-        return before
+    (whole, image), (part, window) = pixels_ahead(source, pair)
     assert part.window is not None
     verdict = compare(image, window, part.window, whole.fraction, _offset(whole))
     found = before
