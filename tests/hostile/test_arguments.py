@@ -131,7 +131,8 @@ def test_any_object_as_an_id(server, value):
         assert not server.requests
     for request in server.requests:
         # Of a dataset that there is none of, it is asked whether an image has that id.
-        asked = r"/api/v2/data/(SectionDataSet/\d+\.json|query\.json\?criteria=model::SectionImage)"
+        of_image = "query.json?criteria=model::SectionDataSet,rma::criteria,section_images[id$eq"
+        asked = rf"/api/v2/data/(SectionDataSet/\d+\.json|{re.escape(of_image)}\d+\])"
         assert re.match(asked, request.path)
 
 

@@ -105,15 +105,6 @@ def test_all_has_what_each_extra_for_users_has(wheel):
         assert needs[extra] <= needs["all"]
 
 
-def test_every_extra_that_a_message_names_is_one():
-    named = set()
-    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").glob("*.md")]:
-        for extras in re.findall(r"atldld\[([\w,]+)\]", path.read_text(encoding="utf-8")):
-            named |= set(extras.split(","))
-    assert named
-    assert named <= set(PROJECT["optional-dependencies"])
-
-
 def test_the_citation_is_one_of_this_version():
     said = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert said["cff-version"] == "1.2.0"
