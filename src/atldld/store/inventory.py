@@ -312,7 +312,7 @@ def to_evict(
         return []
     excess = total - (limit - limit // _LEFT_FREE)
     chosen = []
-    for each in sorted(kept, key=lambda each: (each.used, each.place)):
+    for each in sorted(kept, key=lambda each: (each.used, each.files.location.text, each.name)):
         if excess <= 0:
             break
         if each not in spared:
