@@ -79,6 +79,7 @@ _HOMES = {
     "unionizes": ".measure.unionizes",
     "verify_bundle": ".packing.verify",
     "view": ".export.napari",
+    "watch_images": ".reading.progress",
     "Catalogue": ".source.catalogue",
     "DisplacementField": ".sampling.displacement",
 }
@@ -126,6 +127,7 @@ __all__ = [
     "unionizes",
     "verify_bundle",
     "view",
+    "watch_images",
 ]
 
 

@@ -19,6 +19,7 @@ from ..model.read import ImageRead
 from ..sampling.decode import Pixels, decode
 from ..source.prefetch import fetch_ahead, fetch_each
 from ..source.protocol import Source
+from .progress import came
 
 DECODED_BYTES = 256 * 2**20
 """Bytes of decoded images that a process works on at once, where memory is scarce."""
@@ -324,6 +325,7 @@ def _strictly(source: Source, read: ImageRead, body: bytes) -> Pixels:
     if (width, height) != read.size:
         wanted = "{} x {}".format(*read.size)
         raise _damaged(source, read, f"it is {width} x {height} pixels; {wanted} were expected")
+    came(len(body))
     return found
 
 
