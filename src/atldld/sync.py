@@ -11,6 +11,7 @@ import operator
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from .model.affine import pir_to_xy, tier_size, xy_to_pir
 from .model.dataset import SectionDataset, SectionImage
 from .model.read import ImageRead, View
 from .model.space import AXES, CORONAL, SAGITTAL, Plane
+from .options import set_options
 from .reading.images import pixels_ahead
 from .sampling.displacement import DisplacementField
 from .sampling.parallel import get_parallel_transform
@@ -168,7 +170,7 @@ class DatasetDownloader:
         Parameters
         ----------
         force_redownload
-            Whether to fetch although `metadata` is filled.
+            Whether to fetch although `metadata` is filled, or kept of an earlier run.
 
         Raises
         ------
@@ -181,7 +183,8 @@ class DatasetDownloader:
         """
         if self.metadata and not force_redownload:
             return
-        dataset = source_from().dataset(self.dataset_id)
+        with set_options(metadata_max_age=0) if force_redownload else nullcontext():
+            dataset = source_from().dataset(self.dataset_id)
         self._sections = _sections(dataset)
         self.metadata = _metadata(dataset)
 
