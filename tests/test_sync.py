@@ -18,7 +18,7 @@ from atldld.errors import (
     ImageError,
     RegistrationError,
 )
-from atldld.options import set_options
+from atldld.options import current, set_options
 from atldld.reading import images
 from atldld.sync import DatasetDownloader, DatasetNotFoundError
 from atldld.testing import AllenServer, Fault, PhantomBrain, phantom_dataset
@@ -585,7 +585,8 @@ class TestAhead:
         asked = len(server.image_requests)
         assert asked < 40
         assert len(list(fetched("many", downsample_img=1).run())) == 40
-        assert len(server.image_requests) - asked <= 40
+        # The server may still be at those that were under way.
+        assert len(server.image_requests) - asked <= 40 + current().max_connections
 
     def test_an_error_leaves_nothing_behind(self, server):
         server.add_fault(Fault("404", image_ids=206039))
