@@ -1,6 +1,8 @@
 """Where the tests find the recorded data, and a cache of its own for each of them."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,9 @@ def pytest_configure(config):
     for name in [name for name in os.environ if name.startswith("ATLDLD_")]:
         if name != "ATLDLD_REAL_DATA":
             del os.environ[name]
+    if threading.current_thread() is threading.main_thread():
+        # Jobs in the background of a shell ignore Ctrl-C, and so would the processes of tests.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Tests that forget to name a source must not reach the real service.
     os.environ["ATLDLD_API_URL"] = "http://127.0.0.1:9/api/v2"
 
