@@ -21,8 +21,8 @@ from ..errors import ImageError, RegistrationError
 from ..model.affine import tier_size
 from ..model.info import DatasetInfo, ImageSummary
 from ..model.read import ImageRead, View
+from ..reading.images import sound
 from ..reading.progress import progress
-from ..sampling.decode import decode
 from ..source import source_from
 from ..source.jpeg import jpeg_fault
 from ..source.prefetch import fetch_each
@@ -156,7 +156,9 @@ def save_images(
         for read, body in fetch_each(origin, to_fetch, ahead=16):
             name = wanted[read][0]
             try:
-                content = _sound(origin, read, body)
+                if isinstance(body, ImageError):
+                    raise body
+                content, _ = sound(origin, read, body)
                 write_whole(folder / name, content)
                 sizes[name] = len(content)
             except ImageError as error:
@@ -223,31 +225,6 @@ def _whole_size(path: Path, read: ImageRead) -> int | None:
     except OSError:
         return None
     return len(content) if jpeg_fault(content, read.size) is None else None
-
-
-def _sound(source: Source, read: ImageRead, body: bytes | ImageError) -> bytes:
-    """Return a JPEG that decodes; a damaged one is fetched once more."""
-    if isinstance(body, ImageError):
-        raise body
-    grey = read.view == "expression_mask"
-    try:
-        decode(body, grey=grey)
-        return body
-    except ValueError:
-        source.discard(read)
-    body = source.image(read)
-    try:
-        decode(body, grey=grey)
-    except ValueError as error:
-        source.discard(read)
-        raise ImageError(
-            f"it is damaged, also when fetched again: {error}",
-            image_id=read.image_id,
-            dataset_id=read.dataset_id,
-            section_number=read.section_number,
-            url=source.url(read),
-        ) from error
-    return body
 
 
 def _row(
