@@ -282,8 +282,8 @@ class AtlasAccessor:
         ...     table = part.atlas.to_table()
         >>> table[["section", "y", "x", "p", "i", "r", "red"]].round(1).head(2)
            section       y       x       p       i       r    red
-        0       18  3000.0  6000.0  6000.0  3000.0  3379.4  129.0
-        1       18  3000.0  6025.0  6025.0  3000.0  3379.6  129.0
+        0       45  3000.0  6000.0  6000.0  3000.0  3285.1  152.0
+        1       45  3000.0  6025.0  6025.0  3000.0  3286.3  145.0
         """
         obj = self._obj
         voxels, labels = None, None
