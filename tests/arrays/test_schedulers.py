@@ -9,6 +9,8 @@ import pytest
 import atldld
 from atldld import options
 
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.fixture
 def expected(opened):

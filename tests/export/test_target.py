@@ -93,6 +93,7 @@ print(data.nbytes / 2**20, peak() - before)
 @pytest.mark.parametrize(
     ("name", "file"), [("to_nifti", "v.nii"), ("to_nrrd", "v.nrrd"), ("to_ome_zarr", "v.zarr")]
 )
+@pytest.mark.exhaustive
 def test_memory_is_bounded_by_rows_of_chunks(tmp_path, name, file):
     done = subprocess.run(
         [sys.executable, "-c", LARGE, name, str(tmp_path / file)],

@@ -21,6 +21,8 @@ from atldld.testing import Fault
 
 from .conftest import DATASET, small_phantom
 
+pytestmark = pytest.mark.exhaustive
+
 SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=SHARED, derandomize=True)
 

@@ -15,6 +15,8 @@ from atldld.testing import AllenServer, Fault
 
 from .conftest import DATASET, small_phantom
 
+pytestmark = pytest.mark.exhaustive
+
 # Images of one size: nothing about them says which is which.
 PHANTOM = small_phantom(sections=8, image_size=(221, 181))
 GIVEN_UP_AFTER = 0.3

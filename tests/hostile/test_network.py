@@ -23,6 +23,8 @@ from atldld.testing import AllenServer, Fault
 
 from .conftest import DATASET, small_phantom
 
+pytestmark = pytest.mark.exhaustive
+
 SECRET = "s3cr3t-of-a-user"
 
 

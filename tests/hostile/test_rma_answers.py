@@ -15,6 +15,8 @@ from atldld.errors import APIError, AtldldError, RegistrationError
 
 from .conftest import DATASET, MISSING, changed, envelope, metadata, small_phantom
 
+pytestmark = pytest.mark.exhaustive
+
 ROW = small_phantom().row
 SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=SHARED, derandomize=True)

@@ -537,6 +537,7 @@ def _damage(target: str, name: str, change) -> None:
     store.pipe_file(root, out.getvalue())
 
 
+@pytest.mark.exhaustive
 class TestKilled:
     @pytest.fixture
     def start(self, server, tmp_path):
@@ -689,6 +690,7 @@ def _wait_until_there(target: str, cache: Path, count: int) -> int:
         time.sleep(0.02)
 
 
+@pytest.mark.exhaustive
 class TestFailures:
     def test_all_are_named_and_the_rest_is_kept(self, server, tmp_path, target):
         bad = SMALL.image_ids[1:3]

@@ -22,6 +22,8 @@ from atldld.store.names import image_name
 
 from .conftest import a_read, answer, jpeg
 
+pytestmark = pytest.mark.exhaustive
+
 BODIES = {image_id: jpeg(seed=image_id) for image_id in range(6)}
 READER = Path(__file__).parent / "reader.py"
 

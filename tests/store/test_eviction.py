@@ -171,6 +171,7 @@ def test_all_services_share_one_limit(serve, cache_dir):
     assert len(there(Cache.of(cache_dir, two.base))) >= 2
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("break_locks", [False, True], ids=["locks", "no locks"])
 def test_readers_in_four_processes_over_a_tiny_limit(serve, start, tmp_path, break_locks):
     server = serve(body_of)

@@ -16,6 +16,8 @@ from atldld.errors import AtldldWarning
 from atldld.testing import AllenServer, PhantomBrain, phantom_dataset
 from moto_server import BUCKET, ENVIRONMENT, s3_server
 
+pytestmark = pytest.mark.exhaustive
+
 pytest.importorskip("s3fs")
 
 PHANTOM = phantom_dataset(
