@@ -154,3 +154,15 @@ def test_what_is_not_an_annotation(tmp_path):
         atldld.open_annotation(tmp_path / "allen_mouse_25um", reference_space="CCFv3")
     with pytest.raises(FileNotFoundError, match="no annotation file"):
         atldld.open_annotation(tmp_path / "a.nrrd", reference_space="CCFv3")
+
+
+def test_a_small_zip_does_not_unpack_to_gigabytes(tmp_path):
+    header = b"ObjectType = Image\nNDims = 3\nDimSize = 1024 1024 1025\nElementType = MET_UCHAR\n"
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("a.mhd", header + b"ElementDataFile = a.raw\n")
+        with archive.open("a.raw", "w") as raw:
+            for _ in range(1025):
+                raw.write(bytes(2**20))
+    assert (tmp_path / "a.zip").stat().st_size < 2**24
+    with pytest.raises(ValueError, match=r"'a\.raw' unpacks to 1074790400 bytes"):
+        atldld.open_annotation(tmp_path / "a.zip", reference_space=9)

@@ -285,9 +285,20 @@ def _of_metaimage(image: MetaImage) -> Labels:
     return Labels(image.values, image.spacing, "pir", moved=any(image.offset))
 
 
+_MOST_UNPACKED = 2**30
+"""Three times the 25 micron annotation of the whole brain."""
+
+
 def _from_zip(file: Path | BytesIO, path: Any) -> Labels:
     try:
         with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                if member.file_size > _MOST_UNPACKED:
+                    raise ValueError(
+                        f"{path}: {member.filename!r} unpacks to {member.file_size} bytes, more "
+                        f"than the {_MOST_UNPACKED} that are unpacked unseen; unpack it yourself "
+                        "and name its .mhd"
+                    )
             images = metaimages_of(archive.namelist(), archive.read)
     except (
         zipfile.BadZipFile, KeyError, RuntimeError, EOFError, zlib.error, lzma.LZMAError
