@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 
@@ -564,6 +565,22 @@ def download_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("atldld-download")]
 
 
+@pytest.fixture
+def no_download_threads():
+    """Let no thread of another test be counted here, and check that none is left."""
+    gc.collect()
+    for thread in download_threads():
+        thread.join(20)
+    gc.disable()
+    yield
+    left = download_threads()
+    for thread in left:
+        thread.join(20)
+    gc.enable()
+    assert not [thread for thread in left if thread.is_alive()]
+
+
+@pytest.mark.usefixtures("no_download_threads")
 class TestAhead:
     def test_downloads_run_ahead_by_a_bounded_number(self, server):
         downloads = fetched("many", downsample_img=1).run()
@@ -581,7 +598,6 @@ class TestAhead:
         downloads.close()
         for thread in download_threads():
             thread.join(20)
-            assert not thread.is_alive()
         asked = len(server.image_requests)
         assert asked < 40
         assert len(list(fetched("many", downsample_img=1).run())) == 40
@@ -592,9 +608,14 @@ class TestAhead:
         server.add_fault(Fault("404", image_ids=206039))
         with pytest.raises(ImageError):
             next(fetched("many", downsample_img=1).run())
-        for thread in download_threads():
-            thread.join(20)
-            assert not thread.is_alive()
+
+    @pytest.mark.parametrize("kind", ["404", "damaged"])
+    def test_a_skipped_section_leaves_nothing_behind(self, server, kind):
+        """An error keeps the frames that it passed; no thread may hang on them."""
+        server.add_fault(Fault(kind, image_ids=206020))
+        with pytest.warns(AtldldWarning, match="image 206020"):
+            found = list(fetched("many", downsample_img=1, on_error="skip").run())
+        assert len(found) == 39
 
     def test_nothing_is_asked_before_the_first_is_wanted(self, server):
         fetched("many").run()

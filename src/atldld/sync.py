@@ -11,7 +11,7 @@ import operator
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -312,18 +312,20 @@ def _in_order(
     """Yield each image with the pixels of its reads; without those that fail, if it skips."""
     pending = deque(wanted)
     while pending:
-        ahead = pixels_ahead(source, [read for _, reads in pending for read in reads])
-        while pending:
-            image, reads = pending.popleft()
-            try:
-                found = [next(ahead)[1] for _ in reads]
-            except ImageError as error:
-                if not skips:
-                    raise
-                warnings.warn(f"skipped: {error}", AtldldWarning, stacklevel=3)
-                # What lies ahead begins anew; what was downloaded of it is in the cache.
-                break
-            yield image, found
+        reads_ahead = [read for _, reads in pending for read in reads]
+        # An error holds this frame in a cycle: what is ahead must not wait for its collection.
+        with closing(pixels_ahead(source, reads_ahead)) as ahead:
+            while pending:
+                image, reads = pending.popleft()
+                try:
+                    found = [next(ahead)[1] for _ in reads]
+                except ImageError as error:
+                    if not skips:
+                        raise
+                    warnings.warn(f"skipped: {error}", AtldldWarning, stacklevel=3)
+                    # What lies ahead begins anew; what was downloaded of it is in the cache.
+                    break
+                yield image, found
 
 
 def _sections(dataset: SectionDataset) -> dict[int, SectionImage]:

@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Collection, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from .. import options
@@ -163,8 +163,9 @@ def pixels_ahead(
     for read in reads:
         if (error := too_large(source, read)) is not None:
             raise error
-    for read, body in fetch_ahead(source, reads):
-        yield read, _decoded(source, read, body)
+    with closing(fetch_ahead(source, reads)) as ahead:
+        for read, body in ahead:
+            yield read, _decoded(source, read, body)
 
 
 def pixels_each(

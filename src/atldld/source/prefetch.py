@@ -10,7 +10,7 @@ import contextvars
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain, islice
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 def fetch_ahead(
     source: Source, reads: Iterable[ImageRead], *, ahead: int = 16
-) -> Iterator[tuple[ImageRead, bytes]]:
+) -> Generator[tuple[ImageRead, bytes], None, None]:
     """Yield reads and their bytes in order, while the next ones are being fetched.
 
     Parameters
@@ -188,7 +188,11 @@ def _outcome(future: Future[T]) -> T:
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
     cancel.wait(done.wait, math.inf)
-    return future.result()
+    try:
+        return future.result()
+    finally:
+        # Its error holds this frame, and this frame would hold its error.
+        del future
 
 
 def _next(done: SimpleQueue[T]) -> T:
