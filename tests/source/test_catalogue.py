@@ -1,8 +1,10 @@
 """The atlas as tables: whole, resumable, the same as what the service says, and checked."""
 
+import http.server
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import requests
 
 import atldld
 from atldld.errors import APIError, AtldldWarning, BundleError
@@ -236,6 +239,47 @@ def test_a_service_that_does_not_order_its_rows_is_refused(cache, order):
     body = Fault("body", request="metadata", body=json.dumps(envelope).encode())
     with AllenServer(faults=[body]) as server, pytest.raises(APIError, match="ascending order"):
         atldld.catalogue(server.url)
+
+
+@pytest.fixture(params=["ignored", "refused"])
+def plain_service(request):
+    """A service of another make, of whose conditions one, that ids are above one, is lacking."""
+    above = re.compile(r",?(%5B|\[)id(%24|\$)gt-?[0-9]+(%5D|\])")
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, content = 200, b'{"success": false, "msg": "unknown operator"}'
+            if request.param == "ignored" or not above.search(self.path):
+                path = above.sub("", self.path).replace("rma::criteria,,", "rma::criteria,")
+                answer = requests.get(allen.url.removesuffix("/api/v2") + path, timeout=20)
+                status, content = answer.status_code, answer.content
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    with (
+        AllenServer(SyntheticAtlas(COUNT), doubts=FEW_ROWS) as allen,
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server,
+    ):
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/api/v2", allen.url
+        server.shutdown()
+        thread.join()
+
+
+def test_a_service_without_conditions_on_order_is_paged_by_rows(cache, plain_service):
+    plain, allen = plain_service
+    expected = atldld.catalogue(allen, images=True)
+    found = atldld.catalogue(plain, images=True)
+    assert len(found) == COUNT
+    assert found.datasets.equals(expected.datasets)
+    assert found.images.equals(expected.images)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -34,7 +34,7 @@ from .catalogue_files import (
     opened_parquet,
     parquet_of,
 )
-from .rma import ROWS_A_PAGE, Query, condition, fetch_page
+from .rma import Page, Query, condition, fetch_page
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,9 +123,8 @@ class Build:
             name = f"{state.build}/page-{len(tables):04d}.parquet"
             table = self.folder.kept(name, columns.dataset_schema())
             if table is None:
-                rows, promised = self._page(
-                    Query("SectionDataSet", _criteria(state.products, last), _INCLUDE), last
-                )
+                query = Query("SectionDataSet", _criteria(state.products), _INCLUDE)
+                rows, promised = self._page(query, last, count)
                 if not tables:
                     state = _changed(state, promised=promised)
                 if not rows:
@@ -189,11 +188,9 @@ class Build:
     def _image_rows(self, ids: list[int], include: str = "", only: str = "") -> Iterator[Row]:
         last, count = -1, 0
         of_datasets = f"[data_set_id$in{','.join(map(str, ids))}]"
+        query = Query("SectionImage", (of_datasets,), include, only=only)
         while True:
-            query = Query(
-                "SectionImage", (of_datasets, condition("id", last, "gt")), include, only=only
-            )
-            rows, _ = self._page(query, last)
+            rows, _ = self._page(query, last, count)
             if not rows:
                 return
             yield from rows
@@ -205,19 +202,57 @@ class Build:
                     url=without_credentials(self.base),
                 )
 
-    def _page(self, query: Query, last: int) -> tuple[list[Row], int | None]:
-        """Return the rows of a page, all above an id, and how many the service says there are."""
-        url = query.url(self.base, 0, ROWS_A_PAGE)
-        page = fetch_page(url)
+    def _page(self, query: Query, last: int, count: int) -> tuple[list[Row], int | None]:
+        """Return the rows of the next page, and how many the service says there are.
+
+        Parameters
+        ----------
+        query
+            What is asked for.
+        last
+            The highest id so far, -1 before the first page.
+        count
+            How many rows have come.
+        """
+        page = self._above(query, last) if count else fetch_page(query.url(self.base))
+        if page is None:
+            page = self._from(query, last, count)
         rows = [row for row in page.rows if columns.is_id(row.get("id"))]
         ids = [row["id"] for row in rows]
         if page.rows and (not rows or ids != sorted({*ids}) or ids[0] <= last):
             raise APIError(
                 f"the service did not answer with rows of {query.model} above id {last} in "
                 "ascending order",
-                url=without_credentials(url),
+                url=without_credentials(query.url(self.base)),
             )
-        return rows, page.total_rows
+        # Of those with an id above the last there are fewer.
+        return rows, None if count else page.total_rows
+
+    def _above(self, query: Query, last: int) -> Page | None:
+        """Return the page of rows with a higher id; None from a service that cannot tell.
+
+        Row numbers count rows of a join, and move where a row is added meanwhile; ids do not.
+        """
+        criteria = (*query.criteria, condition("id", last, "gt"))
+        try:
+            page = fetch_page(replace(query, criteria=criteria).url(self.base))
+        except APIError as error:
+            if error.status is None or error.status >= 500 or error.status in (408, 429):
+                raise
+            return None
+        known = [row["id"] for row in page.rows if columns.is_id(row.get("id"))]
+        return None if known and min(known) <= last else page
+
+    def _from(self, query: Query, last: int, start_row: int) -> Page:
+        """Return the rows with a higher id of the first page, from a row on, that has some."""
+        seen: tuple[Row, ...] = ()
+        while True:
+            page = fetch_page(query.url(self.base, start_row))
+            new = tuple(row for row in page.rows if _number(row) > last)
+            if new or page.rows == seen:
+                return replace(page, rows=new or page.rows)
+            seen = page.rows
+            start_row += page.num_rows
 
     def _counted(self, table: pa.Table, build: str, blocks: int, images: bool) -> pa.Table:
         """Return the table of datasets with the number of section images of each."""
@@ -245,12 +280,17 @@ def _changed(state: BuildState, **changes: Any) -> BuildState:
     return BuildState(**{**state.model_dump(), **changes})
 
 
-def _criteria(products: tuple[int, ...] | None, last: int) -> tuple[str, ...]:
-    above = condition("id", last, "gt")
+def _criteria(products: tuple[int, ...] | None) -> tuple[str, ...]:
     if products is None:
-        return (above,)
+        return ()
     chosen = ",".join(map(str, products))
-    return above, f"products[id${'eq' if len(products) == 1 else 'in'}{chosen}]"
+    return (f"products[id${'eq' if len(products) == 1 else 'in'}{chosen}]",)
+
+
+def _number(row: Row) -> int:
+    """Return the id of a row, or a lower number than any."""
+    found = row.get("id")
+    return found if columns.is_id(found) else -1
 
 
 def _age(state: BuildState) -> float:

@@ -162,7 +162,7 @@ def page_of(body: bytes, url: str) -> Page:
     message = envelope["msg"]
     if envelope.get("success") not in (True, "true", None) or isinstance(message, str):
         text = plain(message) if isinstance(message, str) else "it does not say why"
-        raise APIError(f"the service refused the query: {text}", url=shown)
+        raise APIError(f"the service refused the query: {text}", url=shown, status=200)
     if isinstance(message, dict):
         message = [message]
     if not isinstance(message, list):
