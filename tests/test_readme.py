@@ -13,16 +13,19 @@ README = page("README.md")
 
 def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(README.blocks("python")) == 5
+    assert len(README.blocks("python")) == 7
     prox1 = phantom_dataset(
         dataset_id=69289763, plane="sagittal", tilt=1, sections=18, tier_count=7
     )
-    with AllenServer([prox1]) as server, atldld.set_options(api_url=server.url):
+    coronal = phantom_dataset(dataset_id=858)
+    with AllenServer([prox1, coronal]) as server, atldld.set_options(api_url=server.url):
         names = README.run_python()
     assert names["part"].sizes["x"] == 121
     assert names["profile"].dims == ("section",)
     assert names["plane"].dims == ("i", "r", "channel")
     assert "energy" in names["measures"]
+    assert names["better"].attrs["reference_space"] == names["sections"].attrs["reference_space"]
+    assert names["grids"].dataset.values.tolist() == [858]
     assert names["registered"].shape == (528, 320, 3)
 
 
