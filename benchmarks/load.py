@@ -37,7 +37,7 @@ from distributed import Client, LocalCluster
 
 import atldld
 from atldld.testing import AllenServer, Fault, SpawnedServer, phantom_dataset
-from atldld.testing.faults import FaultKind
+from atldld.testing.traffic import FaultKind
 
 from .machine import machine
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from atldld.testing import AllenServer, phantom_dataset
-from atldld.testing.annotations import STRUCTURES as ONTOLOGY
-from atldld.testing.annotations import archive_file
-from atldld.testing.annotations import grid_labels as labels
 from atldld.testing.tissue import MIDDLE_R
+from atldld.testing.volume_files import STRUCTURES as ONTOLOGY
+from atldld.testing.volume_files import archive_file
+from atldld.testing.volume_files import grid_labels as labels
 from measure_files import zipped_grid
 
 PROX1 = 69289763

@@ -12,7 +12,7 @@ from atldld.model.read import ImageRead, Window
 from atldld.reading import conventions
 from atldld.sampling.reads import LATTICE, choose_window
 from atldld.source import allen, source_from
-from atldld.testing import AllenServer, Doubts, PhantomBrain, images, phantom_dataset
+from atldld.testing import AllenServer, Doubts, PhantomBrain, image_service, phantom_dataset
 
 BRAIN = PhantomBrain(texture="tissue")
 
@@ -194,7 +194,7 @@ def test_a_service_that_sends_windows_of_another_place_is_not_believed(monkeypat
 
     with AllenServer([phantom]) as server:
         expected = section(server).values
-    place = images.Images.service
+    place = image_service.Images.service
 
     def misplaced(self, parameters):
         region = place(self, parameters)
@@ -202,7 +202,7 @@ def test_a_service_that_sends_windows_of_another_place_is_not_believed(monkeypat
             return region
         return replace(region, left=0, top=0)
 
-    monkeypatch.setattr(images.Images, "service", misplaced)
+    monkeypatch.setattr(image_service.Images, "service", misplaced)
     # The next server may get the port of one whose windows were found to be right.
     monkeypatch.setattr(allen, "_remembered", {})
     with (
@@ -232,7 +232,7 @@ def test_a_section_at_the_corner_of_its_slide_does_not_vouch_for_others(monkeypa
     with AllenServer([alone, slides]) as server:
         expected = [section(server, 12, place).values for place in range(3)]
         assert any(each.window for each in server.image_requests)
-    place = images.Images.service
+    place = image_service.Images.service
 
     def from_the_section(self, parameters):
         region = place(self, parameters)
@@ -242,7 +242,7 @@ def test_a_section_at_the_corner_of_its_slide_does_not_vouch_for_others(monkeypa
         top = row["y"] + region.top if both else region.top
         return replace(region, left=row["x"] + region.left, top=top)
 
-    monkeypatch.setattr(images.Images, "service", from_the_section)
+    monkeypatch.setattr(image_service.Images, "service", from_the_section)
     monkeypatch.setattr(allen, "_remembered", {})
     with AllenServer([alone, slides]) as server:
         section(server, 11, 1).load()

@@ -10,7 +10,13 @@ import xarray as xr
 import atldld
 from atldld.errors import APIError
 from atldld.testing import AllenServer, Fault, phantom_dataset
-from atldld.testing.annotations import STRUCTURES, archive_file, grid_labels, ontology, structure_at
+from atldld.testing.volume_files import (
+    STRUCTURES,
+    archive_file,
+    grid_labels,
+    ontology,
+    structure_at,
+)
 
 PHANTOM = phantom_dataset(71, sections=6, resolution=40, tier_count=4, seed=1)
 

@@ -10,13 +10,13 @@ from .atlas import SyntheticAtlas
 from .cutting import phantom_dataset
 from .datasets import PhantomDataset
 from .doubts import Doubts
-from .faults import Fault
 from .log import Request
 from .phantom import PhantomBrain
 from .recorded import RecordedFolder, load_recorded
 from .server import AllenServer
 from .slides import TiffForm, write_slides
 from .spawn import SpawnedServer
+from .traffic import Fault
 
 __all__ = [
     "AllenServer",

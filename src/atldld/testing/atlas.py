@@ -18,11 +18,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from . import rows
+from . import service_rows as rows
 from .cutting import phantom_dataset
 from .queries import Filter, Query
-from .rows import Row
 from .served import Pixels
+from .service_rows import Row
 
 WHOLE = 26_078
 """Datasets in the catalogue of Allen's open bucket."""

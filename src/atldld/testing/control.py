@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from .faults import Fault
+from .traffic import Fault
 from .wire import Answer
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import get_args
 
 import numpy as np
 
-from . import rows, stacks
+from . import service_rows as rows
+from . import stacks
 from .datasets import PhantomDataset
 from .phantom import PhantomBrain, PlaneName
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from . import oracle
 from .phantom import PhantomBrain
 from .rendering import render
-from .rows import Row
+from .service_rows import Row
 
 Array = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]

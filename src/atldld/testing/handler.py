@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from .control import control
-from .faults import Fault, Subject
+from .traffic import Fault, Subject
 from .wire import Line, meant, spoilt, text
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from .faults import RequestKind, Subject
+from .traffic import RequestKind, Subject
 
 
 @dataclass(frozen=True, slots=True)

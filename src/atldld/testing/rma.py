@@ -19,7 +19,7 @@ from typing import Any
 
 from .doubts import Doubts
 from .queries import Filter, Node, Query, QueryError
-from .rows import Row
+from .service_rows import Row
 from .tables import Tables, UnknownModelError
 
 _NULLS = ("null", "nil")

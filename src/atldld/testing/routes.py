@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from . import queries, rma, sync
-from .annotations import ARCHIVE, archive_file, ontology
+from . import queries, rma
+from . import synchronisation as sync
 from .bodies import Bodies
 from .doubts import Doubts
-from .faults import Fault, Subject
-from .images import BadRequestError, Images, Region
+from .image_service import BadRequestError, Images, Region
 from .tables import Tables
+from .traffic import Fault, Subject
+from .volume_files import ARCHIVE, archive_file, ontology
 from .wire import Answer, page, text
 
 _JSON = "application/json; charset=utf-8"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .rows import Row
+from .service_rows import Row
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -9,17 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from . import sync
+from . import synchronisation as sync
 from .bodies import Bodies
 from .doubts import Doubts
-from .faults import Fault, Faults
 from .handler import Handler
-from .images import BadRequestError, Images, Region
+from .image_service import BadRequestError, Images, Region
 from .listener import Listener
 from .log import Log, Request
 from .routes import Grid, Routes
 from .served import BareRows, Served
 from .tables import Tables
+from .traffic import Fault, Faults
 
 if TYPE_CHECKING:
     from .spawn import SpawnedServer

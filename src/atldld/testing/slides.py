@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .datasets import PhantomDataset
-from .rows import Row
+from .service_rows import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Self
 
-from .faults import Fault
 from .log import Request
 from .served import Served
+from .traffic import Fault
 
 
 class SpawnedServer:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from .atlas import SyntheticAtlas
 from .oracle import FLIP
 from .queries import Query
-from .rows import Row
 from .served import Served
+from .service_rows import Row
 
 
 class Association(NamedTuple):

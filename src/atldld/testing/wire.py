@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
-from .faults import Fault
 from .jpegs import as_png, damaged, wrong_size
+from .traffic import Fault
 
 _PIECE = 1 << 18
 _EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"

@@ -15,7 +15,7 @@ from typing import Any
 
 from . import oracle
 from .doubts import Doubts
-from .rows import Row
+from .service_rows import Row
 from .tables import Tables
 
 Parameters = Mapping[str, str]

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from .doubts import Doubts
 from .jpegs import QUALITY, encode
-from .rows import Row
 from .served import Served
+from .service_rows import Row
 
 Pixels = npt.NDArray[np.uint8]
 Parameters = Mapping[str, str]
