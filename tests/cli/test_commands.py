@@ -60,6 +60,15 @@ def table(folder):
     return list(csv.DictReader(io.StringIO(text)))
 
 
+def moved(path):
+    """Write a registration of dataset 71, 200 microns further back than Allen's."""
+    atldld.open_dataarray(71).atlas.to_quicknii(path)
+    content = json.loads(path.read_text())
+    for each in content["slices"]:
+        each["anchoring"][1] -= 8  # voxels of 25 microns, to the back
+    path.write_text(json.dumps(content))
+
+
 def commands(group=main, path=()):
     for name, command in group.commands.items():
         yield (*path, name)
@@ -237,6 +246,23 @@ class TestDownload:
             assert float(row["first_column"]) == float(expected.p[0]) == 4000
             assert float(row["step"]) == 200
 
+    def test_warped_by_another_registration(self, run, tmp_path):
+        moved(tmp_path / "q.json")
+        ways = ("--warped", "--resolution", 200, "--registration", "q.json")
+        run("download", 71, "-o", "out", *ways)
+        sections = atldld.open_dataarray(71, resolution=200, registration=tmp_path / "q.json")
+        plain = atldld.open_dataarray(71, resolution=200)
+        for row in table(tmp_path / "out"):
+            number = int(row["section_number"])
+            picture = cv2.imread(str(tmp_path / "out" / row["file"]))[..., ::-1]
+            np.testing.assert_array_equal(picture, sections.sel(section=number).values)
+            assert (picture != plain.sel(section=number).values).any()
+            assert row["reference_space"] == "CCFv3"
+        told = json.loads((tmp_path / "out" / "dataset.json").read_text())
+        assert told["reference_space_name"] == sections.attrs["reference_space_name"]
+        assert told["registration"] == sections.attrs["registration"]
+        assert "q.json" in told["registration"]
+
     @pytest.mark.filterwarnings("default::atldld.errors.AtldldWarning")
     def test_warped_with_an_image_that_cannot_be_had(self, run, server, tmp_path):
         server.add_fault(Fault("404", image_ids=PROX1.image_ids[2]))
@@ -250,6 +276,7 @@ class TestDownload:
         [
             ["--resolution", "25"],
             ["--region", "p=1:2"],
+            ["--registration", "q.json"],
             ["--warped", "--image", "71001"],
             ["--tier", "-1"],
             ["--view", "picture"],
@@ -288,11 +315,7 @@ class TestVolume:
 
     @pytest.mark.parametrize("name", ["v.nii.gz", "v.nrrd", "v.zarr"])
     def test_another_registration_leads_elsewhere(self, run, tmp_path, name):
-        atldld.open_dataarray(71).atlas.to_quicknii(tmp_path / "q.json")
-        content = json.loads((tmp_path / "q.json").read_text())
-        for each in content["slices"]:
-            each["anchoring"][1] -= 8  # voxels of 25 microns, to the back
-        (tmp_path / "q.json").write_text(json.dumps(content))
+        moved(tmp_path / "q.json")
         run("volume", 71, "-o", name, "--resolution", 400, "--registration", "q.json")
         expected = atldld.open_volume(71, resolution=400, registration=tmp_path / "q.json").image
         assert expected.reference_space.item() == "CCFv3"
@@ -326,6 +349,15 @@ class TestPreview:
     def test_a_picture_that_cannot_be_written_is_refused_first(self, run, server, name):
         assert "must end in one of" in run("preview", 71, "-o", name, status=2).stderr
         assert not server.requests
+
+    def test_a_picture_by_another_registration_says_its_space(self, run, tmp_path):
+        moved(tmp_path / "q.json")
+        done = run(
+            "preview", 71, "-o", "p.svg", "--resolution", 200, "--registration", "q.json",
+        )  # fmt: skip
+        assert "4 sections of dataset 71, in Allen CCFv3" in done.stdout
+        run("preview", 71, "-o", "q.svg", "--resolution", 200)
+        assert (tmp_path / "p.svg").read_text() != (tmp_path / "q.svg").read_text()
 
     @pytest.mark.skipif(not hasattr(AtlasAccessor, "plot"), reason=".atlas has no plot")
     def test_a_picture(self, run, server, tmp_path):

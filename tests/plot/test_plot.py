@@ -1,5 +1,6 @@
 """Sections, native pixels and volumes as pictures: what they mean, and what they read."""
 
+import json
 import warnings
 
 import matplotlib as mpl
@@ -594,3 +595,67 @@ def test_no_part_of_a_name_is_a_formula(gene, tmp_path):
         ):
             figure.savefig(tmp_path / f"{number}.png", dpi=30)
         assert gene in sections[1].atlas.plot().axes[0].get_title()
+
+
+class TestCCFv3:
+    """Sections that a registration of the user's places in CCFv3."""
+
+    @pytest.fixture
+    def placed(self, opened, tmp_path):
+        """Return a function that opens the coronal phantom as Allen places it, but in CCFv3."""
+        opened().atlas.to_quicknii(tmp_path / "q.json")
+        content = json.loads((tmp_path / "q.json").read_text())
+        del content["atldld"]
+
+        def placed(function=atldld.open_dataarray, **options):
+            return opened(function=function, registration=content, **options)
+
+        placed.content = content
+        return placed
+
+    def test_every_title_says_it(self, placed, phantoms):
+        name = f"dataset {phantoms['coronal'].id}"
+        sections = placed()
+        gene = sections.attrs["gene"]
+        named = f"{gene} ({phantoms['coronal'].id}) in CCFv3" if gene else f"{name} in CCFv3"
+        sheet = sections.atlas.plot()
+        assert sheet.get_suptitle().startswith(f"{named}: 9 sections")
+        assert sheet.get_supxlabel().startswith("Allen CCFv3 (2017)")
+        (axes,) = sections.atlas.at(p=7900).atlas.plot().axes
+        assert axes.get_title().startswith(f"{named}, section ")
+        volume = placed(atldld.open_volume, resolution=400)
+        assert volume.atlas.plot().get_suptitle().startswith(f"{named} at p = ")
+        assert atldld.plot.placement(sections).get_suptitle().startswith(f"{named}: 9 sections")
+        image = atldld.open_image(
+            phantoms["coronal"].image_ids[4], tier=1, source=sections.source,
+            registration=placed.content,
+        )  # fmt: skip
+        assert "in CCFv3" in image.atlas.plot().axes[0].get_title()
+        assert " in CCFv3" in repr(sections.atlas).splitlines()[0]
+        assert " in CCFv3" in repr(volume.atlas).splitlines()[0]
+
+    def test_borders_are_those_of_the_space_that_it_lies_in(self, placed, opened, server):
+        with atldld.set_options(api_url=server.url):
+            drawn = {}
+            for name, section in (
+                ("CCFv3", placed(masked=True).atlas.at(p=7900)),
+                ("P56", opened(masked=True).atlas.at(p=7900)),
+            ):
+                annotation = atldld.open_annotation(name)
+                drawn[name] = [
+                    np.array(of_gid(section.atlas.plot(overlay=each).axes[0], "borders")[0]
+                             .get_segments())
+                    for each in ("borders", annotation)
+                ]  # fmt: skip
+                np.testing.assert_array_equal(*drawn[name])
+            assert not np.array_equal(drawn["CCFv3"][0], drawn["P56"][0])
+            volume = placed(atldld.open_volume, resolution=200).image.isel(p=40)
+            assert of_gid(volume.atlas.plot(overlay="borders").axes[0], "borders")
+
+    def test_the_annotation_of_2011_is_refused(self, placed):
+        section = placed().atlas.at(p=7900)
+        with pytest.raises(ValueError, match="lies in CCFv3, and the annotation in") as caught:
+            section.atlas.plot(overlay=annotation())
+        assert "open_annotation('CCFv3')" in str(caught.value)
+        with pytest.raises(ValueError, match="no variable 'P56'"):
+            section.atlas.plot(overlay="P56")

@@ -71,7 +71,9 @@ def _title(obj: xr.DataArray | xr.Dataset) -> str:
     if "dataset_id" not in attributes:
         return "an array that says nothing of a dataset"
     gene = f" ({attributes['gene']})" if attributes.get("gene") else ""
-    return f"dataset {attributes['dataset_id']}{gene}, {attributes.get('plane', '')}".rstrip(", ")
+    space = " in CCFv3" if attributes.get("reference_space") == "CCFv3" else ""
+    name = f"dataset {attributes['dataset_id']}{gene}, {attributes.get('plane', '')}"
+    return f"{name.rstrip(', ')}{space}"
 
 
 def _methods(accessor: type) -> Lines:

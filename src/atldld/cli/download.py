@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from .shell import json_option, print_json, region_option, source_option, view_choice
+from .shell import (
+    json_option,
+    print_json,
+    region_option,
+    registration_option,
+    source_option,
+    view_choice,
+)
 
 _EXAMPLES = """\b
 Examples:
@@ -14,6 +21,7 @@ Examples:
     atldld download 69289763 -o prox1 --view image --view expression
     atldld download --image 69177654 -o prox1
     atldld download 69289763 -o registered --warped --resolution 25
+    atldld download 69289763 -o ccf --warped --registration prox1.json
 """
 
 
@@ -49,6 +57,7 @@ Examples:
 )
 @click.option("--resolution", type=float, help="With --warped: microns a pixel; 25 by default.")
 @region_option("With --warped: only what lies there, in microns; for p, i and r.")
+@registration_option
 @json_option
 @source_option
 def download(
@@ -61,6 +70,7 @@ def download(
     warped: bool,
     resolution: float | None,
     region: dict[str, tuple[float, float]] | None,
+    registration: str | None,
     as_json: bool,
     source: str | None,
 ) -> None:
@@ -73,8 +83,8 @@ def download(
     """
     from .saving import save_images, save_planes
 
-    if not warped and (resolution is not None or region is not None):
-        raise click.UsageError("--resolution and --region belong to --warped")
+    if not warped and (resolution, region, registration) != (None, None, None):
+        raise click.UsageError("--resolution, --region and --registration belong to --warped")
     if warped and (images or failed):
         raise click.UsageError("--image and --failed do not go with --warped")
     views = tuple(dict.fromkeys(views))
@@ -88,6 +98,7 @@ def download(
             resolution=25 if resolution is None else resolution,
             tier="auto" if tier is None else tier,
             region=region,
+            registration=registration,
             source=source,
         )
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .shell import region_option, source_option, view_choice
+from .shell import region_option, registration_option, source_option, view_choice
 
 _EXAMPLES = """\b
 Examples:
@@ -27,6 +27,7 @@ Examples:
 @click.option("--resolution", type=float, default=100, show_default=True, help="Microns a pixel.")
 @click.option("--view", type=view_choice, default="image", show_default=True)
 @region_option("Only what lies there, in microns; may be given for p, i and r.")
+@registration_option
 @source_option
 def preview(
     dataset: int,
@@ -34,6 +35,7 @@ def preview(
     resolution: float,
     view: str,
     region: dict[str, tuple[float, float]] | None,
+    registration: str | None,
     source: str | None,
 ) -> None:
     """Draw the sections of DATASET, registered, on one sheet.
@@ -50,6 +52,7 @@ def preview(
         resolution=resolution,
         view=view,  # type: ignore[arg-type]  # one of the choices
         region=region,
+        registration=registration,
         on_error="fill",
         source=source,
     )
@@ -57,7 +60,8 @@ def preview(
     figure = sections.atlas.plot()
     with replaced(output) as unfinished:
         figure.savefig(unfinished, format=kind)
-    click.echo(f"{output}: {len(sections.section)} sections of dataset {dataset}")
+    space = sections.attrs["reference_space_name"]
+    click.echo(f"{output}: {len(sections.section)} sections of dataset {dataset}, in {space}")
 
 
 def _kind(output: Path) -> str:

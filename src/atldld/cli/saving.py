@@ -61,7 +61,12 @@ class Saved:
     tiers: dict[int, int] = field(default_factory=dict)
 
 
-def write_tables(folder: Path, info: DatasetInfo, rows: Sequence[dict[str, Any]]) -> None:
+def write_tables(
+    folder: Path,
+    info: DatasetInfo,
+    rows: Sequence[dict[str, Any]],
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
     """Write what images are, and what their dataset is.
 
     Parameters
@@ -72,6 +77,8 @@ def write_tables(folder: Path, info: DatasetInfo, rows: Sequence[dict[str, Any]]
         Of the dataset.
     rows
         A row an image, all with the same columns.
+    attributes
+        Of the array that registered sections came from.
     """
     from ..arrays.describe import CITATION
 
@@ -82,6 +89,9 @@ def write_tables(folder: Path, info: DatasetInfo, rows: Sequence[dict[str, Any]]
         writer.writerows(rows)
         write_whole(folder / TABLE, text.getvalue().encode())
     described = {**info.to_dict(), "citation": CITATION.format(id=info.dataset_id)}
+    for name in ("reference_space_name", "registration", "citation"):
+        if attributes is not None:
+            described[name] = attributes[name]
     text_of_it = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(folder / DESCRIPTION, text_of_it.encode())
 
@@ -261,6 +271,7 @@ def save_planes(
     resolution: float = 25,
     tier: int | Literal["auto"] = "auto",
     region: Mapping[str, tuple[float, float]] | None = None,
+    registration: str | None = None,
     source: str | Source | None = None,
 ) -> Saved:
     """Save the sections of a dataset, registered, as PNG files.
@@ -275,7 +286,7 @@ def save_planes(
         The dataset.
     folder
         Where they go.
-    views, resolution, tier, region
+    views, resolution, tier, region, registration
         As for `atldld.open_dataarray`; a view without an expression mask is left out.
     source
         Where images come from.
@@ -293,6 +304,7 @@ def save_planes(
             tier=tier,
             view=cast(View, view),
             region=region,
+            registration=registration,
             on_error="fill",
             chunks={"section": 1},
             source=origin,
@@ -317,7 +329,8 @@ def save_planes(
                 shown.update(part.sizes["section"])
     rows.sort(key=lambda row: (row["section_number"], row["file"]))
     saved.files = [row["file"] for row in rows]
-    write_tables(folder, dataset_info(dataset_id, source=origin), rows)
+    attributes = next(iter(opened.values())).attrs
+    write_tables(folder, dataset_info(dataset_id, source=origin), rows, attributes)
     return saved
 
 

@@ -52,6 +52,12 @@ source_option = click.option(
     help="Base URL of a service, or path or URL of a bundle; by default the Allen API.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+registration_option = click.option(
+    "--registration",
+    metavar="PATH|URL",
+    help="Another registration: a file of QuickNII, VisuAlign or DeepSlice, or the folder or URL "
+    "of a published one.",
+)
 view_choice = click.Choice(["image", "projection", "expression", "expression_mask"])
 
 

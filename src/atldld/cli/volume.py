@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .shell import region_option, source_option, view_choice
+from .shell import region_option, registration_option, source_option, view_choice
 
 _EXAMPLES = """\b
 Examples:
@@ -39,12 +39,7 @@ _ENDINGS = {".zarr": "to_ome_zarr", ".nii": "to_nifti", ".nii.gz": "to_nifti", "
 @click.option(
     "--reference-space", type=click.Choice(["9", "10"]), help="By default the dataset's own."
 )
-@click.option(
-    "--registration",
-    metavar="PATH",
-    help="Another registration: a file of QuickNII, VisuAlign or DeepSlice, or the folder or URL "
-    "of a published one.",
-)
+@registration_option
 @region_option("Only what lies there, in microns; may be given for p, i and r.")
 @click.option("--skip-failed", is_flag=True, help="Finish without the images that cannot be had.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")

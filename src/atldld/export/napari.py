@@ -125,8 +125,10 @@ def _layer(where: Placed) -> Layer:
 def _name(where: Placed) -> str:
     array = where.array
     if where.kind == "volume" or "section" not in array.coords:
-        return str(array.attrs.get("long_name", array.name or "volume"))
-    return f"section {int(array.coords['section'])}"
+        name = str(array.attrs.get("long_name", array.name or "volume"))
+    else:
+        name = f"section {int(array.coords['section'])}"
+    return f"{name} in CCFv3" if array.attrs.get("reference_space") == "CCFv3" else name
 
 
 def _metadata(array: xr.DataArray) -> dict[str, Any]:

@@ -11,12 +11,18 @@ import xarray as xr
 
 from ..arrays.fetching import failures_table
 from ..arrays.index import DIM
+from ..arrays.lookup import CCFV3, annotation_from, space_of, space_of_annotation
 from ..arrays.planning import planned_reads
 from ..model.read import ImageRead
-from ..model.space import AXES
+from ..model.space import AXES, space_name
 from .outlines import borders, outline, tables
 from .panel import Heat, Look, Panel, Rgba, heat, heat_of, look_of
 from .subject import Subject, subject
+
+BORDERS_OF_SPACE = "borders"
+"""What a user asks for who wants the borders of the atlas that the array lies in."""
+
+_ATLAS_OF = {9: "P56", 10: "P56", CCFV3: CCFV3}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,19 +76,47 @@ def overlay_of(obj: Any, chosen: Subject, overlay: Any, alpha: float) -> Overlay
     if overlay is None:
         return Overlay(None, None, alpha)
     if isinstance(overlay, str):
-        if not isinstance(obj, xr.Dataset) or overlay not in obj.data_vars:
-            raise ValueError(f"there is no variable {overlay!r} to lay over: give an array")
-        overlay = obj[overlay]
+        overlay = _named(obj, chosen, overlay)
     if not isinstance(overlay, xr.DataArray):
         raise TypeError(
             f"overlay is {type(overlay).__name__}; it must be an array on the same grid, its "
             "name in the dataset, or an annotation"
         )
     if _is_annotation(overlay, chosen):
+        _check_atlas(chosen.array, overlay)
         return Overlay(None, overlay, alpha)
     laid = subject(overlay)
     _check_same_grid(chosen, laid)
     return Overlay(laid, None, alpha)
+
+
+def _named(obj: Any, chosen: Subject, name: str) -> xr.DataArray:
+    """Return what is laid over by name: a variable, or Allen's annotation of the array's space."""
+    if isinstance(obj, xr.Dataset) and name in obj.data_vars:
+        return obj[name]
+    if name != BORDERS_OF_SPACE:
+        raise ValueError(
+            f"there is no variable {name!r} to lay over: give an array, or {BORDERS_OF_SPACE!r}"
+        )
+    space = space_of(chosen.array, "these values")
+    if space not in _ATLAS_OF:
+        raise ValueError(
+            f"there is no annotation of {space_name(space)} to be had by name: give one of "
+            "open_annotation(path)"
+        )
+    return annotation_from(_ATLAS_OF[space])
+
+
+def _check_atlas(array: xr.DataArray, annotation: xr.DataArray) -> None:
+    """Refuse borders of the 2011 space over what lies in CCFv3."""
+    own = array.coords["reference_space"].item() if "reference_space" in array.coords else None
+    other = space_of_annotation(annotation)
+    if own == CCFV3 and other != CCFV3:
+        raise ValueError(
+            f"the array lies in CCFv3, and the annotation in {space_name(other)}: the same "
+            f"position carries another label there more often than not. overlay="
+            f"{BORDERS_OF_SPACE!r} and open_annotation('CCFv3') are of CCFv3"
+        )
 
 
 def _is_annotation(array: xr.DataArray, chosen: Subject) -> bool:
@@ -184,11 +218,14 @@ def place_of(array: xr.DataArray, axes: tuple[str, str] | None) -> str:
 
 
 def name_of(array: xr.DataArray) -> str:
-    """Return gene and dataset of an array, as text; empty if it does not tell."""
+    """Return gene and dataset of an array, and CCFv3 where it lies there; empty if not told."""
     gene, dataset = array.attrs.get("gene") or "", array.attrs.get("dataset_id")
-    if dataset is None:
-        return str(gene)
-    return f"{gene} ({dataset})" if gene else f"dataset {dataset}"
+    name = str(gene)
+    if dataset is not None:
+        name = f"{gene} ({dataset})" if gene else f"dataset {dataset}"
+    if "reference_space" in array.coords and array.coords["reference_space"].item() == CCFV3:
+        return f"{name} in CCFv3" if name else "CCFv3"
+    return name
 
 
 MOST_BYTES = 500_000_000

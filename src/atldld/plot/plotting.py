@@ -62,6 +62,8 @@ def plot(
         the Dataset), transparent where it is black; or an annotation from
         `atldld.open_annotation`, whose borders are drawn where the exact p, i, r of the pixels
         lie, with the acronyms of the structures where the annotation was opened by name.
+        ``"borders"`` takes Allen's own of the space that the array lies in, at 25 microns: the one
+        of 2011, or with a registration the one of CCFv3, which refuses that of 2011.
     alpha
         How opaque an array laid over is, 0 to 1.
     outline
