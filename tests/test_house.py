@@ -1,6 +1,7 @@
 """Imports point one way, and the package is cheap to import."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -57,23 +58,48 @@ def modules():
     return sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 
-def imported_rooms(path):
-    """Yield the rooms of this package that a module imports from, wherever in the module."""
-    inside = path.relative_to(SOURCE).parts
-    package = ["atldld", *inside[:-1]]
+def imported(path, *, root=SOURCE):
+    """Yield each name that a module imports from the package, wherever in the module."""
+    package = ["atldld", *path.relative_to(root).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            names = [*base, *(node.module or "").split(".")]
-            names = [name for name in names if name]
-            targets = [names] if len(names) > 1 else [[*names, alias.name] for alias in node.names]
+            inside = [*base, *filter(None, (node.module or "").split("."))]
+            targets = [[*inside, alias.name] for alias in node.names]
         elif isinstance(node, ast.Import):
             targets = [alias.name.split(".") for alias in node.names]
         else:
             continue
-        for target in targets:
-            if target[0] == "atldld" and len(target) > 1 and target[1] in ROOMS:
-                yield target[1]
+        yield from (target for target in targets if target[0] == "atldld")
+
+
+def imported_rooms(path):
+    """Yield the rooms of this package that a module imports from."""
+    for target in imported(path):
+        if len(target) > 1 and target[1] in ROOMS:
+            yield target[1]
+
+
+def imported_modules(path, *, root=SOURCE):
+    """Yield the modules of this package that a module imports from, as paths."""
+    for _, *names in imported(path, root=root):
+        for length in range(len(names), -1, -1):
+            place = root.joinpath(*names[:length])
+            found = place.with_suffix(".py") if length else root / "__init__.py"
+            found = found if found.is_file() else place / "__init__.py"
+            if found.is_file():
+                yield found.relative_to(root).as_posix()
+                break
+
+
+def loop_of_imports(root, names):
+    """Return a loop of imports among some modules, or None."""
+    graph = {name: {*imported_modules(root / name, root=root)} & {*names} for name in names}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return None
 
 
 @pytest.mark.parametrize("name", [name for name in modules() if name != "__init__.py"])
@@ -83,6 +109,39 @@ def test_imports_point_one_way(name):
     if name == DOOR:
         allowed |= FACES
     assert set(imported_rooms(SOURCE / name)) <= allowed
+
+
+def test_the_stand_in_has_no_loop_of_imports():
+    assert (
+        loop_of_imports(SOURCE, [name for name in modules() if name.startswith("testing/")]) is None
+    )
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        "from .first import one",
+        "from . import first",
+        "import atldld.room.first",
+        "def late():\n    from .first import one",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from atldld.room import first",
+    ],
+)
+def test_a_loop_of_imports_is_found(tmp_path, second):
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "first.py").write_text("from .second import two")
+    (tmp_path / "room" / "second.py").write_text(second)
+    loop = loop_of_imports(tmp_path, ["room/first.py", "room/second.py"])
+    assert set(loop) == {"room/first.py", "room/second.py"}
+    (tmp_path / "room" / "second.py").write_text("import json")
+    assert loop_of_imports(tmp_path, ["room/first.py", "room/second.py"]) is None
+
+
+def test_no_two_modules_have_one_name():
+    names = [Path(name).stem for name in modules()]
+    here = {Path(name).stem for name in modules() if name.startswith("testing/")}
+    shared = {name for name in here if names.count(name) > 1} - {"__init__", "__main__"}
+    assert not shared
 
 
 def test_every_room_has_its_rule():

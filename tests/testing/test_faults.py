@@ -293,11 +293,6 @@ def test_faults_at_once_are_counted_apart(server: AllenServer) -> None:
     assert [listen(server, IMAGE).status for _ in range(3)] == [500, 404, 200]
 
 
-def test_faults_travel_as_json() -> None:
-    fault = Fault("body", image_ids=(1, 2), body=b"\x00\xff", times=3, retry_after="soon")
-    assert Fault.from_json(json.loads(json.dumps(fault.to_json()))) == fault
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [

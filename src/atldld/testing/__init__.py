@@ -10,13 +10,11 @@ from .atlas import SyntheticAtlas
 from .cutting import phantom_dataset
 from .datasets import PhantomDataset
 from .doubts import Doubts
-from .log import Request
 from .phantom import PhantomBrain
-from .recorded import RecordedFolder, load_recorded
-from .server import AllenServer
+from .served import RecordedFolder, load_recorded
+from .server import AllenServer, SpawnedServer
 from .slides import TiffForm, write_slides
-from .spawn import SpawnedServer
-from .traffic import Fault
+from .traffic import Fault, Request
 
 __all__ = [
     "AllenServer",

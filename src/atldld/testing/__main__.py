@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 import signal
-import sys
 import threading
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ import click
 from .cutting import phantom_dataset
 from .doubts import Doubts
 from .phantom import PhantomBrain
-from .recorded import load_recorded
+from .served import load_recorded
 from .server import AllenServer
 
 
@@ -36,31 +35,19 @@ from .server import AllenServer
     "--texture", default="tissue", type=click.Choice(["tissue", "smooth", "fine", "linear"])
 )
 @click.option("--prepare", type=int, multiple=True, help="Tier to encode beforehand.")
-@click.option("--from-stdin", is_flag=True, hidden=True)
-def main(from_stdin: bool, **options: Any) -> None:
+def main(**options: Any) -> None:
     """Serve a phantom brain, or recorded data, as the Allen API would.
 
     Prints the base URL as its first line, and serves until it is interrupted.
     """
     ended = threading.Event()
-    if from_stdin:
-        size = int.from_bytes(sys.stdin.buffer.read(8), "big")
-        sources, given = pickle.loads(sys.stdin.buffer.read(size))
-        server = AllenServer(sources, **given)
-        tiers = ()
-    else:
-        server, tiers = _from_options(options), options["prepare"]
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: ended.set())
-    with server:
-        if tiers:
-            server.prepare(tiers=tiers)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with _from_options(options) as server:
+        if options["prepare"]:
+            server.prepare(tiers=options["prepare"])
         print(server.url, flush=True)
-        if from_stdin:
-            # Ends with whoever began this process, however that ended.
-            sys.stdin.buffer.read()
-        else:
-            ended.wait()
+        ended.wait()
 
 
 def _from_options(options: dict[str, Any]) -> AllenServer:
@@ -78,7 +65,7 @@ def _from_options(options: dict[str, Any]) -> AllenServer:
                 image_size=options["image_size"],
             )
         )
-    defaults = Doubts().to_json()
+    defaults = asdict(Doubts())
     chosen: dict[str, Any] = {}
     for pair in options["doubts"]:
         name, _, value = pair.partition("=")

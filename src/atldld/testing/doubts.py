@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self, get_args, get_type_hints
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_type_hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +106,3 @@ class Doubts:
             if readings and value not in readings:
                 known = ", ".join(repr(reading) for reading in readings)
                 raise ValueError(f"{spec.name} is {value!r}; it must be one of {known}")
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Build from what `to_json` gave."""
-        return cls(**values)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)

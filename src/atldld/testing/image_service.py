@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .doubts import Doubts
-from .jpegs import QUALITY, encode
+from .jpegs import QUALITY, Bodies, encode
 from .served import Served
 from .service_rows import Row
 
@@ -31,13 +31,6 @@ class BadRequestError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-class Place(NamedTuple):
-    """Which image a path of the image service names, and in which view."""
-
-    image_id: int
-    view: str
 
 
 class Span(NamedTuple):
@@ -85,7 +78,7 @@ class Region:
 
 
 class Images:
-    """The images of a server, by id and by path.
+    """The images of a server, by id and by path, encoded and kept.
 
     Parameters
     ----------
@@ -93,13 +86,15 @@ class Images:
         What is served. Of images with one id the first is taken.
     doubts
         How what is not known is read.
+    cache_bytes
+        Most bytes of bodies to keep besides what was prepared.
     """
 
-    def __init__(self, sources: list[Served], doubts: Doubts) -> None:
+    def __init__(self, sources: Iterable[Served], doubts: Doubts, cache_bytes: int) -> None:
         self.doubts = doubts
+        self._bodies = Bodies(cache_bytes)
         self._sources: dict[int, Served] = {}
         self._told: dict[int, Row] = {}
-        self._places: dict[str, Place] = {}
         for source in sources:
             told = {
                 row["id"]: row
@@ -111,8 +106,12 @@ class Images:
                 if image_id not in self._sources:
                     self._sources[image_id] = source
                     self._told[image_id] = told.get(image_id, source.image(image_id))
-                    for view in ("image", "expression", "projection"):
-                        self._places.setdefault(self.path(image_id, view), Place(image_id, view))
+        # Of two images under one path the first is served.
+        self._named = {
+            self.path(image_id, view): (image_id, view)
+            for image_id in reversed(self._sources)
+            for view in ("projection", "expression", "image")
+        }
 
     @property
     def image_ids(self) -> list[int]:
@@ -152,10 +151,10 @@ class Images:
         sizes = []
         for side in ("width", "height"):
             given = _whole(parameters, side)
-            if given is None:
-                sizes.append(max(row[side] // step, 1))
-            else:
-                sizes.append(max(given // step, 1) if self._shrinks(parameters) else given)
+            shrinks = given is None or self._shrinks(parameters)
+            sizes.append(
+                max((row[side] if given is None else given) // step, 1) if shrinks else given
+            )
         query = {
             "mime": "1",
             "path": self.path(image_id, view),
@@ -174,9 +173,9 @@ class Images:
     def service(self, parameters: Parameters) -> Region:
         """Read a request for the image service itself."""
         path = parameters.get("path", "")
-        if path not in self._places:
+        if path not in self._named:
             raise BadRequestError(404, f"there is no image at {path!r}")
-        image_id, view = self._places[path]
+        image_id, view = self._named[path]
         row = self.row(image_id)
         zoom = _whole(parameters, "zoom")
         tiers = row.get("tier_count") or 1
@@ -185,6 +184,7 @@ class Images:
         slide = _slide(row)
         width = _whole(parameters, "width", max(slide[0] >> tier, 1))
         height = _whole(parameters, "height", max(slide[1] >> tier, 1))
+        left, top = _whole(parameters, "left", 0), _whole(parameters, "top", 0)
         if width < 1 or height < 1 or width * height > _MOST_PIXELS:
             raise BadRequestError(400, f"the size {width} x {height} cannot be served")
         quality = _whole(parameters, "quality", QUALITY)
@@ -192,16 +192,7 @@ class Images:
             raise BadRequestError(400, f"the quality {quality} is not between 0 and 100")
         if view == "expression" and self._grey(parameters):
             view = "expression_mask"
-        return Region(
-            image_id,
-            view,
-            tier,
-            _whole(parameters, "left", 0),
-            _whole(parameters, "top", 0),
-            width,
-            height,
-            quality,
-        )
+        return Region(image_id, view, tier, left, top, width, height, quality)
 
     def whole(self, image_id: int, view: str, tier: int) -> Region:
         """Return the region of a whole section."""
@@ -224,13 +215,14 @@ class Images:
         return *corner, region.width, region.height
 
     def body(self, region: Region) -> bytes:
-        """Return the JPEG of a region.
+        """Return the JPEG of a region, made or kept; a `BadRequestError` where there is none."""
+        return self._bodies.get(region, lambda: self._encoded(region))
 
-        Raises
-        ------
-        BadRequestError
-            If there is no such image.
-        """
+    def prepare(self, region: Region) -> int:
+        """Make the JPEG of a region now, and keep it for good; returns its size in bytes."""
+        return self._bodies.prepare(region, lambda: self._encoded(region))
+
+    def _encoded(self, region: Region) -> bytes:
         source = self._sources[region.image_id]
         told = self._told[region.image_id]
         if region.view.startswith("expression") and not told.get("expression_path"):

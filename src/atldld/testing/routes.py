@@ -2,134 +2,147 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from . import queries, rma
-from . import synchronisation as sync
-from .bodies import Bodies
+from . import synchronisation
 from .doubts import Doubts
 from .image_service import BadRequestError, Images, Region
-from .tables import Tables
-from .traffic import Fault, Subject
+from .queries import QueryError, parse_request
+from .served import Served
+from .tables import Tables, answer_query
+from .traffic import Fault, Request
 from .volume_files import ARCHIVE, archive_file, ontology
 from .wire import Answer, page, text
 
 _JSON = "application/json; charset=utf-8"
+_BYTES = "application/octet-stream"
 _DOWNLOADS = ("section_image_download", "image_download", "projection_image_download")
 
 Make = Callable[[Fault | None], Answer]
 Grid = bytes | Callable[[Sequence[str]], bytes]
+Parameters = Mapping[str, str]
 
 
 class Routes:
-    """What a server answers to which URL.
-
-    Parameters
-    ----------
-    origin
-        Scheme, host and port, for redirects.
-    images
-        The images.
-    tables
-        The rows.
-    doubts
-        How what is not known about the service is read.
-    bodies
-        Where encoded images are kept.
-    centres
-        p, i, r by structure id and reference space.
-    grids
-        What the grid service sends, by dataset id: a zip, or what makes one of the names of the
-        volumes that are asked for.
-    grid_files
-        What it sends of the connectivity atlas, by dataset id, name and resolution in microns.
-    archive
-        Files of the archive by their path in it, in place of the made-up ones.
-    structures
-        The structure graph, in place of the made-up one.
-    """
+    """What a server answers to which URL; takes what `AllenServer` takes, and its origin."""
 
     def __init__(
         self,
         origin: str,
-        images: Images,
-        tables: Tables,
+        sources: Sequence[Served],
         doubts: Doubts,
-        bodies: Bodies,
-        centres: Mapping[tuple[int, int], sync.Point],
+        cache_bytes: int,
+        centres: Mapping[tuple[int, int], synchronisation.Point],
         grids: Mapping[int, Grid],
         grid_files: Mapping[tuple[int, str, int], bytes],
         archive: Mapping[str, bytes],
         structures: bytes | None,
     ) -> None:
-        self.origin = origin
-        self.images = images
-        self.tables = tables
-        self.doubts = doubts
-        self._bodies = bodies
+        self._origin = origin
+        self._sources = sources
+        self._doubts = doubts
+        self._cache_bytes = cache_bytes
         self._centres = centres
         self._grids = grids
         self._grid_files = grid_files
         self._archive = archive
         self._structures = structures
-        self._queries = 0
+        self._queries = itertools.count(1)
 
-    def respond(self, target: str) -> tuple[Subject, Make]:
+    @cached_property
+    def images(self) -> Images:
+        """The images, once the first is asked for."""
+        return Images(self._sources, self._doubts, self._cache_bytes)
+
+    @cached_property
+    def _tables(self) -> Tables:
+        return Tables(self._sources, self._doubts.missing_alignment)
+
+    def respond(self, target: str) -> tuple[Request, Make]:
         """Return what a request is about, and what makes its answer."""
         parts = urlsplit(target)
         path = unquote(parts.path)
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
         shown = path if not parts.query else f"{path}?{unquote(parts.query)}"
-        subject = Subject("other", shown)
+        asked = Request(-1, "other", shown)
         try:
-            if path.startswith("/api/v2/data/"):
-                rest = path.removeprefix("/api/v2/data/")
-                subject = Subject("metadata", shown)
-                return subject, lambda fault: self._query(rest, parameters, fault)
-            if path.startswith("/grid_data/download/"):
-                return subject, lambda _: self._grid(path.rpartition("/")[2], parameters)
-            if path.startswith("/grid_data/download_file/"):
-                return subject, lambda _: self._grid_file(path.rpartition("/")[2], parameters)
-            if path.startswith(ARCHIVE):
-                return subject, lambda _: self._archived(path.removeprefix(ARCHIVE))
-            if path == "/api/v2/structure_graph_download/1.json":
-                graph = ontology() if self._structures is None else self._structures
-                return subject, lambda _: Answer(200, graph, _JSON)
-            if path == "/cgi-bin/imageservice":
-                return self._image(shown, self.images.service(parameters))
-            if path.startswith("/api/v2/"):
-                service, _, rest = path.removeprefix("/api/v2/").partition("/")
-                if service in sync.SERVICES:
-                    subject = Subject("sync", shown)
-                    return subject, lambda _: self._synchronise(service, rest, parameters)
-                if service in _DOWNLOADS:
-                    return self._download(service, rest, parameters, shown)
+            return self._respond(path, parameters, asked)
         except BadRequestError as error:
-            subject = replace(subject, kind="image")
             refusal = text(error.status, str(error))
-            return subject, lambda _: refusal
-        missing = text(404, f"there is nothing at {path}")
-        return subject, lambda _: missing
+            return replace(asked, kind="image"), lambda _: refusal
+
+    def _respond(
+        self, path: str, parameters: dict[str, str], asked: Request
+    ) -> tuple[Request, Make]:
+        folder, _, name = path.rpartition("/")
+        if path.startswith("/api/v2/data/"):
+            rest = path.removeprefix("/api/v2/data/")
+            asked = replace(asked, kind="metadata")
+            return asked, lambda fault: self._query(rest, parameters, fault)
+        if folder == "/grid_data/download":
+            return asked, lambda _: self._grid(name, parameters)
+        if folder == "/grid_data/download_file":
+            return asked, lambda _: self._grid_file(name, parameters)
+        if path.startswith(ARCHIVE):
+            return asked, lambda _: self._archived(path.removeprefix(ARCHIVE))
+        if path == "/api/v2/structure_graph_download/1.json":
+            graph = ontology() if self._structures is None else self._structures
+            return asked, lambda _: Answer(200, graph, _JSON)
+        if path == "/cgi-bin/imageservice":
+            return self._image(asked, self.images.service(parameters))
+        service, _, rest = path.removeprefix("/api/v2/").partition("/")
+        if service in synchronisation.SERVICES:
+            asked = replace(asked, kind="sync")
+            return asked, lambda _: self._synchronise(service, rest, parameters)
+        if service in _DOWNLOADS:
+            return self._download(service, rest, parameters, asked)
+        return asked, lambda _: text(404, f"there is nothing at {path}")
 
     def _download(
-        self, service: str, rest: str, parameters: dict[str, str], shown: str
-    ) -> tuple[Subject, Make]:
+        self, service: str, rest: str, parameters: dict[str, str], asked: Request
+    ) -> tuple[Request, Make]:
         if not rest.isdecimal():
             raise BadRequestError(404, f"{rest!r} is not the id of an image")
         if service == "projection_image_download":
             parameters.setdefault("view", "projection")
         region, url = self.images.download(int(rest), parameters)
-        if not self.doubts.redirects:
-            parts = urlsplit(url)
-            return self._image(shown, self.images.service(dict(parse_qsl(parts.query))))
-        answer = Answer(302, b"", "text/html", (("Location", self.origin + url),))
-        subject, _ = self._image(shown, region)
-        return replace(subject, kind="redirect"), lambda _: answer
+        asked, make = self._image(asked, region)
+        if not self._doubts.redirects:
+            return asked, make
+        redirect = Answer(302, b"", "text/html", (("Location", self._origin + url),))
+        return replace(asked, kind="redirect"), lambda _: redirect
 
-    def _grid(self, wanted: str, parameters: Mapping[str, str]) -> Answer:
+    def _image(self, asked: Request, region: Region) -> tuple[Request, Make]:
+        asked = replace(
+            asked,
+            kind="image",
+            image_id=region.image_id,
+            view=region.view,
+            tier=region.tier,
+            left=region.left,
+            top=region.top,
+            width=region.width,
+            height=region.height,
+            window=self.images.window(region),
+        )
+
+        def make(_: Fault | None) -> Answer:
+            try:
+                return Answer(200, self.images.body(region), self._doubts.content_type)
+            except BadRequestError as error:
+                if self._doubts.missing_expression == "html" and region.view != "image":
+                    return page()
+                return text(error.status, str(error))
+
+        return asked, make
+
+    def _grid(self, wanted: str, parameters: Parameters) -> Answer:
         found = self._grids.get(int(wanted)) if wanted.isdecimal() else None
         if found is None:
             return text(404, f"there are no grid data of {wanted}")
@@ -138,87 +151,62 @@ class Routes:
             found = found([volume for volume in volumes if volume])
         return Answer(200, found, "application/zip")
 
-    def _grid_file(self, wanted: str, parameters: Mapping[str, str]) -> Answer:
-        resolution = parameters.get("resolution", "")
-        if not (wanted.isdecimal() and resolution.isdecimal()):
-            return text(404, f"there is no grid file of {wanted} at {resolution}")
-        key = int(wanted), parameters.get("image", ""), int(resolution)
-        found = self._grid_files.get(key)
+    def _grid_file(self, wanted: str, parameters: Parameters) -> Answer:
+        name, resolution = parameters.get("image", ""), parameters.get("resolution", "")
+        found = None
+        if wanted.isdecimal() and resolution.isdecimal():
+            found = self._grid_files.get((int(wanted), name, int(resolution)))
         if found is None:
-            return text(404, "there is no grid file of {}, {} at {} microns".format(*key))
-        return Answer(200, found, "application/octet-stream")
+            missing = f"there is no grid file of {wanted}, {name} at {resolution} microns"
+            return text(404, missing)
+        return Answer(200, found, _BYTES)
 
     def _archived(self, path: str) -> Answer:
         found = self._archive.get(path)
         found = archive_file(path) if found is None else found
         if found is None:
             return text(404, f"the archive has no {path}")
-        return Answer(200, found, "application/octet-stream")
+        return Answer(200, found, _BYTES)
 
-    def _image(self, shown: str, region: Region) -> tuple[Subject, Make]:
-        subject = Subject(
-            "image",
-            shown,
-            region.image_id,
-            region.view,
-            region.tier,
-            region.left,
-            region.top,
-            region.width,
-            region.height,
-            self.images.window(region),
-        )
-
-        def make(_: Fault | None) -> Answer:
-            try:
-                return Answer(200, self._body(region), self.doubts.content_type)
-            except BadRequestError as error:
-                if self.doubts.missing_expression == "html" and region.view != "image":
-                    return page()
-                return text(error.status, str(error))
-
-        return subject, make
-
-    def _body(self, region: Region) -> bytes:
-        return self._bodies.get(region, lambda: self.images.body(region))
-
-    def _query(self, rest: str, parameters: Mapping[str, str], fault: Fault | None) -> Answer:
-        self._queries += 1
+    def _query(self, rest: str, parameters: Parameters, fault: Fault | None) -> Answer:
+        scramble = next(self._queries)
         try:
             name = rest.removesuffix(".json")
             model, _, what = name.rpartition("/")
             if name == rest:
-                raise queries.QueryError(f"only .json is answered here, not {rest!r}")
-            if what == "query":
-                query = queries.parse_request(model or None, parameters)
-            else:
-                asked = {"criteria": f"[id$eq{what}]", **parameters}
-                query = queries.parse_request(model, asked)
-            envelope = rma.answer(
-                query,
-                self.tables,
-                self.doubts,
+                raise QueryError(f"only .json is answered here, not {rest!r}")
+            if what != "query":
+                parameters = {"criteria": f"[id$eq{what}]", **parameters}
+            envelope = answer_query(
+                parse_request(model or None, parameters),
+                self._tables,
+                self._doubts,
                 phantom_rows=fault.rows if fault is not None and fault.kind == "rows" else 0,
-                scramble=self._queries,
+                scramble=scramble,
             )
             status = 200
-        except queries.QueryError as error:
-            envelope, status = rma.failure(str(error)), self.doubts.rma_error_status
+        except QueryError as error:
+            envelope, status = _failure(error), self._doubts.rma_error_status
         named = (("Content-Disposition", 'inline; filename="query.json"'),)
         return Answer(status, json.dumps(envelope).encode(), _JSON, named)
 
-    def _synchronise(self, service: str, rest: str, parameters: Mapping[str, str]) -> Answer:
+    def _synchronise(self, service: str, rest: str, parameters: Parameters) -> Answer:
         try:
             number = rest.removesuffix(".json")
             if not number.isdecimal() or number == rest:
-                raise sync.SyncError(f"{rest!r} is not the id of anything, with .json")
-            found = sync.answer(
-                service, int(number), parameters, self.tables, self.doubts, self._centres
+                raise synchronisation.SyncError(f"{rest!r} is not the id of anything, with .json")
+            found = synchronisation.synchronised(
+                service, int(number), parameters, self._tables, self._doubts, self._centres
             )
-            envelope, status = {**rma.failure(""), "success": True, "msg": found}, 200
-            envelope["num_rows"] = envelope["total_rows"] = (
-                len(found) if isinstance(found, list) else 1
-            )
-        except sync.SyncError as error:
-            envelope, status = rma.failure(str(error)), self.doubts.sync_error_status
+            rows = len(found) if isinstance(found, list) else 1
+            counts = {"start_row": 0, "num_rows": rows, "total_rows": rows}
+            envelope, status = {"success": True, "id": 0, **counts, "msg": found}, 200
+        except synchronisation.SyncError as error:
+            envelope, status = _failure(error), self._doubts.sync_error_status
         return Answer(status, json.dumps(envelope).encode(), _JSON)
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """Return the envelope of a question that cannot be answered."""
+    counts = {"start_row": 0, "num_rows": 0, "total_rows": 0}
+    return {"success": False, "id": 0, **counts, "msg": str(error)}

@@ -1,28 +1,29 @@
-"""A stand-in for the Allen API, on loopback."""
+"""A stand-in for the Allen API, on loopback: in this process, or in one of its own."""
 
 from __future__ import annotations
 
 import os
+import pickle
+import subprocess
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from . import synchronisation as sync
-from .bodies import Bodies
 from .doubts import Doubts
-from .handler import Handler
-from .image_service import BadRequestError, Images, Region
-from .listener import Listener
-from .log import Log, Request
+from .image_service import BadRequestError, Region
 from .routes import Grid, Routes
 from .served import BareRows, Served
-from .tables import Tables
-from .traffic import Fault, Faults
+from .synchronisation import Point
+from .traffic import Fault, Faults, Log, Request
+from .wire import Line, Listener, delivery, spoilt, text
 
-if TYPE_CHECKING:
-    from .spawn import SpawnedServer
+Serving = Served | Mapping[str, Any]
+"""What a server serves: a dataset or several, or a bare row."""
 
 
 class AllenServer:
@@ -73,7 +74,7 @@ class AllenServer:
 
     def __init__(
         self,
-        datasets: Served | Mapping[str, Any] | Iterable[Served | Mapping[str, Any]] = (),
+        datasets: Serving | Iterable[Serving] = (),
         *,
         latency: float = 0.0,
         doubts: Doubts | None = None,
@@ -82,50 +83,40 @@ class AllenServer:
         host: str = "127.0.0.1",
         port: int = 0,
         cache_bytes: int = 2**28,
-        structure_centres: Mapping[tuple[int, int], sync.Point] | None = None,
+        structure_centres: Mapping[tuple[int, int], Point] | None = None,
         grids: Mapping[int, Grid] | None = None,
         grid_files: Mapping[tuple[int, str, int], bytes] | None = None,
         archive: Mapping[str, bytes] | None = None,
         structures: bytes | None = None,
     ) -> None:
-        self.datasets = _sources(datasets)
-        self.latency = latency
-        self.doubts = doubts or Doubts()
+        doubts = doubts or Doubts()
         if redirects is not None:
-            self.doubts = replace(self.doubts, redirects=redirects)
-        self.images = Images(self.datasets, self.doubts)
-        self.faults = Faults(faults)
-        self.log = Log()
-        self.closing = threading.Event()
+            doubts = replace(doubts, redirects=redirects)
         self.errors: list[str] = []
-        self._bodies = Bodies(cache_bytes)
-        self._listener = Listener(host, port, type("Handler", (Handler,), {"allen": self}))
-        self._host, self._port = self._listener.server_address[:2]
-        self.routes = Routes(
+        """What went wrong in the server itself: tracebacks."""
+        self._latency = latency
+        self._faults = Faults(faults)
+        self._log = Log()
+        self._listener = Listener(host, port, self._exchange)
+        self._routes = Routes(
             self.origin,
-            self.images,
-            Tables(self.datasets, self.doubts.missing_alignment),
-            self.doubts,
-            self._bodies,
-            {**sync.STRUCTURE_CENTRES, **(structure_centres or {})},
-            {} if grids is None else grids,
-            {} if grid_files is None else grid_files,
-            dict(archive or {}),
+            _sources(datasets),
+            doubts,
+            cache_bytes,
+            structure_centres or {},
+            grids or {},
+            grid_files or {},
+            archive or {},
             structures,
         )
 
     @staticmethod
-    def spawn(
-        datasets: Served | Mapping[str, Any] | Iterable[Served | Mapping[str, Any]] = (),
-        **options: Any,
-    ) -> SpawnedServer:
+    def spawn(datasets: Serving | Iterable[Serving] = (), **options: Any) -> SpawnedServer:
         """Return a server in a process of its own, to be entered with ``with``.
 
-        Takes what `AllenServer` takes; its log, faults and preparation are reached through a
-        control URL on loopback, by the same names.
+        Takes what `AllenServer` takes; its log, faults and preparation are reached by the same
+        names.
         """
-        from .spawn import SpawnedServer
-
         return SpawnedServer(_sources(datasets), options)
 
     def __enter__(self) -> Self:
@@ -137,13 +128,12 @@ class AllenServer:
 
     def close(self) -> None:
         """End, with every connection and thread."""
-        self.closing.set()
         self._listener.stop()
 
     @property
     def origin(self) -> str:
         """Scheme, host and port."""
-        return f"http://{self._host!s}:{self._port}"
+        return f"http://{self._listener.server_name}:{self._listener.server_port}"
 
     @property
     def url(self) -> str:
@@ -153,29 +143,29 @@ class AllenServer:
     @property
     def requests(self) -> list[Request]:
         """Everything answered so far; what a client has the answer of is in it."""
-        return self.log.requests
+        return self._log.requests
 
     @property
     def image_requests(self) -> list[Request]:
         """The requests for bodies of images, without the redirects that led to them."""
-        return [request for request in self.log.requests if request.kind == "image"]
+        return [request for request in self.requests if request.kind == "image"]
 
     @property
     def connections_high_water(self) -> int:
         """The most requests that were being served at one time."""
-        return self.log.high_water
+        return self._log.high_water
 
     def reset_log(self) -> None:
         """Forget all requests, and begin the high water anew."""
-        self.log.reset()
+        self._log.reset()
 
     def add_fault(self, fault: Fault) -> None:
         """Let something go wrong from now on."""
-        self.faults.add(fault)
+        self._faults.add(fault)
 
     def clear_faults(self) -> None:
         """Let all go well from now on."""
-        self.faults.clear()
+        self._faults.clear()
 
     def prepare(
         self,
@@ -201,30 +191,191 @@ class AllenServer:
         bytes
             How many were prepared.
         """
+        images = self._routes.images
         wanted = None if tiers is None else {tiers} if isinstance(tiers, int) else set(tiers)
         regions = [
-            self.images.whole(image_id, view, tier)
-            for image_id in (self.images.image_ids if image_ids is None else image_ids)
-            for tier in range(self.images.row(image_id).get("tier_count") or 1)
+            images.whole(image_id, view, tier)
+            for image_id in (images.image_ids if image_ids is None else image_ids)
+            for tier in range(images.row(image_id).get("tier_count") or 1)
             if wanted is None or tier in wanted
         ]
 
         def make(region: Region) -> int:
             try:
-                return self._bodies.prepare(region, lambda: self.images.body(region))
+                return images.prepare(region)
             except BadRequestError:
                 return 0
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return sum(pool.map(make, regions))
 
+    def _exchange(self, target: str, line: Line) -> None:
+        """Answer one request on the line that it came by, with what goes wrong."""
+        leave, began = self._log.enter(), time.monotonic()
+        try:
+            asked = Request(-1, "other", target)
+            waits, fault = 0.0, None
+            try:
+                asked, make = self._routes.respond(target)
+                waits, fault = self._faults.draw(asked)
+                answer = make(fault)
+                if fault is not None:
+                    answer = spoilt(answer, fault)
+            except Exception:
+                fault = None
+                self.errors.append(traceback.format_exc())
+                answer = text(500, self.errors[-1])
+            named = fault.kind if fault is not None else "latency" if waits else None
+            left = self._latency + waits - (time.monotonic() - began)
+            if left > 0:
+                self._listener.closing.wait(left)
+            going = delivery(answer, fault, keep_alive=line.keep_alive)
+            status = 0 if named in ("hang", "drop") else answer.status
+            place = self._log.write(asked, status, going.body_bytes, named)
+            try:
+                line.send(going, leave)
+            finally:
+                if line.sent != going.body_bytes:
+                    self._log.correct(place, line.sent)
+        finally:
+            leave()
 
-def _sources(
-    datasets: Served | Mapping[str, Any] | Iterable[Served | Mapping[str, Any]],
-) -> list[Served]:
-    several: list[Any]
-    if isinstance(datasets, Mapping) or hasattr(datasets, "slide_pixels"):
-        several = [datasets]
-    else:
-        several = list(datasets)
+
+class SpawnedServer:
+    """An `AllenServer` in another process, with its names for log, faults and preparation.
+
+    The process ends when this is closed, and when the process that began it ends.
+
+    Parameters
+    ----------
+    sources
+        What to serve; is pickled.
+    options
+        Keyword arguments of `AllenServer`; are pickled.
+    """
+
+    def __init__(self, sources: list[Served], options: dict[str, Any]) -> None:
+        self._given = pickle.dumps((sources, options))
+        self._asking = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-c", f"from {__name__} import answer_pipes; answer_pipes()"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            self.url = str(self._told(self._given))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        try:
+            process.communicate(timeout=10.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, while it runs."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def requests(self) -> list[Request]:
+        """Everything answered so far."""
+        return list(self._ask("requests"))
+
+    @property
+    def image_requests(self) -> list[Request]:
+        """The requests for bodies of images, without the redirects that led to them."""
+        return list(self._ask("image_requests"))
+
+    @property
+    def connections_high_water(self) -> int:
+        """The most requests that were being served at one time."""
+        return int(self._ask("connections_high_water"))
+
+    @property
+    def errors(self) -> list[str]:
+        """What went wrong in the server itself."""
+        return list(self._ask("errors"))
+
+    def reset_log(self) -> None:
+        """Forget all requests, and begin the high water anew."""
+        self._ask("reset_log")
+
+    def add_fault(self, fault: Fault) -> None:
+        """Let something go wrong from now on."""
+        self._ask("add_fault", fault)
+
+    def clear_faults(self) -> None:
+        """Let all go well from now on."""
+        self._ask("clear_faults")
+
+    def prepare(
+        self,
+        view: str = "image",
+        tiers: int | Iterable[int] | None = None,
+        image_ids: Iterable[int] | None = None,
+    ) -> int:
+        """Encode whole images beforehand; returns how many bytes they have."""
+        wanted = tiers if tiers is None or isinstance(tiers, int) else list(tiers)
+        chosen = None if image_ids is None else list(image_ids)
+        return int(self._ask("prepare", view, wanted, chosen))
+
+    def _ask(self, name: str, *given: Any) -> Any:
+        """Return an attribute of the server, or what a method of it returns."""
+        return self._told(pickle.dumps((name, given)))
+
+    def _told(self, question: bytes) -> Any:
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise RuntimeError("the server is not running; enter it with `with`")
+        with self._asking:
+            try:
+                process.stdin.write(question)
+                process.stdin.flush()
+                found, refused = pickle.load(process.stdout)
+            except (EOFError, BrokenPipeError) as error:
+                message = "the server's process has ended; what it said is on standard error"
+                raise RuntimeError(message) from error
+        if refused is not None:
+            raise ValueError(f"the server refused: {refused}")
+        return found
+
+
+def answer_pipes() -> None:
+    """Serve as a `SpawnedServer` says on standard input, until that ends."""
+    questions, told = sys.stdin.buffer, sys.stdout.buffer
+    sources, options = pickle.load(questions)
+    with AllenServer(sources, **options) as server:
+        found: Any = server.url
+        refused: str | None = None
+        while True:
+            pickle.dump((found, refused), told)
+            told.flush()
+            try:
+                name, given = pickle.load(questions)
+            except EOFError:
+                return
+            found = refused = None
+            try:
+                asked = getattr(server, name)
+                found = asked(*given) if callable(asked) else asked
+            except (TypeError, ValueError, LookupError, BadRequestError) as error:
+                refused = str(error)
+
+
+def _sources(datasets: Serving | Iterable[Serving]) -> list[Served]:
+    alone = isinstance(datasets, Mapping) or hasattr(datasets, "slide_pixels")
+    several: Any = [datasets] if alone else datasets
     return [BareRows(one) if isinstance(one, Mapping) else one for one in several]

@@ -41,13 +41,13 @@ class SyncError(Exception):
     """A synchronisation that cannot be answered."""
 
 
-def answer(
+def synchronised(
     service: str,
     subject_id: int,
     parameters: Parameters,
     tables: Tables,
     doubts: Doubts,
-    centres: Mapping[tuple[int, int], Point] = STRUCTURE_CENTRES,
+    centres: Mapping[tuple[int, int], Point],
 ) -> Any:
     """Return the ``msg`` of a synchronisation.
 
@@ -61,7 +61,7 @@ def answer(
     parameters
         Of the URL.
     centres
-        Where structures are, for ``structure_to_image``.
+        Where structures are, for ``structure_to_image``, besides `STRUCTURE_CENTRES`.
 
     Raises
     ------
@@ -126,15 +126,18 @@ def _structure_to_image(
     dataset = _find(tables.rows("SectionDataSet"), dataset_id)
     if dataset is None:
         raise SyncError(f"SectionDataSet {dataset_id} was not found")
+    known = {**STRUCTURE_CENTRES, **centres}
     entries = []
     for structure in _ids(parameters, "structure_ids"):
-        entry = _sync(dataset_id, None)
-        for space in (dataset.get("reference_space_id"), 9, 10):
-            if isinstance(space, int) and (structure, space) in centres:
-                point = centres[structure, space]
-                entry = _to_dataset(point, space, dataset_id, tables, doubts)
-                break
-        entries.append(entry)
+        spaces = (dataset.get("reference_space_id"), 9, 10)
+        space = next(
+            (one for one in spaces if isinstance(one, int) and (structure, one) in known), None
+        )
+        if space is None:
+            entries.append(_sync(dataset_id, None))
+        else:
+            point = known[structure, space]
+            entries.append(_to_dataset(point, space, dataset_id, tables, doubts))
     return entries
 
 

@@ -1,12 +1,12 @@
-"""Faults on demand: which requests they hit, and what happens to them."""
+"""What a server was asked and what it answered, and what goes wrong on demand."""
 
 from __future__ import annotations
 
-import base64
 import threading
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self, get_args
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 FaultKind = Literal[
     "latency", "hang", "drop", "400", "403", "404", "429", "500", "502", "503", "504",
@@ -17,6 +17,55 @@ RequestKind = Literal["image", "redirect", "metadata", "sync", "other"]
 
 _ON_IMAGES = ("damaged", "wrong-size", "wrong-format")
 _ON_METADATA = ("rows",)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, and how it was answered.
+
+    Parameters
+    ----------
+    number
+        Counts from 0 in the order of answering.
+    kind
+        ``"image"``: the body of an image, delivered or attempted. ``"redirect"``: an image
+        download that was redirected. ``"metadata"``, ``"sync"``, ``"other"``.
+    path
+        Path and query, decoded.
+    status
+        HTTP status that was sent; 0 where none was.
+    bytes_sent
+        Bytes of the body; while it is being sent, the bytes that are meant to be.
+    fault
+        Kind of the fault that hit the request, or None. A latency shows only where nothing
+        else did.
+    image_id, view, tier
+        Of image requests, else None.
+    left, top, width, height
+        Of image requests: corner in full-resolution pixels of the slide, size in pixels of the
+        tier, as asked of the image service.
+    window
+        ``(left, top, width, height)`` in pixels of the tier of the section, or None where the
+        whole section was asked for.
+    at
+        Seconds since the log began.
+    """
+
+    number: int
+    kind: RequestKind
+    path: str
+    status: int = 0
+    bytes_sent: int = 0
+    fault: str | None = None
+    image_id: int | None = None
+    view: str | None = None
+    tier: int | None = None
+    left: int | None = None
+    top: int | None = None
+    width: int | None = None
+    height: int | None = None
+    window: tuple[int, int, int, int] | None = None
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,77 +167,35 @@ class Fault:
         if self.every < 1 or self.skip < 0 or self.piece < 1 or (self.seconds or 0.0) < 0:
             raise ValueError(f"every, skip, piece or seconds is out of range: {self}")
 
-    def matches(self, subject: Subject) -> bool:
+    def matches(self, asked: Request) -> bool:
         """Whether a request is of the kind, image, view and tier that this fault is for."""
         wanted = (
-            (self.image_ids, subject.image_id),
-            (self.views, subject.view),
-            (self.tiers, subject.tier),
+            (self.image_ids, asked.image_id),
+            (self.views, asked.view),
+            (self.tiers, asked.tier),
         )
         return (
-            self.request in ("any", subject.kind)
+            self.request in ("any", asked.kind)
             and all(
                 some is None or (isinstance(some, tuple) and value in some)
                 for some, value in wanted
             )
-            and (self.path is None or self.path in subject.path)
+            and (self.path is None or self.path in asked.path)
         )
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Build from what `to_json` gave."""
-        options = dict(values)
-        options["body"] = base64.b64decode(options.get("body", ""))
-        return cls(**options)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as values that JSON can hold."""
-        return asdict(self) | {"body": base64.b64encode(self.body).decode("ascii")}
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a request is about.
-
-    Parameters
-    ----------
-    kind
-        What kind of request.
-    path
-        Path and query, decoded.
-    image_id, view, tier
-        Of image requests, else None.
-    left, top, width, height
-        Of image requests: full-resolution pixels of the slide, and size in tier pixels.
-    window
-        ``(left, top, width, height)`` in pixels of the tier of the section, or None where the
-        whole section is asked for.
-    """
-
-    kind: RequestKind
-    path: str
-    image_id: int | None = None
-    view: str | None = None
-    tier: int | None = None
-    left: int | None = None
-    top: int | None = None
-    width: int | None = None
-    height: int | None = None
-    window: tuple[int, int, int, int] | None = None
 
 
 @dataclass(slots=True)
 class _Armed:
     fault: Fault
-    seen: int = field(default=0)
-    hits: int = field(default=0)
+    seen: int = 0
+    hits: int = 0
 
     def draw(self) -> bool:
+        """Count one more matching request; whether it is hit."""
         past = self.seen - self.fault.skip
         self.seen += 1
-        if past < 0 or past % self.fault.every:
-            return False
-        if self.fault.times is not None and self.hits >= self.fault.times:
+        spent = self.fault.times is not None and self.hits >= self.fault.times
+        if past < 0 or past % self.fault.every or spent:
             return False
         self.hits += 1
         return True
@@ -211,14 +218,81 @@ class Faults:
         with self._lock:
             self._armed.clear()
 
-    def draw(self, subject: Subject) -> list[Fault]:
-        """Return the faults that hit a request: any number of latencies, and one other."""
-        hits: list[Fault] = []
+    def draw(self, asked: Request) -> tuple[float, Fault | None]:
+        """Return how many seconds of latency hit a request, and what else does: one at most."""
+        seconds, other = 0.0, None
         with self._lock:
             for armed in self._armed:
-                taken = any(fault.kind != "latency" for fault in hits)
-                if taken and armed.fault.kind != "latency":
-                    continue
-                if armed.fault.matches(subject) and armed.draw():
-                    hits.append(armed.fault)
-        return hits
+                fault = armed.fault
+                waits = fault.kind == "latency"
+                if (waits or other is None) and fault.matches(asked) and armed.draw():
+                    seconds += (fault.seconds or 0.0) if waits else 0.0
+                    other = other if waits else fault
+        return seconds, other
+
+
+class Log:
+    """The requests of a server, written by many threads; each is there before it is sent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests: list[Request] = []
+        self._serving = 0
+        self._most = 0
+        self._era = 0
+        self._began = time.monotonic()
+
+    def reset(self) -> None:
+        """Forget all requests; the high water begins at what is being served."""
+        with self._lock:
+            self._requests = []
+            self._most = self._serving
+            self._era += 1
+            self._began = time.monotonic()
+
+    def enter(self) -> Callable[[], None]:
+        """Note that one more request is being served; returns what ends it, once."""
+        with self._lock:
+            self._serving += 1
+            self._most = max(self._most, self._serving)
+        ended = False
+
+        def leave() -> None:
+            nonlocal ended
+            with self._lock:
+                self._serving -= 0 if ended else 1
+                ended = True
+
+        return leave
+
+    def write(
+        self, asked: Request, status: int, bytes_sent: int, fault: str | None
+    ) -> tuple[int, int]:
+        """Note an answer that is about to be sent; returns what `correct` wants."""
+        with self._lock:
+            number = len(self._requests)
+            at = time.monotonic() - self._began
+            record = replace(
+                asked, number=number, status=status, bytes_sent=bytes_sent, fault=fault, at=at
+            )
+            self._requests.append(record)
+            return self._era, number
+
+    def correct(self, place: tuple[int, int], bytes_sent: int) -> None:
+        """Note how many bytes were sent in the end."""
+        era, number = place
+        with self._lock:
+            if era == self._era:
+                self._requests[number] = replace(self._requests[number], bytes_sent=bytes_sent)
+
+    @property
+    def requests(self) -> list[Request]:
+        """All requests so far, in the order of answering."""
+        with self._lock:
+            return list(self._requests)
+
+    @property
+    def high_water(self) -> int:
+        """The most requests that were being served at one time."""
+        with self._lock:
+            return self._most

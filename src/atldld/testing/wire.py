@@ -1,14 +1,20 @@
-"""Answers on the wire, sound ones and spoilt ones."""
+"""HTTP on loopback: a listener that leaves nothing behind, and answers sent well or badly."""
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import os
 import socket
+import socketserver
 import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from http.client import responses
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal, NamedTuple
 
 from .jpegs import as_png, damaged, wrong_size
 from .traffic import Fault
@@ -66,151 +72,248 @@ def spoilt(answer: Answer, fault: Fault) -> Answer:
     return answer
 
 
-def meant(answer: Answer, fault: Fault | None) -> int:
-    """Return how many bytes of the body are meant to be sent."""
-    kind = None if fault is None else fault.kind
+class Step(NamedTuple):
+    """Bytes that go out together: a frame of HTTP, then part of a body.
+
+    Parameters
+    ----------
+    frame, body
+        What is sent.
+    pause
+        Seconds to wait before it; None waits until the server ends.
+    """
+
+    frame: bytes = b""
+    body: bytes = b""
+    pause: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How an answer goes out.
+
+    Parameters
+    ----------
+    steps
+        What is sent, one after the other.
+    ending
+        What becomes of the connection: it is kept, closed, or reset.
+    """
+
+    steps: tuple[Step, ...]
+    ending: Literal["keep", "close", "reset"]
+
+    @property
+    def body_bytes(self) -> int:
+        """How many bytes of the body are sent where the client takes them all."""
+        return sum(len(step.body) for step in self.steps)
+
+
+def delivery(answer: Answer, fault: Fault | None, *, keep_alive: bool) -> Delivery:
+    """Return how an answer goes out, in the way of a fault where there is one."""
+    body, kind = answer.body, None if fault is None else fault.kind
+    whole = f"Content-Length: {len(body)}"
+    part = body[: len(body) * 3 // 5]
+    kept: Literal["keep", "close"] = "keep" if keep_alive else "close"
+    head = _head(answer, whole, kept)
+    if fault is None:
+        return Delivery((Step(head, body),), kept)
     if kind in ("hang", "drop"):
-        return 0
+        return Delivery((Step(pause=fault.seconds if kind == "hang" else 0.0),), "close")
     if kind == "reset":
-        return len(answer.body) // 2
-    if kind in ("short", "early-end"):
-        return len(answer.body) * 3 // 5
-    return len(answer.body)
+        return Delivery((Step(head, body[: len(body) // 2]),), "reset")
+    if kind == "short":
+        promised = f"Content-Length: {len(body) + 1}"
+        return Delivery((Step(_head(answer, promised, "close"), part),), "close")
+    if kind == "early-end":
+        head = _head(answer, "Transfer-Encoding: chunked", kept)
+        chunk = Step(head + b"%x\r\n" % len(part), part), Step(b"\r\n0\r\n\r\n")
+        return Delivery(chunk if part else (Step(head + b"0\r\n\r\n"),), kept)
+    if kind == "slow":
+        drops = (body[first : first + fault.piece] for first in range(0, len(body), fault.piece))
+        drip = (Step(body=drop, pause=fault.seconds) for drop in drops)
+        return Delivery((Step(head), *drip), kept)
+    if kind == "two-answers":
+        return Delivery((Step(head + body + head, body),), kept)
+    if kind == "early-hints":
+        return Delivery((Step(_EARLY_HINTS), Step(head, body, fault.seconds)), kept)
+    return Delivery((Step(head, body),), kept)
+
+
+def _head(answer: Answer, length: str, kept: Literal["keep", "close"]) -> bytes:
+    lines = [
+        f"HTTP/1.1 {answer.status} {responses.get(answer.status, 'Unknown')}",
+        f"Content-Type: {answer.content_type}",
+        length,
+        *(f"{name}: {value}" for name, value in answer.headers),
+        f"Connection: {'keep-alive' if kept == 'keep' else 'close'}",
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 class Line:
-    """One connection, on which one answer is sent.
+    """A connection that one answer is sent on.
 
     Parameters
     ----------
     connection
         The socket.
     closing
-        Set when the server ends; cuts every wait short.
+        Set when the server ends; cuts every pause short.
     keep_alive
         Whether the client may send another request on it.
-    before_last
-        Called once before the last byte is sent: a client that has everything cannot find
-        the request still being served.
     """
 
     def __init__(
-        self,
-        connection: socket.socket,
-        closing: threading.Event,
-        keep_alive: bool,
-        before_last: Callable[[], None],
+        self, connection: socket.socket, closing: threading.Event, keep_alive: bool
     ) -> None:
         self.connection = connection
+        self.closing = closing
         self.keep_alive = keep_alive
         self.sent = 0
-        self._closing = closing
-        self._before_last = before_last
+        """Bytes of the body that were sent."""
 
-    def send(self, answer: Answer, fault: Fault | None) -> None:
-        """Send an answer, in the way of the fault where there is one.
+    def send(self, delivery: Delivery, before_last: Callable[[], None]) -> None:
+        """Send an answer.
+
+        Parameters
+        ----------
+        delivery
+            How it goes out.
+        before_last
+            Called before the last byte is sent: a client that has everything cannot find the
+            request still being served.
 
         Raises
         ------
         OSError
             If the client has gone.
         """
-        content = answer.body
-        kind = None if fault is None else fault.kind
-        if fault is not None and kind in ("hang", "drop"):
-            if kind == "hang":
-                self._closing.wait(fault.seconds)
+        self.keep_alive = delivery.ending == "keep"
+        for step in delivery.steps[:-1]:
+            if not self._put(step, None):
+                return
+        if self._put(delivery.steps[-1], before_last) and delivery.ending == "reset":
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            # Past the objects that would send a proper end first.
+            os.close(self.connection.detach())
+
+    def _put(self, step: Step, before_last: Callable[[], None] | None) -> bool:
+        """Send a step; False where the server has ended before."""
+        if step.pause != 0.0 and self.closing.wait(step.pause):
             self.keep_alive = False
-            self._before_last()
-        elif kind == "reset":
-            self._begin(answer, f"Content-Length: {len(content)}")
-            self._pieces(content[: meant(answer, fault)])
-            self._before_last()
-            self._reset()
-        elif kind == "short":
-            self.keep_alive = False
-            self._begin(answer, f"Content-Length: {len(content) + 1}")
-            self._before_last()
-            self._pieces(content[: meant(answer, fault)])
-        elif kind == "early-end":
-            self._begin(answer, "Transfer-Encoding: chunked")
-            part = content[: meant(answer, fault)]
-            if part:
-                self.connection.sendall(b"%x\r\n" % len(part))
-                self._pieces(part)
-                self.connection.sendall(b"\r\n")
-            self._before_last()
-            self.connection.sendall(b"0\r\n\r\n")
-        elif fault is not None and kind == "slow" and content:
-            self._begin(answer, f"Content-Length: {len(content)}")
-            for first in range(0, len(content), fault.piece):
-                if self._closing.wait(fault.seconds):
-                    self.keep_alive = False
-                    return
-                if first + fault.piece >= len(content):
-                    self._before_last()
-                self._pieces(content[first : first + fault.piece])
-        elif kind == "two-answers":
-            self._twice(answer, content)
-        else:
-            if fault is not None and kind == "early-hints":
-                self.connection.sendall(_EARLY_HINTS)
-                self._closing.wait(fault.seconds)
-            self._plain(answer, content)
-
-    def _twice(self, answer: Answer, content: bytes) -> None:
-        whole = self._head(answer, f"Content-Length: {len(content)}") + content
-        self._before_last()
-        self.connection.sendall(2 * whole)
-        self.sent = len(content)
-
-    def _plain(self, answer: Answer, content: bytes) -> None:
-        head = self._head(answer, f"Content-Length: {len(answer.body)}")
-        if not content:
-            self._before_last()
-            self.connection.sendall(head)
-        elif len(content) <= _PIECE:
-            self.connection.sendall(head + content[:-1])
-            self._before_last()
-            self.connection.sendall(content[-1:])
-            self.sent = len(content)
-        else:
-            self.connection.sendall(head)
-            self._pieces(content[:-1])
-            self._before_last()
-            self._pieces(content[-1:])
-
-    def _begin(self, answer: Answer, length: str) -> None:
-        self.connection.sendall(self._head(answer, length))
-
-    def _head(self, answer: Answer, length: str) -> bytes:
-        lines = [
-            f"HTTP/1.1 {answer.status} {_phrase(answer.status)}",
-            f"Content-Type: {answer.content_type}",
-            length,
-            *(f"{name}: {value}" for name, value in answer.headers),
-            f"Connection: {'keep-alive' if self.keep_alive else 'close'}",
-        ]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-    def _pieces(self, content: bytes) -> None:
-        view = memoryview(content)
-        for first in range(0, len(view), _PIECE):
-            piece = view[first : first + _PIECE]
+            return False
+        size, before = len(step.frame) + len(step.body), self.sent
+        done = 0
+        while done < size:
+            at = done - len(step.frame)
+            piece = step.body[at : at + _PIECE] if done else step.frame + step.body[:_PIECE]
+            if done + len(piece) == size and before_last is not None:
+                if len(piece) > 1:
+                    self.connection.sendall(piece[:-1])
+                before_last()
+                piece, done = piece[-1:], size - 1
             self.connection.sendall(piece)
-            self.sent += len(piece)
-
-    def _reset(self) -> None:
-        """Close so that the client meets a reset instead of an end."""
-        self.keep_alive = False
-        linger = struct.pack("ii", 1, 0)
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        # Past the objects that would send a proper end first.
-        os.close(self.connection.detach())
+            done += len(piece)
+            self.sent = before + max(done - len(step.frame), 0)
+        return True
 
 
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"
+class Connection(BaseHTTPRequestHandler):
+    """A connection to a `Listener`: each request is handed on to the listener's `exchange`."""
+
+    server: Listener
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        """Answer a request."""
+        line = Line(self.connection, self.server.closing, not self.close_connection)
+        try:
+            self.server.exchange(self.path, line)
+        except OSError:
+            line.keep_alive = False
+        self.close_connection = not line.keep_alive
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+class Listener(ThreadingHTTPServer):
+    """A threading HTTP server that leaves nothing behind.
+
+    Parameters
+    ----------
+    host, port
+        Where to listen: a loopback address; port 0 takes a free one.
+    exchange
+        Called with the path and query of each request, and the line to answer on.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 256
+
+    def __init__(self, host: str, port: int, exchange: Callable[[str, Line], None]) -> None:
+        self.exchange = exchange
+        self.closing = threading.Event()
+        self._connections: dict[threading.Thread, socket.socket] = {}
+        self._accepting = threading.Thread(target=self._accept, name="atldld-testing", daemon=True)
+        super().__init__((_loopback(host), port), Connection)
+
+    def server_bind(self) -> None:
+        """Bind without asking a name service what this host is called."""
+        socketserver.TCPServer.server_bind(self)
+        host, port = self.server_address[:2]
+        self.server_name, self.server_port = str(host), int(port)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._accepting.start()
+
+    def stop(self) -> None:
+        """Stop accepting, close every connection, and wait for what served them."""
+        self.closing.set()
+        if self._accepting.is_alive():
+            with contextlib.suppress(OSError):
+                # One more connection wakes what waits for one.
+                socket.create_connection((self.server_name, self.server_port), 1.0).close()
+            self._accepting.join()
+        self.server_close()
+        for connection in self._connections.values():
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for handler in self._connections:
+            handler.join(10.0)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Turn away who comes when it is over."""
+        del request, client_address
+        return not self.closing.is_set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve one connection in a thread of its own, which `stop` can end."""
+        handler = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), daemon=True
+        )
+        alive = {thread: one for thread, one in self._connections.items() if thread.is_alive()}
+        self._connections = {**alive, handler: request}
+        handler.start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients come and go."""
+
+    def _accept(self) -> None:
+        while not self.closing.is_set():
+            self.handle_request()
+
+
+def _loopback(host: str) -> str:
+    if host == "localhost":
+        return "127.0.0.1"
+    with contextlib.suppress(ValueError):
+        address = ipaddress.IPv4Address(host)
+        if address.is_loopback:
+            return str(address)
+    raise ValueError(f"the host is {host!r}; it must be a loopback address, such as 127.0.0.1")
