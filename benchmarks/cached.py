@@ -82,8 +82,9 @@ def full_resolution(given: Mapping[str, Any], run: Run) -> None:
     array = array.isel(section=[array.sizes["section"] // 2])
     array.atlas.prefetch()
     (reader,) = readers(array)
-    place = int(np.flatnonzero(reader.table.image_id == int(array.image_id[0]))[0])
-    body = source_from(None).image(reader.sampling.whole(place, 0, "image"))
+    place = int(np.flatnonzero(reader.sampling.sections.image_id == int(array.image_id[0]))[0])
+    whole = reader.sampling.sections.whole_image(given["dataset"], place, 0, "image")
+    body = source_from(None).image(whole)
     (piece,) = reader.pieces(
         ([place], slice(0, array.sizes["y"]), slice(0, array.sizes["x"]), slice(None))
     )

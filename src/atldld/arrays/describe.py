@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from .. import __version__
@@ -14,9 +13,10 @@ from ..errors import AtldldWarning, RegistrationError
 from ..model.dataset import SectionDataset
 from ..model.read import View
 from ..model.registration import Registration
+from ..model.sections import Sections
 from ..model.space import space_name
 from ..source.published import PublishedRegistration
-from .pieces import CHANNELS
+from .lazy import CHANNELS
 
 CITATION = (
     "Allen Institute for Brain Science, Allen Mouse Brain Atlas, section dataset {id}, "
@@ -120,21 +120,6 @@ def attributes(
         if registration.citation:
             found["citation"] = f"{found['citation']} Registration: {registration.citation}."
     return found
-
-
-class Sections(Protocol):
-    """Sections in columns."""
-
-    @property
-    def image_id(self) -> npt.NDArray[np.int64]:
-        """Ids of their images."""
-
-    @property
-    def has_expression(self) -> npt.NDArray[np.bool_]:
-        """Whether these have expression masks."""
-
-    def take(self, rows: npt.NDArray[Any]) -> Self:
-        """Return some of them."""
 
 
 S = TypeVar("S", bound=Sections)

@@ -16,27 +16,16 @@ from ..model.bend import BendSource
 from ..model.read import ImageRead, Window
 from ..model.sections import SectionTable
 from ..reading.failures import Failing
-from ..reading.reader import Found, Reader, places, squeezed
+from ..reading.reader import Found, Part, Reader, places, squeezed
 from ..sampling.coverage import Indices
-from ..sampling.reads import choose_window
 from ..source.protocol import Source
-from .pieces import CHANNELS, sample_reads, whole_read
+from .index import SectionPlaces
+from .lazy import CHANNELS
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePart:
-    """A part of the image.
-
-    Parameters
-    ----------
-    whole
-        The read of the whole image at the tier.
-    needed
-        The pixels that are needed of it, on the lattice of the slide.
-    """
-
-    whole: ImageRead
-    needed: Window | None
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ImagePart(Part):
+    """A part of the image."""
 
     def read(self, held: Collection[Window | None] = ()) -> ImageRead:
         """Return what to ask a source for that has some windows of the image at hand.
@@ -44,12 +33,11 @@ class ImagePart:
         Where the section begins between two tier pixels of its slide, a window is asked for
         even for all of the image: only of windows it is known which pixels they show.
         """
-        if self.needed is None:
-            raise ValueError(f"nothing is needed of image {self.whole.image_id}")
-        window = choose_window(self.needed, self.whole.size, held)
-        if window is None and self.whole.fraction != (0.0, 0.0) and None not in held:
-            window = Window(0, 0, *self.whole.size)
-        return replace(self.whole, window=window)
+        # Without super() of no arguments: a class with slots is made twice.
+        read = Part.read(self, held)
+        if read.window is None and self.whole.fraction != (0.0, 0.0) and None not in held:
+            read = replace(read, window=Window(0, 0, *self.whole.size))
+        return read
 
 
 class ImageArray(Reader[ImagePart]):
@@ -100,14 +88,13 @@ class ImageArray(Reader[ImagePart]):
         self.shape = (window.height, window.width, *channels)
         self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
 
-    def points(self) -> tuple[npt.NDArray[np.int64], Array]:
-        """Return the image id, and the affine from full-resolution pixels to p, i, r."""
-        return np.array([self.whole.image_id]), self.affine[None]
-
     @property
-    def pixel_bends(self) -> dict[int, BendSource]:
-        """Where the bend of the image comes from, by its id; empty for a straight one."""
-        return {} if self.bend is None else {self.whole.image_id: self.bend}
+    def section_places(self) -> SectionPlaces:
+        """Where the pixels lie."""
+        image_id = self.whole.image_id
+        bends = {} if self.bend is None else {image_id: self.bend}
+        images = np.array([image_id])
+        return SectionPlaces(self.table, images, self.affine[None], pixel_bends=bends)
 
     def pieces(self, key: tuple[Any, ...]) -> list[ImagePart]:
         """Return the one part that an outer index into this array needs, or none."""
@@ -116,13 +103,13 @@ class ImageArray(Reader[ImagePart]):
             return []
         left, top = int(columns.min()), int(rows.min())
         size = int(columns.max()) + 1 - left, int(rows.max()) + 1 - top
-        return [ImagePart(self.whole, Window(left, top, *size))]
+        return [ImagePart(whole=self.whole, needed=Window(left, top, *size))]
 
     def samples(self) -> list[ImageRead]:
         """Return this image and a few others of the dataset, to find out about the service."""
         dataset_id = self.whole.dataset_id or 0
-        own = whole_read(dataset_id, self.table, self._row(), 0, "image")
-        return [own, *sample_reads(dataset_id, self.table)]
+        own = self.table.whole_image(dataset_id, self._row(), 0, "image")
+        return [own, *self.table.sample_images(dataset_id)]
 
     def tier_count(self, part: ImagePart) -> int:
         """Return how many tiers the image has."""

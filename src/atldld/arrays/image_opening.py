@@ -31,7 +31,6 @@ from .chunks import in_chunks
 from .describe import channel_coordinate
 from .image import ImageArray
 from .index import DIM, SectionPlaces
-from .pieces import whole_read
 from .registering import placing_of, registered, registration_from
 from .request import (
     LARGEST_TIER,
@@ -344,7 +343,7 @@ class ImageOpening(Opening):
             The sections that the array carries, this one among them.
         """
         place = int(np.flatnonzero(table.image_id == self.image.id)[0])
-        whole = whole_read(self.record.id, table, place, self.tier, self.view)
+        whole = table.whole_image(self.record.id, place, self.tier, self.view)
         array = ImageArray(
             whole,
             window,

@@ -398,10 +398,6 @@ class SectionPlaces:
     def __deepcopy__(self, memo: dict[int, Any]) -> SectionPlaces:
         return self
 
-    def points(self) -> tuple[npt.NDArray[np.int64], Array]:
-        """Return the ids of the images, and their affines."""
-        return self.images, self.affines
-
     def among(self, others: Iterable[SectionPlaces]) -> bool:
         """Whether one of others says the same."""
         return any(

@@ -32,6 +32,16 @@ def is_lazy(obj: xr.DataArray | xr.Dataset) -> bool:
     return not all(each._in_memory for each in as_dataset(obj).variables.values())
 
 
+def in_memory(array: xr.DataArray) -> bool:
+    """Whether the values of an array are in memory."""
+    return isinstance(array.variable._data, np.ndarray)
+
+
+def read_when_indexed(array: xr.DataArray) -> bool:
+    """Whether the values of an array are read when they are indexed, without dask."""
+    return isinstance(array.variable._data, indexing.ExplicitlyIndexed)
+
+
 def lazy_variables(obj: xr.DataArray | xr.Dataset) -> Iterator[Any]:
     """Yield the data of the variables that are read when they are indexed, without dask."""
     for variable in as_dataset(obj).variables.values():

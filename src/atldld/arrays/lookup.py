@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 from dask.tokenize import tokenize
-from xarray.core import indexing
 
 from ..errors import AtldldWarning
 from ..model.affine import points_of
 from ..model.sections import SectionTable
 from ..model.space import AXES, FLIP_R, can_flip
-from ..reading.reader import FromMatrices, index_outer, places, squeezed
+from ..reading.reader import LazyArray, places, squeezed
+from .index import SectionPlaces
 
 Array = npt.NDArray[np.float64]
 
@@ -148,7 +148,7 @@ def lookup_of(annotation: xr.DataArray, space: Space | None) -> Lookup:
     return Lookup(ids, replace(voxels, values=codes), FLIP_R / 2 if np.isnan(middle) else middle)
 
 
-class StructureArray(FromMatrices):
+class StructureArray(LazyArray):
     """The structure at the exact place of every grid point of sections.
 
     Parameters
@@ -173,12 +173,10 @@ class StructureArray(FromMatrices):
         self.shape = (len(table), len(y), len(x))
         self.dtype = np.dtype(np.int64)
 
-    def points(self) -> tuple[npt.NDArray[np.int64], Array]:
-        """Return image ids, and the affines from grid microns to the exact p, i, r."""
-        return self.table.image_id, self.table.points
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return index_outer(key, self.shape, self._outer)
+    @property
+    def section_places(self) -> SectionPlaces:
+        """Where the grid points lie."""
+        return SectionPlaces(self.table, self.table.image_id, self.table.points)
 
     def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[np.int64]:
         sections, rows, columns = places(key, self.shape)

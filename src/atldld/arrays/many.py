@@ -23,26 +23,23 @@ from ..model.registration import Registration
 from ..model.space import can_flip, extent, space_name
 from ..model.terms import SearchTerms, listed
 from ..reading.failures import Failing, Ledger
-from ..reading.reader import Gathered, Reader, index_outer, places
+from ..reading.reader import LazyArray, Reader, places
 from ..source import source_from
 from ..source.allen import AllenSource
 from ..source.protocol import SearchableSource, Source
 from ..source.published import CITATION as PUBLISHED
 from .base import fill_of
 from .describe import ACCURACY, CITATION, voxel_frame
-from .pieces import CHANNELS
+from .lazy import CHANNELS, MatrixArray, PixelArray, What
 from .request import OpeningOptions, VolumeOptions
 from .volume_opening import (
     Nodes,
     check_midline,
-    shown_array,
     shown_names,
-    volume_array,
     volume_sampling,
     volume_variables,
 )
-from .volume_pieces import Between
-from .volumes import What
+from .volumes import Between
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -233,12 +230,12 @@ class Many:
         """Return the array of one dataset, over p, i, r and perhaps channels."""
         sampling, fill = _at_hand.sampling(self, int(self.ids[place]))
         if what != "image":
-            return shown_array(sampling, what)
+            return MatrixArray(sampling, what)
         failing = Failing(self.request.fill_failed, self.request.tier == "auto", self.ledger)
-        return volume_array(sampling, self.source, fill, self.carried, failing, marked=marked)
+        return PixelArray(sampling, self.source, fill, self.carried, failing, marked=marked)
 
 
-class ManyArray(Gathered):
+class ManyArray(LazyArray):
     """Volumes of many datasets, one after the other, each found when it is indexed.
 
     Parameters
@@ -274,9 +271,6 @@ class ManyArray(Gathered):
         number = np.float32 if many.request.masked else np.uint8
         dtypes = {"section_number": np.int32, "distance": np.float64, "mirrored": np.bool_}
         self.dtype = np.dtype(dtypes.get(what, number))
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return index_outer(key, self.shape, self._outer)
 
     def readers(self, key: tuple[Any, ...]) -> Iterator[tuple[Reader[Any], tuple[Any, ...]]]:
         """Yield the readers that an outer index needs, each with the index into it."""

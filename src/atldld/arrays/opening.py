@@ -32,10 +32,9 @@ from .describe import (
     showing,
     warn_if_failed,
 )
-from .filling import HadArray, had, pixels
-from .index import DIM, SectionIndex, SectionPlaces
+from .index import DIM, SectionIndex
+from .lazy import MatrixArray, PixelArray, UnfilledArray, not_filled, without_marks
 from .lookup import StructureArray, annotation_from, voxels_of
-from .pieces import Sampling
 from .registering import placing_of, registered
 from .request import (
     OpeningOptions,
@@ -46,7 +45,7 @@ from .request import (
     target_space,
     warn_of_tiers,
 )
-from .sections import CoverageArray, SectionArray
+from .sections import Piece, SectionSampling
 
 _DIMS = (DIM, "y", "x", "channel")
 
@@ -290,7 +289,7 @@ class _Sections(Opening):
     """The sections of a dataset, and how they come onto a grid."""
 
     request: OpeningOptions
-    sampling: Sampling
+    sampling: SectionSampling
 
     def pixels(self, view: View) -> xr.Variable:
         """Return one view of all sections as a lazy variable."""
@@ -302,20 +301,21 @@ class _Sections(Opening):
         attrs = {"long_name": "covered by the section image"}
         if not self.failing.fill:
             found = {name: self.pixels(view) for name, view in views.items()}
-            return {**found, "covered": self._lazy(CoverageArray(self.sampling), _DIMS[:3], attrs)}
+            covered = MatrixArray(self.sampling, "covered")
+            return {**found, "covered": self._lazy(covered, _DIMS[:3], attrs)}
         arrays = [self._array(view, marked=True) for view in views.values()]
         marked = [self._lazy(array, _DIMS, {}) for array in arrays]
         chunks = self.request.chunks if isinstance(self.request.chunks, Mapping) else {}
         found = {}
         for (name, view), variable in zip(views.items(), marked, strict=True):
             channels = replace(self.sampling, view=view).channels
-            found[name] = pixels(variable, channels, chunks.get("channel", -1))
+            found[name] = without_marks(variable, channels, chunks.get("channel", -1))
             found[name].attrs = self._attributes_of(view)
         if self.request.chunks is None:
-            return {**found, "covered": self._lazy(HadArray(arrays), _DIMS[:3], attrs)}
-        covered = had(marked)
-        covered.attrs = attrs
-        return {**found, "covered": covered}
+            return {**found, "covered": self._lazy(UnfilledArray(arrays), _DIMS[:3], attrs)}
+        shown = not_filled(marked)
+        shown.attrs = attrs
+        return {**found, "covered": shown}
 
     def structures(self, annotation: xr.DataArray) -> xr.Variable:
         """Return the structure at every pixel as a lazy variable."""
@@ -326,17 +326,17 @@ class _Sections(Opening):
             )
         grid = self.sampling.grid
         voxels = voxels_of(annotation, self.space)
-        array = StructureArray(self.sampling.table, grid.y.microns, grid.x.microns, voxels)
+        array = StructureArray(self.sampling.sections, grid.y.microns, grid.x.microns, voxels)
         attrs = {"long_name": "structure"}
         for name in ("atlas", "ontology", "ontology_source"):
             if annotation.attrs.get(name):
                 attrs[name] = str(annotation.attrs[name])
         return self._lazy(array, _DIMS[:3], attrs)
 
-    def _array(self, view: View, *, marked: bool = False) -> SectionArray:
+    def _array(self, view: View, *, marked: bool = False) -> PixelArray[Piece]:
         sampling = replace(self.sampling, view=view)
         fill = self._fill(view)
-        return SectionArray(sampling, self.source, fill, self.carried, self.failing, marked=marked)
+        return PixelArray(sampling, self.source, fill, self.carried, self.failing, marked=marked)
 
     def _attributes_of(self, view: View) -> dict[str, Any]:
         attrs = self.of_pixels(view, self._attributes())
@@ -351,7 +351,7 @@ class _Sections(Opening):
         coords = self._coordinates()
         if has_expression:
             flags = xr.Variable(
-                DIM, self.sampling.table.has_expression, {"long_name": "has an expression mask"}
+                DIM, self.sampling.sections.has_expression, {"long_name": "has an expression mask"}
             )
             coords = xr.Coordinates(
                 {**coords.variables, "has_expression": flags}, indexes=dict(coords.xindexes)
@@ -371,18 +371,18 @@ class _Sections(Opening):
 
     def _lazy(
         self,
-        array: SectionArray | CoverageArray | HadArray | StructureArray,
+        array: PixelArray[Piece] | MatrixArray | UnfilledArray | StructureArray,
         dims: tuple[str, ...],
         attrs: dict[str, Any],
     ) -> xr.Variable:
-        marked = isinstance(array, SectionArray) and array.marked
+        marked = isinstance(array, PixelArray) and array.marked
         sizes = chunk_sizes(
             "auto" if self.request.chunks is None else self.request.chunks,
             _DIMS,
             (*array.shape, *(1,) * (4 - len(array.shape))),
             array.dtype.itemsize,
             # A selection from marked pixels reads whole chunks.
-            1 if marked or isinstance(array, HadArray) else AUTO_SECTIONS,
+            1 if marked or isinstance(array, UnfilledArray) else AUTO_SECTIONS,
         )
         if marked:
             sizes["channel"] = -1
@@ -390,7 +390,7 @@ class _Sections(Opening):
         return in_chunks(variable, sizes, array, chunked=self.request.chunks is not None)
 
     def _coordinates(self) -> xr.Coordinates:
-        table, grid, plane = self.sampling.table, self.sampling.grid, self.record.plane
+        table, grid, plane = self.sampling.sections, self.sampling.grid, self.record.plane
         along, rows, columns = plane.axes
         where = frame(self.record, self.space)
         # As an object, text is kept by Zarr as text of any length, which its format specifies.
@@ -428,8 +428,8 @@ class _Sections(Opening):
         coordinates = xr.Coordinates(
             {**variables, **default.variables}, indexes={DIM: index, **default.xindexes}
         )
-        places = SectionPlaces(table, table.image_id, table.points)
-        return guarded(coordinates, self.space, where, self.failing.ledger, [places])
+        places = [self.sampling.section_places]
+        return guarded(coordinates, self.space, where, self.failing.ledger, places)
 
 
 def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Sections:
@@ -447,9 +447,9 @@ def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Secti
     )
     warn_of_tiers(record, request.tier, tiers, 3)
     tiers = serving(origin, request, table.image_id, tiers)
-    sampling = Sampling(
+    sampling = SectionSampling(
         dataset_id=record.id,
-        table=table,
+        sections=table,
         grid=grid,
         tiers=tiers,
         view=request.view,

@@ -7,7 +7,7 @@ asked for. Attributes are not asked: they outlive arithmetic that makes them unt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,7 @@ from xarray.core import indexing
 from .. import options
 from ..model.read import ImageRead, Window
 from ..reading.conventions import probes_needed
-from ..reading.reader import FromMatrices, Gathered, Reader, index_outer
-from .filling import HadArray
+from ..reading.reader import LazyArray, Reader, index_outer
 from .internals import indexings, lazy_variables, replaced
 
 
@@ -67,22 +66,17 @@ class Notes:
 class _Recorder(BackendArray):
     """Stands in for a reader: notes what is asked for, answers with zeros that cost nothing."""
 
-    def __init__(self, reader: Reader[Any] | FromMatrices | Gathered, notes: Notes) -> None:
-        self.reader = reader
+    def __init__(self, array: LazyArray, notes: Notes) -> None:
+        self.array = array
         self.notes = notes
-        self.shape = reader.shape
-        self.dtype = reader.dtype
+        self.shape = array.shape
+        self.dtype = array.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return index_outer(key, self.shape, self._outer)
 
     def _outer(self, key: tuple[Any, ...]) -> Any:
-        readers: Iterable[tuple[Reader[Any], tuple[Any, ...]]] = ()
-        if isinstance(self.reader, Reader):
-            readers = [(self.reader, key)]
-        elif isinstance(self.reader, Gathered):
-            readers = self.reader.readers(key)
-        for reader, inner in readers:
+        for reader, inner in self.array.readers(key):
             self.notes.add([PlannedRead(reader, *each) for each in reader.reads(inner).items()])
         lengths = [np.arange(length)[part] for part, length in zip(key, self.shape, strict=True)]
         shape = tuple(len(places) for places in lengths if np.ndim(places))
@@ -187,9 +181,5 @@ def _window(read: ImageRead) -> Window:
 
 
 def _recorder(data: Any, notes: Notes) -> Any | None:
-    """Return what stands in for a reader, or None for anything else."""
-    if isinstance(data, Reader | FromMatrices | Gathered):
-        return _Recorder(data, notes)
-    if isinstance(data, HadArray):
-        return HadArray([_Recorder(array, notes) for array in data.arrays])
-    return None
+    """Return what stands in for an array of this package, or None for anything else."""
+    return _Recorder(data, notes) if isinstance(data, LazyArray) else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,9 @@ from ..model.bend import BendSource
 from ..model.geometry import geometry, pixel_points
 from ..model.sections import SectionTable
 from ..model.space import AXES, extent
-from ..reading.reader import index_outer
+from ..reading.reader import LazyArray, index_outer
 from .describe import VOLUMES
-from .index import GUARD, GuardIndex
+from .index import GUARD, GuardIndex, SectionPlaces
 from .internals import as_dataset, below, indexings, lazy_variables
 
 DIMS = ("section", "y", "x")
@@ -35,21 +35,6 @@ _SHOWN = ("image_id", "y", "x")
 T = TypeVar("T", xr.DataArray, xr.Dataset)
 
 _LONG_NAMES = {"p": "p (posterior)", "i": "i (inferior)", "r": "r (right)"}
-
-
-@runtime_checkable
-class Located(Protocol):
-    """What knows where the pixels of sections lie."""
-
-    @property
-    def table(self) -> SectionTable:
-        """The sections that were opened, in the order of the stack."""
-
-    def points(self) -> tuple[npt.NDArray[np.int64], Array]:
-        """Return image ids, and for each the affine from (x, y, 1) to p, i, r.
-
-        x and y are those of the array's coordinates: microns, or pixels.
-        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,13 +222,12 @@ def section_points(obj: xr.DataArray | xr.Dataset) -> SectionPoints:
     """
     known: dict[int, tuple[Array, int]] = {}
     bends: dict[int, BendSource] = {}
-    for reader in _known(obj):
+    for places in _known(obj):
         numbers = dict(
-            zip(reader.table.image_id.tolist(), reader.table.section_number, strict=True)
+            zip(places.table.image_id.tolist(), places.table.section_number, strict=True)
         )
-        images, affines = reader.points()
-        bends.update(getattr(reader, "pixel_bends", {}))
-        for image, affine in zip(images.tolist(), affines, strict=True):
+        bends.update(places.pixel_bends)
+        for image, affine in zip(places.images.tolist(), places.affines, strict=True):
             other, _ = known.setdefault(image, (affine, int(numbers[image])))
             if other is not affine and not np.array_equal(other, affine):
                 raise ValueError(
@@ -302,9 +286,9 @@ def _check_labels(
                     )
 
 
-def _known(obj: xr.DataArray | xr.Dataset) -> list[Located]:
+def _known(obj: xr.DataArray | xr.Dataset) -> list[SectionPlaces]:
     """Return what knows where sections of an object lie, or refuse where nothing does."""
-    found = readers(obj)
+    found = known_places(obj)
     guard = obj.xindexes.get(GUARD)
     if not found and isinstance(guard, GuardIndex) and guard.places:
         raise ValueError(
@@ -321,22 +305,22 @@ def _known(obj: xr.DataArray | xr.Dataset) -> list[Located]:
     return found
 
 
-def readers(obj: xr.DataArray | xr.Dataset) -> list[Located]:
-    """Return what knows where sections lie: in graph, lazy variables and guard, each once."""
-    found: dict[int, Located] = {}
+def known_places(obj: xr.DataArray | xr.Dataset) -> list[SectionPlaces]:
+    """Return where sections lie, by graph, lazy variables and guard, each once."""
+    found: dict[int, SectionPlaces] = {}
     held = (data for data, _ in indexings(obj, optimized=False))
     for data in (*lazy_variables(obj), *held):
-        reader = below(data, _is_located)
-        if reader is not None:
-            found[id(reader)] = reader
+        array = below(data, _says_places)
+        if array is not None and id(array) not in found:
+            found[id(array)] = array.section_places
     guard = obj.xindexes.get(GUARD)
     if isinstance(guard, GuardIndex):
         found.update({id(each): each for each in guard.places if not each.contradicted})
     return list(found.values())
 
 
-def _is_located(data: Any) -> bool:
-    return isinstance(data, BackendArray) and isinstance(data, Located)
+def _says_places(data: Any) -> bool:
+    return isinstance(data, LazyArray) and getattr(data, "section_places", None) is not None
 
 
 def _chunks(obj: xr.DataArray | xr.Dataset, name: str, length: int) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from ..source.protocol import Source, tiers_at_hand
 from ..source.published import PublishedRegistration
 from .index import GUARD
 from .registering import registration_from
-from .volume_pieces import Between
+from .volumes import Between
 
 Region = dict[str, tuple[float, float]]
 Chunks = Literal["auto"] | Mapping[str, Any] | None

@@ -1,155 +1,202 @@
-"""Lazy arrays over the sections of a dataset: pixels, and which of them are covered."""
+"""Sections on a grid, each on its own plane: what a piece needs of them, and its pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from dask.tokenize import tokenize
-from xarray.core import indexing
 
-from .. import options
-from ..model.affine import Array
-from ..model.read import ImageRead
+from ..model.affine import Array, grid_affine
 from ..model.sections import SectionTable
-from ..reading.failures import Failing
-from ..reading.reader import Found, FromMatrices, GridReader, index_outer, places, squeezed
-from ..sampling.bend import bend_warp
-from ..sampling.coverage import Indices
+from ..reading.reader import Found, places
+from ..sampling.bend import BentGrid, bend_warp
+from ..sampling.coverage import Coverage, Indices, coverage
+from ..sampling.reads import Interpolation, choose_interpolation, needed_window
 from ..sampling.warp import warp
-from ..source.protocol import Source
-from .pieces import Piece, Sampling
+from .index import SectionPlaces
+from .lazy import Box, Images, Key, Sampling, SectionPart, What
 
 
-class SectionArray(GridReader[Piece]):
-    """Sections of a dataset on one grid, read when they are indexed.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Piece(SectionPart):
+    """One section's part in a piece of the array.
+
+    Parameters
+    ----------
+    affine
+        Shape (2, 3): from (column number, row number, 1) to pixels of the tier, where that
+        begins on the pixel lattice of its slide.
+    covered
+        The covered points; of a bent section those between which they lie.
+    interpolation
+        How they are sampled.
+    bent
+        Where grid points fall in a bent section, None for a straight one.
+    to_tier
+        Shape (2, 3): from full-resolution (x, y, 1) to pixels of the tier.
+    """
+
+    affine: Array
+    covered: Coverage
+    interpolation: Interpolation
+    bent: BentGrid | None
+    to_tier: Array
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SectionSampling(Sampling[Piece]):
+    """How the sections of a dataset come onto the grid of their planes; see `Sampling`."""
+
+    sections: SectionTable
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of sections, rows and columns."""
+        return (len(self.sections), *self.grid.shape)
+
+    @property
+    def section_places(self) -> SectionPlaces:
+        """Where the grid points lie."""
+        return SectionPlaces(self.sections, self.sections.image_id, self.sections.points)
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """First, and one past the last, number of the rows and columns of the uncut grid."""
+        return self.grid.y.lattice, self.grid.x.lattice
+
+    def _to_pixels(self, section: int) -> Array:
+        """Return the affine from grid numbers to (straight) full-resolution pixels."""
+        affine, x, y = self.sections.affine[section], self.grid.x, self.grid.y
+        out: Array = affine.copy()
+        out[:, :2] *= x.step, y.step
+        if x.origin or y.origin:
+            out[:, 2] += affine[:, :2] @ (x.origin, y.origin)
+        return out
+
+    def _size(self, section: int) -> tuple[int, int]:
+        return int(self.sections.width[section]), int(self.sections.height[section])
+
+    def bent(self, section: int) -> BentGrid | None:
+        """Return where grid points fall in a section that is bent, None for a straight one."""
+        source = self.sections.bend[section]
+        bend = None if source is None else source.load()
+        if bend is None:
+            return None
+        return BentGrid(bend, self._to_pixels(section), self._size(section), self.bounds)
+
+    def covered(self, section: int, rows: Indices, columns: Indices) -> npt.NDArray[np.bool_]:
+        """Return which grid points a section covers; rows and columns are grid numbers."""
+        bent = self.bent(section)
+        if bent is not None:
+            return bent.covered(rows, columns)
+        affine, size = self._to_pixels(section), self._size(section)
+        return coverage(affine, size, rows, columns).mask(columns)
+
+    def piece(self, section: int, rows: Indices, columns: Indices) -> Piece:
+        """Return what a piece of one section needs; rows and columns are grid numbers."""
+        table, tier = self.sections, int(self.tiers[section])
+        offset = int(table.x[section]), int(table.y[section])
+        affine = grid_affine(self._to_pixels(section), 1.0, (0.0, 0.0), tier, offset)
+        whole = table.whole_image(self.dataset_id, section, tier, self.view)
+        interpolation = choose_interpolation(self.interpolation, affine)
+        bent = self.bent(section)
+        to_tier = grid_affine(np.eye(2, 3), 1.0, (0.0, 0.0), tier, offset)
+        if bent is None:
+            covered = coverage(self._to_pixels(section), self._size(section), rows, columns)
+            needed = needed_window(affine, covered, whole.size, interpolation)
+        else:
+            covered = bent.around(rows, columns)
+            needed = bent.needed(covered, to_tier, whole.size, interpolation)
+        if self.view.startswith("expression") and not table.has_expression[section]:
+            needed = None
+        return Piece(
+            section=section,
+            whole=whole,
+            needed=needed,
+            affine=affine,
+            covered=covered,
+            interpolation=interpolation,
+            bent=bent,
+            to_tier=to_tier,
+        )
+
+    def at_tier(self, part: Piece, tier: int) -> Piece:
+        """Return the same piece, read at another tier."""
+        tiers = self.tiers.copy()
+        tiers[part.section] = tier
+        low, high = part.covered.asked
+        other = replace(self, tiers=tiers)
+        return other.piece(part.section, part.covered.rows, np.arange(low, high + 1))
+
+    def box(self, key: Key) -> SectionBox:
+        """Return the points of an outer index along sections, rows and columns."""
+        sections, rows, columns = places(key, self.shape)
+        return SectionBox(self, sections, rows + self.grid.y.first, columns + self.grid.x.first)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SectionBox(Box[Piece]):
+    """Grid points of some sections.
 
     Parameters
     ----------
     sampling
-        Where every grid point comes from.
-    source
-        Where the images come from.
-    fill_value
-        Value of grid points that are not covered; NaN makes the array float32.
-    carried
-        The options of the opening, for the process that computes.
-    failing
-        What to do about an image that cannot be had.
-    marked
-        Whether the last axis has marks, of what was not filled, behind the channels.
-
-    Notes
-    -----
-    Shape (sections, rows, columns[, 3]), with marks (sections, rows, columns, 4 or 2). It holds
-    numpy columns, not records, and pickles: it travels in tasks. The index of a read is OUTER:
-    one indexer an axis.
+        Where they come from.
+    sections
+        Rows of the table, in any order.
+    rows, columns
+        Grid numbers, in any order.
     """
 
-    def __init__(
-        self,
-        sampling: Sampling,
-        source: Source,
-        fill_value: float,
-        carried: options.Carried,
-        failing: Failing,
-        *,
-        marked: bool = False,
-    ) -> None:
-        super().__init__(source, carried, failing, marked)
-        self.sampling = sampling
-        self.fill_value = fill_value
-        depth = self.with_marks(sum(sampling.channels))
-        self.shape = (len(sampling.table), *sampling.grid.shape, *depth)
-        self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
+    sampling: SectionSampling
+    sections: Indices
+    rows: Indices
+    columns: Indices
 
     @property
-    def table(self) -> SectionTable:
-        """The sections."""
-        return self.sampling.table
+    def shape(self) -> tuple[int, int, int]:
+        """Number of sections, rows and columns."""
+        return len(self.sections), len(self.rows), len(self.columns)
 
-    def points(self) -> tuple[npt.NDArray[np.int64], Array]:
-        """Return image ids, and the affines from grid microns to the exact p, i, r."""
-        return self.table.image_id, self.table.points
+    def pieces(self) -> list[Piece]:
+        """Return what is needed of each section."""
+        return [
+            self.sampling.piece(int(section), self.rows, self.columns)
+            for section in np.unique(self.sections)
+        ]
 
-    def pieces(self, key: tuple[Any, ...]) -> list[Piece]:
-        """Return what an outer index into this array needs, one piece a section, no pixels."""
-        sections, rows, columns = places(key[:3], self.shape[:3])
-        rows, columns = self._numbers(rows, columns)
-        if not (len(rows) and len(columns)):
-            return []
-        return [self.sampling.piece(int(s), rows, columns) for s in np.unique(sections)]
-
-    def samples(self) -> list[ImageRead]:
-        """Return a few images from amid the dataset, to find out about its service."""
-        return self.sampling.samples()
-
-    def tier_count(self, part: Piece) -> int:
-        """Return how many tiers the image of a piece has."""
-        return int(self.sampling.table.tier_count[part.section])
-
-    def at_tier(self, part: Piece, tier: int) -> Piece:
-        """Return the same piece, read at another tier."""
-        tiers = self.sampling.tiers.copy()
-        tiers[part.section] = tier
-        low, high = part.covered.asked
-        sampling = replace(self.sampling, tiers=tiers)
-        return sampling.piece(part.section, part.covered.rows, np.arange(low, high + 1))
-
-    def _numbers(self, rows: Indices, columns: Indices) -> tuple[Indices, Indices]:
-        return rows + self.sampling.grid.y.first, columns + self.sampling.grid.x.first
-
-    def section(self, part: Piece) -> int:
-        """Return the row of the table that a piece is of."""
-        return part.section
-
-    def _pixels(self, key: tuple[Any, ...]) -> tuple[npt.NDArray[Any], set[int]]:
-        sections, rows, columns = places(key, self.shape[:3])
-        shape = (len(sections), len(rows), len(columns), *self.sampling.channels)
-        out, filled = np.empty(shape, dtype=self.dtype), set()
-        if out.size:
-            pieces = self.pieces(key)
-            for piece in pieces:
-                if piece.needed is None:
-                    out[sections == piece.section] = self.fill_value
-            with options.using(self.carried):
-                filled = self._read(pieces, sections, self._numbers(rows, columns)[1], out)
-        return out, filled
-
-    def _shown(self, key: tuple[Any, ...], filled: set[int]) -> npt.NDArray[np.bool_]:
-        sections, rows, columns = places(key, self.shape[:3])
-        return covered_mask(self.sampling, sections, *self._numbers(rows, columns), filled)
-
-    def _read(
-        self, pieces: list[Piece], sections: Indices, columns: Indices, out: npt.NDArray[Any]
-    ) -> set[int]:
+    def fill(self, images: Images[Piece], out: npt.NDArray[Any], fill_value: float) -> set[int]:
         """Put the pixels of sections where they belong; return which sections were filled."""
-        filled = set()
-        for found in self.images(pieces):
-            shown = np.flatnonzero(sections == found.asked.section)
+        filled, pieces = set(), self.pieces()
+        for piece in pieces:
+            if piece.needed is None:
+                out[self.sections == piece.section] = fill_value
+        for found in images(pieces):
+            shown = np.flatnonzero(self.sections == found.asked.section)
             if found.image is None:
-                out[shown] = self.fill_value
+                out[shown] = fill_value
                 filled.add(found.asked.section)
                 continue
-            warp_piece(found, columns, self.sampling.bounds, self.fill_value, out[shown[0]])
+            warp_piece(found, self.columns, self.sampling.bounds, fill_value, out[shown[0]])
             for place in shown[1:]:
                 out[place] = out[shown[0]]
             del found  # before the next one is decoded
         return filled
 
-    def __dask_tokenize__(self) -> Hashable:
-        # dask does not look into what is returned here: whatever is not text must be made so.
-        return (
-            type(self).__name__,
-            tokenize(self.sampling, self.source),
-            repr(self.fill_value),
-            self.failing.fill,
-            self.failing.other_tiers,
-            self.marked,
-        )
+    def shown(self, without: Collection[int] = ()) -> npt.NDArray[np.bool_]:
+        """Return which grid points sections cover, but for some that cover nothing."""
+        out = np.zeros(self.shape, dtype=bool)
+        for place, section in enumerate(self.sections.tolist()):
+            if section not in without:
+                out[place] = self.sampling.covered(section, self.rows, self.columns)
+        return out
+
+    def put(self, what: What, out: npt.NDArray[Any]) -> None:
+        """Put which points are covered."""
+        out[...] = self.shown()
 
 
 def warp_piece(
@@ -170,71 +217,3 @@ def warp_piece(
     else:
         to_tier = part.to_tier - past
         bend_warp(*image, part.bent, to_tier, part.covered, columns, part.interpolation, fill, out)
-
-
-class CoverageArray(FromMatrices):
-    """Which grid points each section covers, from the matrices alone.
-
-    Parameters
-    ----------
-    sampling
-        Where every grid point comes from.
-
-    Notes
-    -----
-    Shape (sections, rows, columns), bool. Nothing is downloaded.
-    """
-
-    def __init__(self, sampling: Sampling) -> None:
-        self.sampling = sampling
-        self.shape = (len(sampling.table), *sampling.grid.shape)
-        self.dtype = np.dtype(bool)
-
-    @property
-    def table(self) -> SectionTable:
-        """The sections."""
-        return self.sampling.table
-
-    def points(self) -> tuple[npt.NDArray[np.int64], Array]:
-        """Return image ids, and the affines from grid microns to the exact p, i, r."""
-        return self.table.image_id, self.table.points
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return index_outer(key, self.shape, self._outer)
-
-    def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
-        sections, rows, columns = places(key, self.shape)
-        grid = self.sampling.grid
-        numbers = rows + grid.y.first, columns + grid.x.first
-        return squeezed(covered_mask(self.sampling, sections, *numbers), key)
-
-    def __dask_tokenize__(self) -> Hashable:
-        return type(self).__name__, tokenize(self.sampling)
-
-
-def covered_mask(
-    sampling: Sampling,
-    sections: Indices,
-    rows: Indices,
-    columns: Indices,
-    without: Collection[int] = (),
-) -> npt.NDArray[np.bool_]:
-    """Return which grid points sections cover, shape (sections, rows, columns).
-
-    Parameters
-    ----------
-    sampling
-        Where every grid point comes from.
-    sections
-        Rows of the table.
-    rows, columns
-        Grid numbers.
-    without
-        Sections that cover nothing.
-    """
-    out = np.zeros((len(sections), len(rows), len(columns)), dtype=bool)
-    if out.size:
-        for place, section in enumerate(sections):
-            if int(section) not in without:
-                out[place] = sampling.covered(int(section), rows, columns)
-    return out

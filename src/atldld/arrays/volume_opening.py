@@ -11,14 +11,13 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from .. import options
 from ..errors import AtldldWarning
 from ..model.dataset import SectionDataset
 from ..model.grid import Grid, grid_over, volume_grid
 from ..model.read import View
 from ..model.sections import default_distance, stack_of
 from ..model.space import AXES, P56_EXTENT, extent, space_name
-from ..reading.failures import Failing, Ledger
+from ..reading.failures import Ledger
 from ..sampling.reads import choose_tiers
 from ..source import source_from
 from ..source.protocol import Source
@@ -32,13 +31,8 @@ from .describe import (
     volume_frame,
     warn_if_failed,
 )
-from .filling import HadArray, had, pixels
-from .pieces import Sampling
-from .registered_volumes import (
-    RegisteredSampling,
-    RegisteredShownArray,
-    RegisteredVolumeArray,
-)
+from .lazy import NOTHING, MatrixArray, PixelArray, UnfilledArray, What, not_filled, without_marks
+from .registered_volumes import RegisteredSampling
 from .registering import placing_of, registered
 from .request import (
     Like,
@@ -50,8 +44,7 @@ from .request import (
     target_space,
     warn_of_tiers,
 )
-from .volume_pieces import MIDLINE, Between, VolumeSampling
-from .volumes import NOTHING, ShownArray, VolumeArray, What
+from .volumes import MIDLINE, Between, StackSampling, VolumeSampling
 
 _DIMS = (*AXES, "channel")
 _LONG_NAMES: dict[What, dict[str, Any]] = {
@@ -197,7 +190,7 @@ def volume_sampling(
     grid: Grid,
     *,
     warned: int | None,
-) -> VolumeSampling | RegisteredSampling:
+) -> VolumeSampling[Any]:
     """Return how a dataset fills the nodes of a grid.
 
     Parameters
@@ -233,10 +226,10 @@ def volume_sampling(
     if level is not None:
         warn_of_tiers(record, request.tier, tiers, level)
     tiers = serving(source, request, stack.image_id, tiers)
-    return VolumeSampling(
+    return StackSampling(
         dataset_id=record.id,
         plane=record.plane,
-        stack=stack,
+        sections=stack,
         grid=grid,
         tiers=tiers,
         view=request.view,
@@ -271,40 +264,17 @@ def _registered_sampling(
     if level is not None:
         warn_of_tiers(record, request.tier, tiers, level)
     tiers = serving(source, request, table.image_id, tiers)
-    plane = record.plane
-    sections = Sampling(
+    return RegisteredSampling(
         dataset_id=record.id,
-        table=table,
-        grid=Grid(("y", "x"), (grid.axes[plane.y], grid.axes[plane.x])),
+        plane=record.plane,
+        sections=table,
+        grid=grid,
         tiers=tiers,
         view=request.view,
         interpolation=request.interpolation,
+        between=wanted.between,
+        max_distance=reach,
     )
-    return RegisteredSampling(plane, sections, grid, wanted.between, reach)
-
-
-def volume_array(
-    sampling: VolumeSampling | RegisteredSampling,
-    source: Source,
-    fill_value: float,
-    carried: options.Carried,
-    failing: Failing,
-    *,
-    marked: bool,
-) -> VolumeArray | RegisteredVolumeArray:
-    """Return the pixels of a volume, by how its sections are placed."""
-    if isinstance(sampling, RegisteredSampling):
-        return RegisteredVolumeArray(sampling, source, fill_value, carried, failing, marked=marked)
-    return VolumeArray(sampling, source, fill_value, carried, failing, marked=marked)
-
-
-def shown_array(
-    sampling: VolumeSampling | RegisteredSampling, what: What
-) -> ShownArray | RegisteredShownArray:
-    """Return what is known of a volume from matrices alone, by how its sections are placed."""
-    if isinstance(sampling, RegisteredSampling):
-        return RegisteredShownArray(sampling, what)
-    return ShownArray(sampling, what)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -408,7 +378,7 @@ class _Volume(Opening):
     """A dataset, and how it fills a volume."""
 
     request: OpeningOptions
-    sampling: VolumeSampling | RegisteredSampling
+    sampling: VolumeSampling[Any]
     nodes: Nodes
 
     @classmethod
@@ -433,17 +403,12 @@ class _Volume(Opening):
         else:
             grid = grid_over(P56_EXTENT, request.resolution, request.region)
         sampling = volume_sampling(source, record, request, wanted, grid, warned=3)
-        if isinstance(sampling, RegisteredSampling):
-            gap = sampling.gap
-        else:
-            z, rate = sampling.stack.z, abs(sampling.stack.trv[2, record.plane.section])
-            gap = float(np.median(np.diff(z))) / rate if len(z) > 1 else 0.0
         nodes = Nodes(
             grid,
             request,
             wanted.like,
             AXES[record.plane.section],
-            gap,
+            sampling.gap,
             sampling.channels,
             wanted.between == "linear",
         )
@@ -464,7 +429,7 @@ class _Volume(Opening):
 
     def dataset(self) -> xr.Dataset:
         """Return the volume with its coordinates."""
-        array = volume_array(
+        array = PixelArray(
             self.sampling,
             self.source,
             self.fill_value,
@@ -476,7 +441,7 @@ class _Volume(Opening):
         if not self.request.masked:
             attrs["value_where_not_covered"] = int(array.fill_value)
         shown: dict[What, Any] = {
-            name: shown_array(self.sampling, name) for name in shown_names(self.sampling.mirrored)
+            name: MatrixArray(self.sampling, name) for name in shown_names(self.sampling.mirrored)
         }
         variables = volume_variables(self.nodes, array, shown, attrs)
         frame = volume_frame(self.record, self.space)
@@ -535,21 +500,22 @@ def volume_variables(
     leading
         As in `Nodes.lazy`.
     """
-    lazy = nodes.lazy(image, attrs, leading)
     variables = {"image": nodes.lazy(image, attrs, leading)}
     marked = variables["image"]
     chunks = nodes.request.chunks if isinstance(nodes.request.chunks, Mapping) else {}
     if image.marked:
-        variables["image"] = pixels(marked, nodes.channels, chunks.get("channel", -1))
+        variables["image"] = without_marks(marked, nodes.channels, chunks.get("channel", -1))
     for what, array in shown.items():
         named = dict(_LONG_NAMES[what])
         if not image.marked:
             variables[what] = nodes.lazy(array, named, leading)
         elif nodes.request.chunks is None:
-            variables[what] = nodes.lazy(HadArray([image], array, NOTHING[what]), named, leading)
+            variables[what] = nodes.lazy(
+                UnfilledArray([image], array, NOTHING[what]), named, leading
+            )
         else:
             lazy = nodes.lazy(array, named, leading)
-            variables[what] = lazy.where(had([marked]), NOTHING[what])
+            variables[what] = lazy.where(not_filled([marked]), NOTHING[what])
             variables[what].attrs = named
     return variables
 

@@ -1,184 +1,318 @@
-"""Lazy volumes over the sections of a dataset: pixels, and which section shows where."""
+"""Volumes of parallel sections: what a box of nodes needs of each section, and its pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import replace
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from dask.tokenize import tokenize
-from xarray.core import indexing
 
-from .. import options
-from ..model.read import ImageRead
-from ..reading.failures import Failing
-from ..reading.reader import Found, FromMatrices, GridReader, index_outer, places, squeezed
-from ..sampling.coverage import Indices
+from ..model.affine import Array, grid_affine
+from ..model.read import Window
+from ..model.sections import Stack
+from ..model.space import FLIP_R, Plane, flip_matrix
+from ..reading.reader import Found, places
+from ..sampling.bands import Band, NodePlane, SectionPlanes, bands
+from ..sampling.coverage import Coverage, Indices
 from ..sampling.decode import Pixels
+from ..sampling.reads import Interpolation, choose_interpolation, needed_window
 from ..sampling.warp import framed, warp
-from ..source.protocol import Source
-from .volume_pieces import Box, Layer, VolumePiece, VolumeSampling
+from .lazy import Box, Images, Key, P, Sampling, SectionPart, What
+
+Between = Literal["nearest", "linear"]
+
+MIDLINE = FLIP_R / 2
+"""r of the plane that hemispheres are mirrored about, microns, the same in spaces 9 and 10."""
 
 _TILE = 128
 """Side of the tiles that are warped at once: a band of a plane is often narrow."""
 
 
-class VolumeArray(GridReader[VolumePiece]):
-    """A volume of a dataset, read when it is indexed.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VolumeSampling(Sampling[P]):
+    """How the sections of a dataset fill a volume; see `Sampling`.
+
+    Parameters
+    ----------
+    plane
+        The plane of section.
+    between
+        ``"nearest"``, or ``"linear"``: blended from the two sections that a node lies between.
+    max_distance
+        Microns of the stack; along the slicing axis, of sections that were registered.
+    mirrored
+        Whether a node that no section shows takes what its mirror image shows.
+    """
+
+    plane: Plane
+    between: Between
+    max_distance: float
+    mirrored: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of nodes along p, i and r."""
+        return self.grid.shape
+
+    @property
+    def axes(self) -> tuple[int, int, int]:
+        """Which of p, i, r the planes follow each other along, their rows and columns."""
+        return self.plane.section, self.plane.y, self.plane.x
+
+    @property
+    @abstractmethod
+    def gap(self) -> float:
+        """Median microns along the slicing axis from section to section; 0 where there is one."""
+
+    def numbers(self, key: Key) -> list[Indices]:
+        """Return the grid numbers of an outer index along planes, rows and columns."""
+        asked = places(key[:3], self.grid.shape)
+        return [asked[axis] + self.grid.axes[axis].first for axis in self.axes]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class VolumePiece(SectionPart):
+    """One section's part in a box of a volume.
+
+    Parameters
+    ----------
+    layers
+        The planes of the box that it has a part in.
+    affines
+        For each of them, shape (2, 3): from (column number, row number, 1) to pixels of the
+        tier, where that begins on the pixel lattice of its slide.
+    interpolation
+        How they are sampled.
+    """
+
+    layers: tuple[Layer, ...]
+    affines: tuple[Array, ...]
+    interpolation: Interpolation
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StackSampling(VolumeSampling[VolumePiece]):
+    """How parallel sections, those of an image stack, fill a volume; see `VolumeSampling`."""
+
+    sections: Stack
+
+    @cached_property
+    def layers(self) -> tuple[SectionPlanes, ...]:
+        """The sections where they are, and where they are mirrored, if they are to be."""
+        stacks = [self.sections]
+        if self.mirrored:
+            stacks.append(replace(self.sections, trv=self.sections.trv @ flip_matrix()))
+        return tuple(
+            SectionPlanes(stack.trv, stack.z, stack.pixels_of_space(), stack.width, stack.height)
+            for stack in stacks
+        )
+
+    @property
+    def gap(self) -> float:
+        """Median microns along the slicing axis from section to section; 0 where there is one."""
+        z, rate = self.sections.z, abs(self.sections.trv[2, self.plane.section])
+        return float(np.median(np.diff(z))) / rate if len(z) > 1 else 0.0
+
+    def nodes(self, number: int, rows: Indices, columns: Indices) -> NodePlane:
+        """Return some nodes of one plane; all are grid numbers."""
+        low, high = int(columns.min()), int(columns.max())
+        return NodePlane(self.grid, self.plane, number, rows, low, high)
+
+    def box(self, key: Key) -> StackBox:
+        """Return the nodes of an outer index along p, i and r."""
+        return StackBox(self, *self.numbers(key))
+
+    def at_tier(self, part: VolumePiece, tier: int) -> VolumePiece:
+        """Return the same piece, read at another tier."""
+        return self.piece(part.section, part.layers, tier)
+
+    def piece(self, section: int, layers: Sequence[Layer], tier: int) -> VolumePiece:
+        """Return what some planes need of a section at a tier."""
+        stack = self.sections
+        whole = stack.whole_image(self.dataset_id, section, tier, self.view)
+        offset = int(stack.x[section]), int(stack.y[section])
+        affines = [grid_affine(each.affine, 1.0, (0.0, 0.0), tier, offset) for each in layers]
+        interpolation = choose_interpolation(self.interpolation, affines[0])
+        needed: Window | None = None
+        for layer, affine in zip(layers, affines, strict=True):
+            window = needed_window(affine, layer.band.used, whole.size, interpolation)
+            needed = window if needed is None or window is None else _joined(needed, window)
+        return VolumePiece(
+            section=section,
+            whole=whole,
+            needed=needed,
+            layers=tuple(layers),
+            affines=tuple(affines),
+            interpolation=interpolation,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """One plane of a box as one section, or its mirror image, fills it.
+
+    Parameters
+    ----------
+    mirrored
+        0 where the section is, 1 where it is mirrored.
+    place
+        Which plane of the box.
+    nodes
+        Its nodes.
+    affine
+        Shape (2, 3): from (column number, row number, 1) to full-resolution x, y.
+    band
+        Which of the nodes.
+    """
+
+    mirrored: int
+    place: int
+    nodes: NodePlane
+    affine: Array
+    band: Band
+
+
+@dataclass(frozen=True, eq=False)
+class StackBox(Box[VolumePiece]):
+    """A box of nodes, and which sections of a stack they show.
 
     Parameters
     ----------
     sampling
-        Where every voxel comes from.
-    source
-        Where the images come from.
-    fill_value
-        Value of voxels that show no section; NaN makes the array float32.
-    carried
-        The options of the opening, for the process that computes.
-    failing
-        What to do about an image that cannot be had.
-    marked
-        Whether the last axis has marks, of what was not filled, behind the channels.
-
-    Notes
-    -----
-    Shape (p, i, r[, 3]), with marks (p, i, r, 4 or 2). Each section is read and decoded once
-    for a box, however many of its planes show it.
+        How the volume is filled.
+    planes, rows, columns
+        Grid numbers, in any order.
     """
 
-    def __init__(
-        self,
-        sampling: VolumeSampling,
-        source: Source,
-        fill_value: float,
-        carried: options.Carried,
-        failing: Failing,
-        *,
-        marked: bool = False,
-    ) -> None:
-        super().__init__(source, carried, failing, marked)
-        self.sampling = sampling
-        self.fill_value = fill_value
-        self.shape = (*sampling.grid.shape, *self.with_marks(sum(sampling.channels)))
-        self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
+    sampling: StackSampling
+    planes: Indices
+    rows: Indices
+    columns: Indices
 
-    def pieces(self, key: tuple[Any, ...]) -> list[VolumePiece]:
-        """Return what an outer index into this array needs, one piece a section, no pixels."""
-        numbers = box_numbers(self.sampling, key)
-        return self.sampling.box(*numbers).pieces() if all(map(len, numbers)) else []
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of planes, rows and columns."""
+        return len(self.planes), len(self.rows), len(self.columns)
 
-    def samples(self) -> list[ImageRead]:
-        """Return a few images from amid the dataset, to find out about its service."""
-        return self.sampling.samples()
+    @cached_property
+    def layers(self) -> tuple[tuple[tuple[int, NodePlane, list[Band]], ...], ...]:
+        """Place, nodes and bands of each plane: of the sections, and perhaps mirror images."""
+        sampling, blended = self.sampling, self.sampling.between == "linear"
+        nodes = [sampling.nodes(int(number), self.rows, self.columns) for number in self.planes]
+        return tuple(
+            tuple(
+                zip(
+                    range(len(nodes)),
+                    nodes,
+                    bands(nodes, sections, sampling.max_distance, blended=blended),
+                    strict=True,
+                )
+            )
+            for sections in sampling.layers
+        )
 
-    def tier_count(self, part: VolumePiece) -> int:
-        """Return how many tiers the image of a piece has."""
-        return int(self.sampling.stack.tier_count[part.section])
+    def shown_by(self, layer: int, without: Collection[int] = ()) -> npt.NDArray[np.bool_]:
+        """Return which nodes show a section (layer 0), or a mirror image of one (layer 1)."""
+        out = np.zeros(self.shape, dtype=bool)
+        for place, _, found in self.layers[layer]:
+            for band in found:
+                if band.section not in without and band.shown.any:
+                    out[place] |= band.shown.mask(self.columns)
+        return out
 
-    def at_tier(self, part: VolumePiece, tier: int) -> VolumePiece:
-        """Return the same piece, read at another tier."""
-        return self.sampling.piece(part.section, part.layers, tier)
+    def shown(self, without: Collection[int] = ()) -> npt.NDArray[np.bool_]:
+        """Return which nodes show a section or its mirror image, but for some sections."""
+        out, hidden = (np.zeros(self.shape, dtype=bool) for _ in range(2))
+        for layer in range(len(self.layers)):
+            out |= self.shown_by(layer, without) & ~hidden
+            hidden |= self.shown_by(layer)
+        return out
 
-    def section(self, part: VolumePiece) -> int:
-        """Return the row of the stack that a piece is of."""
-        return part.section
+    def pieces(self) -> list[VolumePiece]:
+        """Return what the box needs of each section, by section."""
+        sampling = self.sampling
+        parts: dict[int, list[Layer]] = {}
+        hidden: npt.NDArray[np.bool_] | None = None
+        for mirrored, planes in enumerate(self.layers):
+            if mirrored:
+                hidden = self.shown_by(0)
+            for place, nodes, found in planes:
+                for band in found:
+                    if hidden is not None:
+                        band = _without(band, self.columns, hidden[place])
+                        if not band.used.any:
+                            continue
+                    affine = nodes.affine(sampling.layers[mirrored].pixels_of_space[band.section])
+                    layer = Layer(mirrored, place, nodes, affine, band)
+                    parts.setdefault(band.section, []).append(layer)
+        return [
+            sampling.piece(section, layers, int(sampling.tiers[section]))
+            for section, layers in sorted(parts.items())
+        ]
 
-    def _pixels(self, key: tuple[Any, ...]) -> tuple[npt.NDArray[Any], set[int]]:
-        numbers = box_numbers(self.sampling, key)
-        shape = (*map(len, numbers), *self.sampling.channels)
-        out, filled = np.empty(shape, dtype=self.dtype), set()
-        if out.size:
-            box = self.sampling.box(*numbers)
-            fill_in = self._blend if self.sampling.between == "linear" else self._show
-            with options.using(self.carried):
-                filled = fill_in(box, out)
-        return in_space(out, self.sampling), filled
+    def fill(
+        self, images: Images[VolumePiece], out: npt.NDArray[Any], fill_value: float
+    ) -> set[int]:
+        """Fill the box; return which sections could not be had."""
+        out[...] = fill_value
+        if self.sampling.between == "linear":
+            return self._blend(images, out)
+        return self._show(images, out)
 
-    def _shown(self, key: tuple[Any, ...], filled: set[int]) -> npt.NDArray[np.bool_]:
-        numbers = box_numbers(self.sampling, key)
-        out = np.zeros(tuple(map(len, numbers)), dtype=bool)
-        if out.size:
-            box = self.sampling.box(*numbers)
-            hidden = np.zeros_like(out)
-            for layer in range(len(box.layers)):
-                out |= box.shown(layer, filled) & ~hidden
-                hidden |= box.shown(layer)
-        return in_space(out, self.sampling)
-
-    def _show(self, box: Box, out: npt.NDArray[Any]) -> set[int]:
-        """Fill a box with the pixels of the nearest section; return which could not be had."""
+    def _show(self, images: Images[VolumePiece], out: npt.NDArray[Any]) -> set[int]:
+        """Fill the box with the pixels of the nearest section."""
         failed = set()
-        out[...] = self.fill_value
-        mirror = np.full_like(out, self.fill_value) if len(box.layers) > 1 else out
-        for found in self.images(box.pieces()):
+        mirror = out.copy() if len(self.layers) > 1 else out
+        for found in images(self.pieces()):
             if found.image is None:
                 failed.add(found.asked.section)
             else:
                 image = framed(found.image, found.part.interpolation)
                 for layer, affine in zip(found.part.layers, found.part.affines, strict=True):
                     into = mirror if layer.mirrored else out
-                    self._warp(image, found, layer, affine, box.columns, into[layer.place])
+                    self._warp(image, found, layer, affine, into[layer.place])
                 del image
             del found  # before the next one is decoded
         if mirror is not out:
-            np.copyto(out, mirror, where=_spread(~box.shown(0), out))
+            np.copyto(out, mirror, where=_spread(~self.shown_by(0), out))
         return failed
 
-    def _blend(self, box: Box, out: npt.NDArray[Any]) -> set[int]:
-        """Fill a box with the pixels of the two sections that a voxel lies between.
-
-        Return the sections that could not be had.
-        """
-        sums = [np.zeros(out.shape, dtype=np.float32) for _ in box.layers]
-        weights = [np.zeros(out.shape[:3], dtype=np.float32) for _ in box.layers]
+    def _blend(self, images: Images[VolumePiece], out: npt.NDArray[Any]) -> set[int]:
+        """Fill the box with the pixels of the two sections that a voxel lies between."""
+        sums = [np.zeros(out.shape, dtype=np.float32) for _ in self.layers]
+        weights = [np.zeros(out.shape[:3], dtype=np.float32) for _ in self.layers]
         failed = set()
-        for found in self.images(box.pieces()):
+        for found in images(self.pieces()):
             if found.image is None:
                 failed.add(found.part.section)
                 continue
             image = framed(found.image, found.part.interpolation)
             scratch = np.zeros(out.shape[1:], dtype=np.uint8)
             for layer, affine in zip(found.part.layers, found.part.affines, strict=True):
-                self._warp(image, found, layer, affine, box.columns, scratch)
-                part = _extent(layer, box.columns)
-                weight = self._weight(layer, part, box.columns)
+                self._warp(image, found, layer, affine, scratch)
+                part = _extent(layer, self.columns)
+                weight = self._weight(layer, part)
                 share = _spread(weight, scratch) * scratch[part]
                 sums[layer.mirrored][layer.place][part] += share
                 weights[layer.mirrored][layer.place][part] += weight
             del found, image  # before the next one is decoded
-        out[...] = self.fill_value
-        for layer_number in reversed(range(len(box.layers))):
-            shown = box.shown(layer_number, failed)
-            self._finish(sums[layer_number], weights[layer_number], shown, out)
+        for number in reversed(range(len(self.layers))):
+            put_means(sums[number], weights[number], self.shown_by(number, failed), out)
         return failed
-
-    def _finish(
-        self,
-        total: npt.NDArray[np.float32],
-        weight: npt.NDArray[np.float32],
-        shown: npt.NDArray[np.bool_],
-        out: npt.NDArray[Any],
-    ) -> None:
-        for place in range(len(out)):
-            there = shown[place] & (weight[place] > 0)
-            divisor = np.where(there, weight[place], 1)
-            values = total[place] / _spread(divisor, total[place])
-            if out.dtype == np.uint8:
-                values = np.rint(values)
-            np.copyto(out[place], values, where=_spread(there, values), casting="unsafe")
 
     def _warp(
         self,
         image: Pixels,
         found: Found[VolumePiece],
         layer: Layer,
-        affine: npt.NDArray[np.float64],
-        columns: Indices,
+        affine: Array,
         out: npt.NDArray[Any],
     ) -> None:
+        grid = self.sampling.grid
         affine = affine - [[0, 0, shift] for shift in found.past_lattice]
         warp(
             image,
@@ -186,110 +320,80 @@ class VolumeArray(GridReader[VolumePiece]):
             found.part.whole.size,
             affine,
             layer.band.used,
-            columns,
-            self.sampling.bounds,
+            self.columns,
+            (grid.axes[self.sampling.plane.y].lattice, grid.axes[self.sampling.plane.x].lattice),
             found.part.interpolation,
             None,
             out,
             _TILE,
         )
 
-    def _weight(
-        self, layer: Layer, part: tuple[slice, slice], columns: Indices
-    ) -> npt.NDArray[np.float32]:
+    def _weight(self, layer: Layer, part: tuple[slice, slice]) -> npt.NDArray[np.float32]:
         """Return the share of a section in each node of a part of a plane, by distance in z."""
-        stack, section = self.sampling.layers[layer.mirrored], layer.band.section
-        rows, columns = layer.nodes.rows[part[0]], columns[part[1]]
-        z = layer.nodes.z(stack.trv, rows[:, None], columns) - stack.z[section]
+        planes, section = self.sampling.layers[layer.mirrored], layer.band.section
+        rows, columns = layer.nodes.rows[part[0]], self.columns[part[1]]
+        z = layer.nodes.z(planes.trv, rows[:, None], columns) - planes.z[section]
         # Beyond the first and the last section there is nothing to share with.
-        gaps = np.concatenate([[np.inf], np.diff(stack.z), [np.inf]])
+        gaps = np.concatenate([[np.inf], np.diff(planes.z), [np.inf]])
         share = 1 - np.maximum(z / gaps[section + 1], -z / gaps[section])
         inside = layer.band.used.mask(columns, part[0])
         return np.where(inside, share, 0).astype(np.float32)
 
-    def __dask_tokenize__(self) -> Hashable:
-        # dask does not look into what is returned here: whatever is not text must be made so.
-        return (
-            type(self).__name__,
-            tokenize(self.sampling, self.source),
-            repr(self.fill_value),
-            self.failing.fill,
-            self.failing.other_tiers,
-            self.marked,
-        )
-
-
-What = Literal["section_number", "distance", "mirrored"]
-SHOWN_TYPES = {"section_number": np.int32, "distance": np.float64, "mirrored": np.bool_}
-NOTHING = {"section_number": -1, "distance": np.nan, "mirrored": False}
-
-
-class ShownArray(FromMatrices):
-    """Which section each voxel of a volume shows, or how far it lies from it.
-
-    Parameters
-    ----------
-    sampling
-        Where every voxel comes from.
-    what
-        ``"section_number"``, int32, -1 for none; ``"distance"``, float64, microns of the image
-        stack, NaN for none; or ``"mirrored"``, bool.
-
-    Notes
-    -----
-    Shape (p, i, r). Nothing is downloaded.
-    """
-
-    def __init__(self, sampling: VolumeSampling, what: What) -> None:
-        self.sampling = replace(sampling, between="nearest")
-        self.what = what
-        self.shape = sampling.grid.shape
-        self.dtype = np.dtype(SHOWN_TYPES[what])
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return index_outer(key, self.shape, self._outer)
-
-    def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
-        numbers = box_numbers(self.sampling, key)
-        out = np.full(tuple(map(len, numbers)), NOTHING[self.what], dtype=self.dtype)
-        if out.size:
-            self._fill(self.sampling.box(*numbers), out)
-        return squeezed(in_space(out, self.sampling), key)
-
-    def _fill(self, box: Box, out: npt.NDArray[Any]) -> None:
-        stack = self.sampling.stack
-        hidden = np.zeros(out.shape, dtype=bool) if len(box.layers) > 1 else None
-        for mirrored, planes in enumerate(box.layers):
+    def put(self, what: What, out: npt.NDArray[Any]) -> None:
+        """Put which section each node shows, how far it lies from it in z, or if by its mirror."""
+        stack = self.sampling.sections
+        hidden = np.zeros(out.shape, dtype=bool) if len(self.layers) > 1 else None
+        for mirrored, planes in enumerate(self.layers):
             for place, nodes, found in planes:
                 for band in found:
-                    there = band.shown.mask(box.columns)
+                    there = band.shown.mask(self.columns)
                     if hidden is not None:
                         there &= ~hidden[place]
                         hidden[place] |= there
-                    if self.what == "distance":
+                    if what == "distance":
                         rows = nodes.rows[:, None]
-                        z = nodes.z(self.sampling.layers[mirrored].trv, rows, box.columns)
+                        z = nodes.z(self.sampling.layers[mirrored].trv, rows, self.columns)
                         np.copyto(out[place], z - stack.z[band.section], where=there)
                     else:
                         number = stack.section_number[band.section]
-                        value = number if self.what == "section_number" else bool(mirrored)
-                        out[place][there] = value
-
-    def __dask_tokenize__(self) -> Hashable:
-        return type(self).__name__, self.what, tokenize(self.sampling)
+                        out[place][there] = number if what == "section_number" else bool(mirrored)
 
 
-def box_numbers(sampling: VolumeSampling, key: tuple[Any, ...]) -> list[Indices]:
-    """Return the grid numbers of an outer index along planes, rows and columns."""
-    grid = sampling.grid
-    asked = places(key[:3], grid.shape)
-    return [asked[axis] + grid.axes[axis].first for axis in sampling.axes]
+def put_means(
+    total: npt.NDArray[np.float32],
+    weight: npt.NDArray[np.float32],
+    shown: npt.NDArray[np.bool_],
+    out: npt.NDArray[Any],
+) -> None:
+    """Put weighted means where a section is shown that could be had, plane by plane."""
+    for place in range(len(out)):
+        there = shown[place] & (weight[place] > 0)
+        divisor = np.where(there, weight[place], 1)
+        values = total[place] / _spread(divisor, total[place])
+        if out.dtype == np.uint8:
+            values = np.rint(values)
+        np.copyto(out[place], values, where=_spread(there, values), casting="unsafe")
 
 
-def in_space(out: npt.NDArray[Any], sampling: VolumeSampling) -> npt.NDArray[Any]:
-    """Turn (planes, rows, columns, ...) into (p, i, r, ...)."""
-    order = np.argsort(sampling.axes)
-    return out.transpose(*order, *range(3, out.ndim))
+def _joined(one: Window, other: Window) -> Window:
+    left, top = min(one.left, other.left), min(one.top, other.top)
+    right, bottom = max(one.right, other.right), max(one.bottom, other.bottom)
+    return Window(left, top, right - left, bottom - top)
+
+
+def _without(band: Band, columns: Indices, hidden: npt.NDArray[np.bool_]) -> Band:
+    """Return a band that is used for no more than the nodes that are not hidden."""
+    left = band.used.mask(columns) & ~hidden
+    some = left.any(axis=1)
+    ascending = np.sort(columns)
+    order = np.argsort(columns)
+    first = ascending[np.argmax(left[:, order], axis=1)]
+    last = ascending[::-1][np.argmax(left[:, order[::-1]], axis=1)]
+    low, high = band.used.asked
+    used = Coverage(
+        band.used.rows, np.where(some, first, high + 1), np.where(some, last, low - 1), (low, high)
+    )
+    return replace(band, used=used)
 
 
 def _extent(layer: Layer, columns: Indices) -> tuple[slice, slice]:

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
-from ..arrays.positions import readers
+from ..arrays.positions import known_places
 from ..arrays.registering import registration_from
 from ..model.affine import tier_origin, tier_size
 from ..model.anchoring import DEFAULT_TARGET, Target, anchoring_of
@@ -150,7 +150,7 @@ def _sections(obj: xr.DataArray | xr.Dataset) -> SectionTable:
     """Return the sections that an object shows, in its order."""
     if not isinstance(obj, xr.DataArray | xr.Dataset):
         raise TypeError(f"{type(obj).__name__} has no sections; give what open_dataarray gave")
-    tables = [reader.table for reader in readers(obj)]
+    tables = [places.table for places in known_places(obj)]
     if not tables or "image_id" not in obj.coords:
         raise ValueError(
             "this object holds no sections whose place is known: its values are in memory, or "

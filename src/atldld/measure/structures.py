@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
-from xarray.core import indexing
 
+from ..arrays.internals import read_when_indexed
 from ..arrays.lookup import CCFV3, Space, lookup_of, space_of, voxels_of
 from ..arrays.ontology import structure_ids, tree_of
 from ..arrays.positions import section_points
@@ -314,7 +314,7 @@ def _places(array: xr.DataArray) -> tuple[Places, tuple[str, str, str]]:
 
 def _chunked(full: xr.Variable, array: xr.DataArray) -> xr.Variable:
     """Return a variable that is read piece by piece where it is not in memory."""
-    if not isinstance(array.variable._data, indexing.ExplicitlyIndexed):
+    if not read_when_indexed(array):
         return full
     sizes = array.encoding.get("preferred_chunks", {})
     return full.chunk({dim: sizes[dim] for dim in full.dims if dim in sizes})

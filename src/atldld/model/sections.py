@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,13 @@ from .affine import (
     plane_affines,
     point_affines,
     slice_coordinates,
+    tier_size,
 )
-from .dataset import SectionDataset
+from .dataset import SectionDataset, SectionImage
 from .grid import footprint
+from .read import ImageRead, View
 from .space import P56_MIDDLE, extent, flip_matrix
 
-_Integer = TypeVar("_Integer", bound=np.signedinteger[Any])
 Detection = tuple[float, float] | Literal["center"] | None
 
 _FARTHEST_PIXEL = 1e9
@@ -30,16 +32,14 @@ LEAST_DISTANCE = 100.0
 """Microns of the stack within which a voxel shows a section, whatever the gaps."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SectionTable:
-    """Sections in ascending order of slice coordinate (ties by image id), n rows.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Sections:
+    """Section images of a dataset in columns, n rows.
 
     Parameters
     ----------
     image_id, section_number
         Shape (n,), int64.
-    slice_coordinate
-        Shape (n,), float64: the one p, i or r (by plane) that stands for the section, microns.
     width, height, x, y
         Shape (n,), int32: the section on its slide, full-resolution pixels.
     tier_count
@@ -49,6 +49,81 @@ class SectionTable:
         longer axis.
     has_expression
         Shape (n,), bool.
+    """
+
+    image_id: npt.NDArray[np.int64]
+    section_number: npt.NDArray[np.int64]
+    width: npt.NDArray[np.int32]
+    height: npt.NDArray[np.int32]
+    x: npt.NDArray[np.int32]
+    y: npt.NDArray[np.int32]
+    tier_count: npt.NDArray[np.int16]
+    microns_per_pixel: Array
+    has_expression: npt.NDArray[np.bool_]
+
+    shared: ClassVar[tuple[str, ...]] = ()
+    """Fields that are no columns, but hold for all rows."""
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It travels in every task: numbers that all sections share are carried once.
+        return _unpacked, (
+            type(self),
+            *(_packed(getattr(self, each.name)) for each in fields(self)),
+        )
+
+    def __dask_tokenize__(self) -> tuple[object, ...]:
+        from dask.tokenize import tokenize
+
+        # dask does not look into what is returned here: whatever is not text must be made so.
+        columns = [getattr(self, field.name) for field in fields(self)]
+        plain = [column for column in columns if column.dtype != object]
+        sources = (each for column in columns if column.dtype == object for each in column)
+        return tokenize(*plain), tuple(None if each is None else each.key for each in sources)
+
+    def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Self:
+        """Return the sections of some rows (positions, or one truth value a row)."""
+        names = [field.name for field in fields(self) if field.name not in self.shared]
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+    def whole_image(self, dataset_id: int, row: int, tier: int, view: View) -> ImageRead:
+        """Return the read of the whole image of a section."""
+        return ImageRead(
+            image_id=int(self.image_id[row]),
+            view=view,
+            tier=tier,
+            width=tier_size(int(self.width[row]), tier),
+            height=tier_size(int(self.height[row]), tier),
+            x=int(self.x[row]),
+            y=int(self.y[row]),
+            dataset_id=dataset_id,
+            section_number=int(self.section_number[row]),
+        )
+
+    def sample_images(self, dataset_id: int) -> list[ImageRead]:
+        """Return the reads of a few images, to find out about the service of a dataset.
+
+        They come from amid the dataset, where there is tissue; last those that lie furthest from
+        the corner of their slide.
+        """
+        count = len(self)
+        furthest = [
+            int(np.argmax(offset)) for offset in (np.minimum(self.x, self.y), self.x, self.y)
+        ]
+        rows = dict.fromkeys((count // 2, count // 4, 3 * count // 4, *furthest))
+        return [self.whole_image(dataset_id, row, 0, "image") for row in rows]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class SectionTable(Sections):
+    """Sections in ascending order of slice coordinate (ties by image id), n rows.
+
+    Parameters
+    ----------
+    slice_coordinate
+        Shape (n,), float64: the one p, i or r (by plane) that stands for the section, microns.
     affine
         Shape (n, 2, 3), float64: from (column microns, row microns, 1) of the plane to
         full-resolution x, y.
@@ -59,39 +134,37 @@ class SectionTable:
         Of a bent section `affine` gives the straight pixel.
     """
 
-    image_id: npt.NDArray[np.int64]
-    section_number: npt.NDArray[np.int64]
     slice_coordinate: Array
-    width: npt.NDArray[np.int32]
-    height: npt.NDArray[np.int32]
-    x: npt.NDArray[np.int32]
-    y: npt.NDArray[np.int32]
-    tier_count: npt.NDArray[np.int16]
-    microns_per_pixel: Array
-    has_expression: npt.NDArray[np.bool_]
     affine: Array
     points: Array
     bend: npt.NDArray[np.object_]
 
-    def __len__(self) -> int:
-        return len(self.image_id)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # It travels in every task: numbers that all sections share are carried once.
-        return _unpacked, tuple(_packed(getattr(self, field.name)) for field in fields(self))
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Stack(Sections):
+    """Sections in ascending order of section number, one a number, n rows.
 
-    def __dask_tokenize__(self) -> tuple[object, ...]:
-        from dask.tokenize import tokenize
+    Parameters
+    ----------
+    trv
+        Shape (3, 4): reference space to image stack, of the space that r is counted in.
+    z
+        Shape (n,), float64: section number times thickness, microns of the stack.
+    tvs
+        Shape (n, 2, 3): image stack to full-resolution pixels.
+    """
 
-        *columns, bends = (getattr(self, field.name) for field in fields(self))
-        # dask does not look into what is returned here: whatever is not text must be made so.
-        return tokenize(*columns), tuple(None if bend is None else bend.key for bend in bends)
+    trv: Array
+    z: Array
+    tvs: Array
 
-    def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> SectionTable:
-        """Return the sections of some rows (positions, or one truth value a row)."""
-        return SectionTable(
-            **{field.name: getattr(self, field.name)[rows] for field in fields(self)}
-        )
+    shared: ClassVar[tuple[str, ...]] = ("trv",)
+
+    def pixels_of_space(self) -> Array:
+        """Return, for each section, ``tvs`` after ``trv``: p, i, r, 1 to x, y, shape (n, 2, 4)."""
+        out = self.tvs[:, :, :2] @ self.trv[:2]
+        out[:, :, 3] += self.tvs[:, :, 2]
+        return np.asarray(out)
 
 
 def tabulate(
@@ -130,14 +203,9 @@ def tabulate(
     trv, tvr = dataset.matrix("trv"), dataset.matrix("tvr")
     if flip:
         trv, tvr = trv @ flip_matrix(), (flip_matrix() @ np.vstack([tvr, [0, 0, 0, 1]]))[:3]
-    image_id, number = (
-        _column(dataset, "id", np.int64),
-        _column(dataset, "section_number", np.int64),
-    )
-    width, height = _column(dataset, "width", np.int32), _column(dataset, "height", np.int32)
-    tsv = np.array([image.tsv for image in images], dtype=np.float64)
-    tvs = np.array([image.tvs for image in images], dtype=np.float64)
-    z = np.asarray(number * dataset.section_thickness, dtype=np.float64)
+    columns, tsv, tvs = _columns(images, tvr)
+    width, height = columns["width"], columns["height"]
+    z = np.asarray(columns["section_number"] * dataset.section_thickness, dtype=np.float64)
     plane = dataset.plane
     if detection_xy is None:
         coordinate = slice_coordinates(trv, z, plane, _middle(dataset))
@@ -147,16 +215,8 @@ def tabulate(
         stack = np.concatenate([np.einsum("nij,nj->ni", tsv, pixel), z[:, None]], axis=1)
         coordinate = stack @ tvr[plane.section, :3] + tvr[plane.section, 3]
     table = SectionTable(
-        image_id=image_id,
-        section_number=number,
+        **columns,
         slice_coordinate=coordinate,
-        width=width,
-        height=height,
-        x=_column(dataset, "x", np.int32),
-        y=_column(dataset, "y", np.int32),
-        tier_count=_column(dataset, "tier_count", np.int16),
-        microns_per_pixel=pixel_microns(tsv, tvr).max(axis=-1),
-        has_expression=np.array([image.has_expression for image in images], dtype=bool),
         affine=plane_affines(tvs, trv, z, coordinate, plane, mapping),
         points=point_affines(tsv, tvs, tvr, trv, z, coordinate, plane, mapping),
         bend=np.full(len(images), None),
@@ -180,17 +240,34 @@ def _packed(column: npt.NDArray[Any]) -> _Packed:
     return column.shape, flat[:1], varies, np.ascontiguousarray(flat[:, varies])
 
 
-def _unpacked(*columns: _Packed) -> SectionTable:
-    table = []
-    for shape, first, varies, rows in columns:
+def _unpacked(kind: type[Sections], *columns: _Packed) -> Sections:
+    found = {}
+    for field, (shape, first, varies, rows) in zip(fields(kind), columns, strict=True):
         flat = np.repeat(first, shape[0], axis=0)
         flat[:, varies] = rows
-        table.append(flat.reshape(shape))
-    return SectionTable(*table)
+        found[field.name] = flat.reshape(shape)
+    return kind(**found)
 
 
-def _column(dataset: SectionDataset, name: str, dtype: type[_Integer]) -> npt.NDArray[_Integer]:
-    return np.array([getattr(image, name) for image in dataset.images], dtype=dtype)
+_TYPES = {
+    "id": np.int64, "section_number": np.int64, "width": np.int32, "height": np.int32,
+    "x": np.int32, "y": np.int32, "tier_count": np.int16, "has_expression": np.bool_,
+}  # fmt: skip
+
+
+def _columns(images: Sequence[SectionImage], tvr: Array) -> tuple[dict[str, Any], Array, Array]:
+    """Return what `Sections` holds of images, and their matrices, shape (n, 2, 3) each."""
+    columns: dict[str, Any] = {
+        name: np.array([getattr(image, name) for image in images], dtype=dtype)
+        for name, dtype in _TYPES.items()
+    }
+    tsv, tvs = (
+        np.array([getattr(image, name) for image in images], dtype=np.float64)
+        for name in ("tsv", "tvs")
+    )
+    columns["image_id"] = columns.pop("id")
+    columns["microns_per_pixel"] = pixel_microns(tsv, tvr).max(axis=-1)
+    return columns, tsv, tvs
 
 
 def _told_apart(ascending: Array) -> Array:
@@ -210,60 +287,6 @@ def _middle(dataset: SectionDataset) -> tuple[float, ...]:
         return P56_MIDDLE
     low, high = footprint(dataset)
     return tuple((low + high) / 2)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stack:
-    """Sections in ascending order of section number, one a number, n rows.
-
-    Parameters
-    ----------
-    trv
-        Shape (3, 4): reference space to image stack, of the space that r is counted in.
-    image_id, section_number
-        Shape (n,), int64.
-    z
-        Shape (n,), float64: section number times thickness, microns of the stack.
-    tvs
-        Shape (n, 2, 3): image stack to full-resolution pixels.
-    width, height, x, y
-        Shape (n,), int32: the section on its slide, full-resolution pixels.
-    tier_count
-        Shape (n,), int16.
-    microns_per_pixel
-        Shape (n,), float64: reference microns that a full-resolution pixel spans along its
-        longer axis.
-    has_expression
-        Shape (n,), bool.
-    """
-
-    trv: Array
-    image_id: npt.NDArray[np.int64]
-    section_number: npt.NDArray[np.int64]
-    z: Array
-    tvs: Array
-    width: npt.NDArray[np.int32]
-    height: npt.NDArray[np.int32]
-    x: npt.NDArray[np.int32]
-    y: npt.NDArray[np.int32]
-    tier_count: npt.NDArray[np.int16]
-    microns_per_pixel: Array
-    has_expression: npt.NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.image_id)
-
-    def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Stack:
-        """Return the stack of some rows (positions, or one truth value a row)."""
-        return Stack(
-            self.trv, **{field.name: getattr(self, field.name)[rows] for field in fields(self)[1:]}
-        )
-
-    def pixels_of_space(self) -> Array:
-        """Return, for each section, ``tvs`` after ``trv``: p, i, r, 1 to x, y, shape (n, 2, 4)."""
-        out = self.tvs[:, :, :2] @ self.trv[:2]
-        out[:, :, 3] += self.tvs[:, :, 2]
-        return np.asarray(out)
 
 
 def stack_of(dataset: SectionDataset, *, flip: bool = False) -> tuple[Stack, tuple[int, ...]]:
@@ -290,22 +313,9 @@ def stack_of(dataset: SectionDataset, *, flip: bool = False) -> tuple[Stack, tup
     images = {image.section_number: image for image in reversed(ordered)}
     chosen = [images[number] for number in sorted(images)]
     left_out = tuple(image.id for image in ordered if images[image.section_number].id != image.id)
-    number = np.array([image.section_number for image in chosen], dtype=np.int64)
-    tsv = np.array([image.tsv for image in chosen], dtype=np.float64)
-    stack = Stack(
-        trv=np.ascontiguousarray(trv),
-        image_id=np.array([image.id for image in chosen], dtype=np.int64),
-        section_number=number,
-        z=np.asarray(number * dataset.section_thickness, dtype=np.float64),
-        tvs=np.array([image.tvs for image in chosen], dtype=np.float64),
-        width=np.array([image.width for image in chosen], dtype=np.int32),
-        height=np.array([image.height for image in chosen], dtype=np.int32),
-        x=np.array([image.x for image in chosen], dtype=np.int32),
-        y=np.array([image.y for image in chosen], dtype=np.int32),
-        tier_count=np.array([image.tier_count for image in chosen], dtype=np.int16),
-        microns_per_pixel=pixel_microns(tsv, tvr).max(axis=-1),
-        has_expression=np.array([image.has_expression for image in chosen], dtype=bool),
-    )
+    columns, _, tvs = _columns(chosen, tvr)
+    z = np.asarray(columns["section_number"] * dataset.section_thickness, dtype=np.float64)
+    stack = Stack(**columns, trv=np.ascontiguousarray(trv), z=z, tvs=tvs)
     return stack, left_out
 
 

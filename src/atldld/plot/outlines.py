@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from ..arrays.positions import readers
+from ..arrays.positions import known_places
 from ..model.affine import Array
 from ..model.geometry import pixel_points
 from ..model.sections import SectionTable
@@ -28,9 +28,9 @@ def corners(width: npt.NDArray[Any], height: npt.NDArray[Any]) -> Array:
 def tables(obj: xr.DataArray | xr.Dataset) -> dict[int, tuple[SectionTable, int]]:
     """Return the table and row of every image that the readers of an object know."""
     found = {}
-    for reader in readers(obj):
-        for row, image in enumerate(reader.table.image_id.tolist()):
-            found[image] = (reader.table, row)
+    for places in known_places(obj):
+        for row, image in enumerate(places.table.image_id.tolist()):
+            found[image] = (places.table, row)
     return found
 
 

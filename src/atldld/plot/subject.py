@@ -10,9 +10,10 @@ import numpy.typing as npt
 import xarray as xr
 
 from ..arrays.index import DIM
+from ..arrays.internals import in_memory
 from ..arrays.planning import readers
 from ..arrays.positions import section_points
-from ..arrays.volumes import VolumeArray
+from ..arrays.volumes import StackBox, StackSampling
 from ..model.affine import Array
 from ..model.space import AXES, PLANES
 
@@ -338,12 +339,12 @@ def _covered(array: xr.DataArray) -> dict[str, tuple[float, float]]:
     thin = {axis: slice(None, None, -(-array.sizes[axis] // 4)) for axis in AXES}
     found: dict[str, tuple[float, float]] = {}
     for reader in readers(array.isel(thin)):
-        if not isinstance(reader, VolumeArray):
+        sampling = getattr(reader, "sampling", None)
+        if not isinstance(sampling, StackSampling):
             continue
-        sampling = reader.sampling
         along = [sampling.grid.axes[axis] for axis in sampling.axes]
         numbers = [_spread(nodes.numbers) for nodes in along]
-        shown = sampling.box(numbers[0], numbers[1], numbers[2]).shown(0)
+        shown = StackBox(sampling, numbers[0], numbers[1], numbers[2]).shown_by(0)
         if not shown.any():
             continue
         for place, axis in enumerate(sampling.axes):
@@ -361,7 +362,7 @@ def _spread(numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _finite(array: xr.DataArray) -> dict[str, tuple[float, float]]:
     """Return the same of values in memory that are NaN where nothing is covered."""
-    if array.dtype.kind != "f" or not isinstance(array.variable._data, np.ndarray):
+    if array.dtype.kind != "f" or not in_memory(array):
         return {}
     there = array.copy(data=np.isfinite(array.values))
     found = {}

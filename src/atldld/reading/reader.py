@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,19 +28,30 @@ from .failures import Failing, is_bad_itself, neighbours
 from .images import pixels, pixels_each
 
 
-class Part(Protocol):
-    """A part of one image that a piece of an array needs."""
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Part:
+    """A part of one image that a piece of an array needs.
 
-    @property
-    def whole(self) -> ImageRead:
-        """The read of the whole image at the tier."""
+    Parameters
+    ----------
+    whole
+        The read of the whole image at the tier.
+    needed
+        The pixels that are needed of it, on the lattice of the slide; None where there is nothing
+        to read.
+    """
 
-    @property
-    def needed(self) -> Window | None:
-        """The pixels that are needed of it, or None where there is nothing to read."""
+    whole: ImageRead
+    needed: Window | None
 
     def read(self, held: Collection[Window | None] = ()) -> ImageRead:
-        """Return what to ask a source for that has some windows of the image at hand."""
+        """Return what to ask a source for that has some windows of the image at hand.
+
+        None among these is the whole image.
+        """
+        if self.needed is None:
+            raise ValueError(f"nothing is needed of image {self.whole.image_id}")
+        return replace(self.whole, window=choose_window(self.needed, self.whole.size, held))
 
 
 _WORTH_KEEPING = 2**18
@@ -91,7 +102,25 @@ class Found(Generic[P]):
         return 0.0, 0.0
 
 
-class Reader(BackendArray, Generic[P]):
+class LazyArray(BackendArray):
+    """An array whose values are found when it is indexed."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @abstractmethod
+    def _outer(self, key: tuple[Any, ...]) -> Any:
+        """Return the values of an outer index: one indexer an axis."""
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return index_outer(key, self.shape, self._outer)
+
+    def readers(self, key: tuple[Any, ...]) -> Iterator[tuple[Reader[Any], tuple[Any, ...]]]:
+        """Yield the readers that an outer index needs, each with the index into it; here none."""
+        yield from ()
+
+
+class Reader(LazyArray, Generic[P]):
     """A lazy array whose values come from section images.
 
     Parameters
@@ -103,9 +132,6 @@ class Reader(BackendArray, Generic[P]):
     failing
         What to do about an image that cannot be had.
     """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
 
     def __init__(self, source: Source, carried: options.Carried, failing: Failing) -> None:
         self.source = source
@@ -132,12 +158,9 @@ class Reader(BackendArray, Generic[P]):
     def at_tier(self, part: P, tier: int) -> P:
         """Return the same part, read at another tier."""
 
-    @abstractmethod
-    def _outer(self, key: tuple[Any, ...]) -> Any:
-        """Return the values of an outer index."""
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return index_outer(key, self.shape, self._outer)
+    def readers(self, key: tuple[Any, ...]) -> Iterator[tuple[Reader[Any], tuple[Any, ...]]]:
+        """Yield this reader, with the index."""
+        yield self, key
 
     def reads(self, key: tuple[Any, ...]) -> dict[ImageRead, bool]:
         """Return the images that an outer index into this array reads, without reading any.
@@ -266,95 +289,6 @@ class Reader(BackendArray, Generic[P]):
         # The service is away: what is at hand, and not coarser, may serve.
         finer = range(tier - 1, -1, -1)
         return (each for each in finer if None in self._held(self.at_tier(part, each)))
-
-
-class GridReader(Reader[P]):
-    """A reader over three axes, and channels, that can mark what it did not fill.
-
-    Parameters
-    ----------
-    source, carried, failing
-        As for `Reader`.
-    marked
-        Whether there is one channel more, the last one: 1 where the pixels are those of an
-        image, 0 where they are not. Pixels and marks of a chunk come from one reading, and agree.
-    """
-
-    def __init__(
-        self, source: Source, carried: options.Carried, failing: Failing, marked: bool
-    ) -> None:
-        super().__init__(source, carried, failing)
-        self.marked = marked
-
-    @abstractmethod
-    def _pixels(self, key: tuple[Any, ...]) -> tuple[npt.NDArray[Any], set[int]]:
-        """Return the pixels of an outer index along three axes, and which sections were filled."""
-
-    @abstractmethod
-    def _shown(self, key: tuple[Any, ...], filled: set[int]) -> npt.NDArray[np.bool_]:
-        """Return where an outer index along three axes shows sections that were not filled."""
-
-    @abstractmethod
-    def section(self, part: P) -> int:
-        """Return which section a part is of."""
-
-    def with_marks(self, count: int) -> tuple[int, ...]:
-        """Return the length of the last axis for a count of channels (0 for no such axis)."""
-        return (max(count, 1) + 1,) if self.marked else (count,) * bool(count)
-
-    def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[Any]:
-        along = key[:3]
-        if not self.marked:
-            return squeezed(self._pixels(along)[0], key)
-        depth = self.shape[3] - 1
-        if np.all(np.arange(depth + 1)[key[3]] == depth):
-            with options.using(self.carried):
-                lacking = self.lacking(self.pieces(along))
-            marks = self._shown(along, {self.section(part) for part in lacking})
-            values = np.zeros((*marks.shape, depth), dtype=self.dtype)
-        else:
-            values, filled = self._pixels(along)
-            marks = self._shown(along, filled)
-            values = values.reshape(*marks.shape, depth)
-        both = np.concatenate([values, marks[..., None]], axis=-1, dtype=self.dtype)
-        return squeezed(both, key)
-
-
-class Gathered(BackendArray):
-    """A lazy array that is put together of others, each found when it is needed."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @abstractmethod
-    def readers(self, key: tuple[Any, ...]) -> Iterator[tuple[Reader[Any], tuple[Any, ...]]]:
-        """Yield the readers that an outer index needs, each with the index into it."""
-
-
-class FromMatrices(BackendArray):
-    """A lazy array whose values follow from matrices alone: it reads no images."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
-def part_read(
-    whole: ImageRead, needed: Window | None, held: Collection[Window | None]
-) -> ImageRead:
-    """Return what to ask a source for that has some windows of an image at hand.
-
-    Parameters
-    ----------
-    whole
-        The read of the whole image.
-    needed
-        The pixels that are needed of it.
-    held
-        What is at hand; None among them is the whole.
-    """
-    if needed is None:
-        raise ValueError(f"nothing is needed of image {whole.image_id}")
-    return replace(whole, window=choose_window(needed, whole.size, held))
 
 
 def places(key: tuple[Any, ...], shape: tuple[int, ...]) -> list[Indices]:
