@@ -149,6 +149,30 @@ def test_every_room_has_its_rule():
     assert rooms <= set(ROOMS)
 
 
+TWICE = {
+    "bend", "cache", "catalogue", "grid", "pack", "sections",
+    "Grid", "SectionPlaces", "Target", "Verdict", "_Source",
+}  # fmt: skip
+"""Names that are still given twice."""
+
+
+def test_one_name_is_one_module_and_one_class():
+    names = [
+        (name, Path(name).stem)
+        for name in modules()
+        if not name.startswith("testing/") and Path(name).stem not in ("__init__", "__main__")
+    ]
+    homes = {}
+    for name, stem in names:
+        homes.setdefault(stem, []).append(name)
+        for node in ast.walk(ast.parse((SOURCE / name).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(name)
+    assert {
+        name: found for name, found in homes.items() if len(found) > 1 and name not in TWICE
+    } == {}
+
+
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, atldld; print(*(name for name in sys.argv[1:] if name in sys.modules))"
     done = subprocess.run(

@@ -6,7 +6,9 @@ import ssl
 import subprocess
 import threading
 from contextlib import suppress
+from pathlib import Path
 
+import certifi
 import pytest
 
 from atldld.errors import APIError
@@ -49,6 +51,21 @@ def test_a_bundle_of_the_environment_is_trusted(serve_tls, certificate, monkeypa
     server = serve_tls(lambda request: answer(b"body"))
     assert get(server.url) == b"body"
     assert get(server.url) == b"body"
+
+
+@needs_openssl
+def test_certificates_that_changed_are_read_again(serve_tls, certificate, monkeypatch, tmp_path):
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(Path(certifi.where()).read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    server = serve_tls(lambda request: answer(b"body"))
+    with pytest.raises(APIError, match="its certificate is not trusted"):
+        get(server.url)
+    trusted.write_bytes((certificate / "cert.pem").read_bytes())
+    assert get(server.url) == b"body"
+    trusted.unlink()
+    with pytest.raises(APIError, match="not there"):
+        get(server.url)
 
 
 @needs_openssl

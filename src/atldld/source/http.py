@@ -6,7 +6,16 @@ end with the last byte and with a check of what came.
 
 Each try has a session of its own, and each request a connection of its own. Where connections
 are used again, an answer that nobody asked for (an interim one, a second one) is read as the
-answer to the next request: an image of another section.
+answer to the next request: an image of another section. That a connection has nothing to read
+before it is used again is no proof: such an answer may come a moment later, and an image of the
+same size passes every check. What is trusted is read once a process. Measured with 64 bodies of
+30 kB by TLS from this machine, 8 threads, the server waiting for the round trips of one farther
+away (seconds; of the client's processor time in brackets)::
+
+    round trip                                 0 ms          20 ms         100 ms
+    certificates read for each connection      5.1 (1.6)     3.8 (1.6)     4.1 (1.6)
+    certificates read once, as here            0.2 (0.2)     0.8 (0.2)     2.6 (0.2)
+    connections kept                           0.7 (0.3)     0.7 (0.2)     1.4 (0.2)
 """
 
 from __future__ import annotations
@@ -28,6 +37,7 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from http.client import IncompleteRead
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -40,6 +50,7 @@ from . import limit
 
 if TYPE_CHECKING:
     import requests
+    from requests.adapters import HTTPAdapter
 
 _log = logging.getLogger("atldld")
 
@@ -330,12 +341,12 @@ class _Exchange:
         sent = {"User-Agent": f"atldld/{__version__}", "Connection": "close", **self._headers}
         with requests.Session() as session:
             session.max_redirects = MOST_REDIRECTS
+            session.mount("https://", _adapter())
             response = session.get(
                 self._url,
                 headers=sent,
                 stream=True,
                 timeout=(min(seconds, _CONNECT_SECONDS), seconds),
-                verify=_certificates(needed=self._url.startswith("https")),
                 hooks={"response": lambda each, *_, **__: self._look_at(session, each)},
             )
             with response:
@@ -383,15 +394,46 @@ class _Exchange:
             raise FaultError("the connection closed before the body")
 
 
-def _certificates(needed: bool) -> str | None:
-    """Return what the environment says is trusted, or None for what `requests` trusts."""
-    for name in _CERTIFICATES:
-        named = os.environ.get(name)
-        if named:
-            if needed and not Path(named).exists():
-                raise FaultError(f"{name} names a file of certificates that is not there", False)
-            return named
-    return None
+def _adapter() -> HTTPAdapter:
+    """Return what asks by https, and trusts what the environment says, or else `requests`."""
+    from requests.adapters import HTTPAdapter
+
+    class Adapter(HTTPAdapter):
+        """Takes certificates that were read before: reading them takes longer than asking."""
+
+        def build_connection_pool_key_attributes(
+            self, request: Any, verify: Any, cert: Any = None
+        ) -> tuple[Any, Any]:
+            host, _ = super().build_connection_pool_key_attributes(request, True, cert)
+            return host, {"ssl_context": _trusted(), "cert_reqs": "CERT_REQUIRED"}
+
+        def proxy_manager_for(self, proxy: Any, **of_proxy: Any) -> Any:
+            of_proxy.setdefault("proxy_ssl_context", _trusted())
+            return super().proxy_manager_for(proxy, **of_proxy)
+
+        def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+            """Leave it to the context."""
+
+    return Adapter()
+
+
+def _trusted() -> ssl.SSLContext:
+    """Return what the environment says is trusted, or else what `requests` trusts."""
+    from requests.certs import where
+
+    name = next((name for name in _CERTIFICATES if os.environ.get(name)), "")
+    named = Path(os.environ[name] if name else where())
+    try:
+        return _read_certificates(named, named.stat().st_mtime_ns)
+    except FileNotFoundError:
+        missing = f"{name} names a file of certificates that is not there"
+        raise FaultError(missing, again=False) from None
+
+
+@lru_cache(maxsize=4)
+def _read_certificates(named: Path, changed: int) -> ssl.SSLContext:
+    """Return what the certificates of a file or folder, as of a time, vouch for."""
+    return ssl.create_default_context(**{"capath" if named.is_dir() else "cafile": str(named)})
 
 
 def _part(answer: Answer, byte_range: tuple[int, int]) -> int | None:
