@@ -12,7 +12,7 @@ import atldld
 
 SOURCE = Path(atldld.__file__).parent
 
-FACES = {"sync", "cli", "plot", "export", "measure", "packing"}
+FACES = {"sync", "cli", "plot", "export", "measure"}
 ROOMS = {
     "errors": set(),
     "urls": set(),
@@ -39,7 +39,7 @@ ROOMS = {
             "forking",
             "options",
         }
-        | ({"testing", "packing"} if face == "cli" else set())
+        | ({"testing", "export"} if face == "cli" else set())
         for face in FACES
     },
 }
@@ -150,8 +150,8 @@ def test_every_room_has_its_rule():
 
 
 TWICE = {
-    "bend", "cache", "catalogue", "grid", "pack", "sections",
-    "Grid", "SectionPlaces", "Target", "Verdict", "_Source",
+    "bend", "cache", "catalogue", "grid", "sections",
+    "Grid", "SectionPlaces", "Verdict", "_Source",
 }  # fmt: skip
 """Names that are still given twice."""
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .arrays.trees import open_datatree
     from .arrays.volume_opening import open_volume
     from .export.napari import napari_layers, view
+    from .export.packing import pack
     from .export.quicknii import read_quicknii
     from .measure.annotation import open_annotation
     from .measure.atlas_coverage import covering, open_coverage
@@ -39,9 +40,8 @@ if TYPE_CHECKING:
     from .measure.structures import structure_bounds, structure_table, structures_at
     from .measure.unionizes import unionizes
     from .options import set_options
-    from .packing.pack import pack
-    from .packing.verify import verify_bundle
     from .sampling.displacement import DisplacementField
+    from .source.bundle import verify_bundle
     from .source.catalogue import Catalogue, catalogue
     from .source.search import dataset_info, search
 
@@ -64,7 +64,7 @@ _HOMES = {
     "open_image": ".arrays.image_opening",
     "open_volume": ".arrays.volume_opening",
     "open_volumes": ".arrays.many",
-    "pack": ".packing.pack",
+    "pack": ".export.packing",
     "quantify": ".measure.quantify",
     "points_to_sections": ".measure.points",
     "sections_to_points": ".measure.points",
@@ -77,7 +77,7 @@ _HOMES = {
     "structure_table": ".measure.structures",
     "structures_at": ".measure.structures",
     "unionizes": ".measure.unionizes",
-    "verify_bundle": ".packing.verify",
+    "verify_bundle": ".source.bundle",
     "view": ".export.napari",
     "watch_images": ".reading.progress",
     "Catalogue": ".source.catalogue",

@@ -159,6 +159,11 @@ class Options(BaseModel):
     )
 
     @property
+    def longest(self) -> float:
+        """Seconds that all tries of a request may take together."""
+        return self.timeout * (self.retries + 1)
+
+    @property
     def local_cache_dir(self) -> Path:
         """The folder of downloaded files, or where that is elsewhere, the user's own."""
         return self.cache_dir if isinstance(self.cache_dir, Path) else _default_cache_dir()

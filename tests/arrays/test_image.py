@@ -308,9 +308,9 @@ def test_without_a_network_the_cache_knows(tmp_path):
         with AllenServer([phantom]) as server:
             url = server.url
             here = atldld.open_image(image, source=url).compute()
-        from atldld.source import finding
+        from atldld.source import search
 
-        finding._known.clear()
+        search._known.clear()
         asking = atldld.set_options(metadata_max_age=0)
         with asking, pytest.warns(atldld.AtldldWarning, match="now it does not"):
             again = atldld.open_image(image, source=url)

@@ -13,14 +13,13 @@ from pathlib import Path
 
 from atldld.model.read import ImageRead
 from atldld.options import set_options
-from atldld.source import allen
 from atldld.source.allen import AllenSource
 from atldld.store import cache
 
 
 def break_locks() -> None:
     cache.locked = lambda *args: nullcontext()
-    allen.single_flight = lambda key, work: work()
+    cache.single_flight = lambda key, work: work()
 
 
 def stop_at(point: int) -> None:

@@ -463,8 +463,9 @@ def test_nothing_is_unpickled():
     import ast
 
     folder = Path(atldld.__file__).parent
-    modules = [*folder.glob("store/*.py"), *folder.glob("packing/*.py")]
-    modules += [folder / "source" / f"{name}.py" for name in ("stored", "describing")]
+    modules = [*folder.glob("store/*.py")]
+    modules += [folder / "source" / f"{name}.py" for name in ("stored", "bundle", "rma")]
+    modules += [folder / "export" / f"{name}.py" for name in ("packing", "bundle_place")]
     assert len(modules) > 10
     for module in modules:
         tree = ast.parse(module.read_text(encoding="utf-8"))

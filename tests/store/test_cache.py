@@ -198,7 +198,7 @@ def fetches(cache: Cache, *bodies: bytes, fits=lambda content: True, name: str =
         calls.append(None)
         return bodies[0]
 
-    assert cache.obtain(name, fetch, fits, "http://h", patience=5) == bodies[-1]
+    assert cache.obtain(name, fetch, fits, "http://h") == bodies[-1]
     return len(calls)
 
 
@@ -226,7 +226,7 @@ def test_a_failed_fetch_leaves_nothing(cache):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        cache.obtain(NAME, fail, lambda content: True, "", patience=5)
+        cache.obtain(NAME, fail, lambda content: True, "")
     assert files(cache) == set()
 
 
@@ -234,7 +234,7 @@ def test_a_damaged_file_is_thrown_away_even_if_no_other_comes(cache):
     fetches(cache, BODY)
     flip(cache.files.path / NAME)
     with pytest.raises(ZeroDivisionError):
-        cache.obtain(NAME, lambda: 1 / 0, lambda content: True, "", patience=5)
+        cache.obtain(NAME, lambda: 1 / 0, lambda content: True, "")
     assert files(cache) == set()
 
 

@@ -290,7 +290,7 @@ def test_a_download_larger_than_the_limit_costs_the_others_nothing(cache_dir):
     small, large = image_name(a_read(0)), image_name(a_read(1))
 
     def obtain(name, body):
-        return cache.obtain(name, lambda: body, lambda _: True, "http://x", 1)
+        return cache.obtain(name, lambda: body, lambda _: True, "http://x")
 
     assert obtain(small, BODIES[0]) == BODIES[0]
     giant = jpeg(640, 480)

@@ -23,8 +23,8 @@ from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, flip_matrix, space_name
 from ..reading.failures import Failing
 from ..source import source_from
-from ..source.finding import dataset_of_image
 from ..source.protocol import Source
+from ..source.search import dataset_of_image
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .base import Opening, failing_of, fill_of, guarded
 from .chunks import in_chunks

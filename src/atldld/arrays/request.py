@@ -23,9 +23,9 @@ from ..model.registration import Registration
 from ..model.sections import Detection
 from ..model.space import AXES, can_flip, space_name
 from ..sampling.reads import INTERPOLATIONS, Interpolation, serving_tiers
-from ..source.finding import dataset_of_image
 from ..source.protocol import Source, tiers_at_hand
 from ..source.published import PublishedRegistration
+from ..source.search import dataset_of_image
 from .index import GUARD
 from .registering import registration_from
 from .volumes import Between

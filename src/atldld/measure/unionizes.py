@@ -13,7 +13,7 @@ from ..errors import APIError, AtldldWarning
 from ..source import source_from
 from ..source.allen import AllenSource
 from ..source.protocol import Source
-from ..source.unionize import unionize_rows
+from ..source.rma import unionize_rows
 
 _VALUES = (
     "expression_energy",
@@ -85,7 +85,7 @@ def unionizes(ids: int | Iterable[int], *, source: str | Source | None = None) -
         raise ValueError(f"{origin.name} keeps no published values; give the base URL of an API")
     order = {number: place for place, number in enumerate(numbers)}
     records = []
-    for row in unionize_rows(origin, numbers):
+    for row in unionize_rows(origin.base, numbers):
         if row.get("section_data_set_id") not in order:
             raise APIError(
                 f"values of dataset {row.get('section_data_set_id')!r} were sent, which were not "

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import time
 import warnings
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import (
@@ -25,15 +24,21 @@ from ..model.read import VIEWS, ImageRead, Window
 from ..model.terms import SearchTerms
 from ..options import Options, current
 from ..store.cache import Cache
-from ..store.manifest import section_of
+from ..store.manifest import Record, section_of
 from ..store.names import dataset_name, image_name, service_name
 from ..urls import base_url, without_credentials
 from .catalogue import Catalogue, catalogue_of
 from .http import UnfitBodyError, fetch, worth_retrying
 from .jpeg import jpeg_fault, size_limit
-from .rma import Query, Row, condition, fetch_page, fetch_rows, row_url
-from .search_allen import search_service
-from .single_flight import single_flight
+from .rma import (
+    DatasetRows,
+    Query,
+    condition,
+    fetch_page,
+    fetch_rows,
+    row_url,
+    search_service,
+)
 
 _INCLUDE: Final = (
     "genes,products,specimen(donor(age)),treatments,alignment3d,equalization,"
@@ -119,13 +124,17 @@ class AllenSource:
             If the dataset has no usable place in reference space.
         """
         dataset_id = _whole(dataset_id, "dataset_id")
-        rows = self._rows(dataset_id)
-        if rows.unasked:
-            try:
-                return SectionDataset.from_rows(rows.row, rows.images)
-            except RegistrationError:
-                rows = self._rows(dataset_id, ask=True)
-        return SectionDataset.from_rows(rows.row, rows.images)
+        kept = self._kept_rows(dataset_id)
+        if kept is not None:
+            # They may lack what the service has by now.
+            with suppress(RegistrationError):
+                return kept.dataset()
+        return self._asked_rows(dataset_id).dataset()
+
+    def rows(self, dataset_id: int) -> DatasetRows:
+        """Return the rows that describe a dataset; raises what `dataset` raises."""
+        dataset_id = _whole(dataset_id, "dataset_id")
+        return self._kept_rows(dataset_id) or self._asked_rows(dataset_id)
 
     def search(self, terms: SearchTerms) -> list[DatasetSummary]:
         """Return the datasets that meet some terms, by ascending id.
@@ -169,54 +178,82 @@ class AllenSource:
         ImageError
             If it cannot be had.
         """
-        options = current()
-        cache = self._cache(options)
-        name = image_name(read)
-        return single_flight(
-            (cache.place, read),
-            lambda: cache.obtain(
-                name,
-                fetch=lambda: self._fetch_image(read, options),
-                fits=lambda content: jpeg_fault(content, read.size) is None,
-                url=self.url(read),
-                patience=options.timeout * (options.retries + 1),
-                section=section_of(read),
-            ),
+        return self.cache.obtain(
+            image_name(read),
+            fetch=lambda: self._fetch_image(read),
+            fits=lambda content: jpeg_fault(content, read.size) is None,
+            url=self.url(read),
+            section=section_of(read),
+        )
+
+    def file(self, name: str, url: str, most: int, fault: Callable[[bytes], str | None]) -> bytes:
+        """Return another file of the service, from the cache, or fetched once and kept there.
+
+        Parameters
+        ----------
+        name
+            What it is called in the cache.
+        url
+            Where it is; a name and password in it are not kept.
+        most
+            Bytes that it may have.
+        fault
+            Returns what is wrong with a content, in words, or None. What is kept is whole by its
+            checksum: it is looked at before it is kept, and not again.
+
+        Raises
+        ------
+        APIError
+            If the service does not answer as it should; with `status` 404 if there is none.
+        """
+
+        def check(content: bytes, _: object) -> None:
+            found = fault(content)
+            if found is not None:
+                raise UnfitBodyError(found)
+
+        return self.cache.obtain(
+            name,
+            fetch=lambda: fetch(url, limit_bytes=most, check=check).content,
+            fits=lambda _: True,
+            url=without_credentials(url),
         )
 
     def cached(self, read: ImageRead) -> bool:
         """Whether a read seems to be in the cache, by the record and size of its file."""
-        return self._cache(current()).holds(image_name(read), section_of(read))
+        return self.cache.holds(image_name(read), section_of(read))
 
     def held(self, read: ImageRead) -> frozenset[Window | None]:
         """Return which windows of a read's image, view and tier are cached; None is the whole."""
-        return self._cache(current()).held(read)
+        return self.cache.held(read)
 
     def kept_bytes(self, read: ImageRead) -> int:
         """Return how many bytes the cache has of a read, without reading them; 0 for none."""
-        return self._cache(current()).files.size(image_name(read)) or 0
+        return self.cache.files.size(image_name(read)) or 0
 
     def recall(self, key: str) -> str | None:
         """Return what was remembered about this service, here or by another process."""
         remembered = _remembered.get((self.name, key))
         if remembered is None:
-            kept = self._cache(current()).load(service_name(key))
+            kept = self.cache.load(service_name(key))
             remembered = None if kept is None else kept.decode(errors="replace")
         return remembered
 
     def remember(self, key: str, text: str) -> None:
         """Remember something about this service, in this process and in the cache."""
         _remembered[self.name, key] = text
-        self._cache(current()).store(service_name(key), text.encode(), self.name)
+        self.cache.store(service_name(key), text.encode(), self.name)
 
     def discard(self, read: ImageRead) -> None:
         """Throw away what the cache holds of a read, because strict decoding failed."""
-        self._cache(current()).discard(image_name(read))
+        self.cache.discard(image_name(read))
 
-    def _cache(self, options: Options) -> Cache:
-        return Cache.of(options.cache_dir, self.base, options.cache_limit)
+    @property
+    def cache(self) -> Cache:
+        """Where what it sent is kept, by the options of the moment."""
+        return Cache.here(self.base)
 
-    def _fetch_image(self, read: ImageRead, options: Options) -> bytes:
+    def _fetch_image(self, read: ImageRead) -> bytes:
         """Return the body of a read; where sizes of windows shrink with the tier, ask again.
 
         Nobody has documented whether a service counts the width and height of a window in
@@ -224,13 +261,13 @@ class AllenSource:
         """
         shrinking = self.recall(_SHRINKING) == "true"
         try:
-            return self._fetch_body(read, options, shrinking)
+            return self._fetch_body(read, shrinking)
         except _OtherSizesError:
-            body = self._fetch_body(read, options, not shrinking)
+            body = self._fetch_body(read, not shrinking)
             self.remember(_SHRINKING, "false" if shrinking else "true")
             return body
 
-    def _fetch_body(self, read: ImageRead, options: Options, shrinking: bool) -> bytes:
+    def _fetch_body(self, read: ImageRead, shrinking: bool) -> bytes:
         def check(content: bytes, _: Any) -> None:
             fault = jpeg_fault(content, read.size)
             if fault is None:
@@ -244,7 +281,6 @@ class AllenSource:
                 image_url(self.base, read, shrinking=shrinking),
                 limit_bytes=size_limit(_larger(read.size, _other_size(read, shrinking))),
                 check=check,
-                options=options,
             ).content
         except APIError as error:
             window = read.window
@@ -258,33 +294,44 @@ class AllenSource:
                 window=None if window is None else window.box,
             ) from error
 
-    def _rows(self, dataset_id: int, ask: bool = False) -> _DatasetRows:
-        """Return the rows of a dataset, or if the service is out of reach, those kept of it.
-
-        With `ask`, or where the options say so, the service is asked whatever is at hand.
-        """
-        options = current()
-        ask = ask or options.metadata_max_age == 0
-        listed = None if ask else self.catalogue()
+    def _kept_rows(self, dataset_id: int) -> DatasetRows | None:
+        """Return the rows of a dataset if they are at hand, and young enough to go by."""
+        most = current().metadata_max_age
+        if most == 0:
+            return None
+        listed = self.catalogue()
         if listed is not None and listed.has_images:
             with suppress(DatasetNotFoundError):
-                return _DatasetRows(*listed.rows(dataset_id))
-        url = row_url(self.name, "SectionDataSet", dataset_id, _INCLUDE)
-        cache, name = self._cache(options), dataset_name(dataset_id)
-        record = cache.record(name)
-        kept = None if record is None else _DatasetRows.from_json(cache.load(name))
-        if kept is not None and record is not None and not ask:
-            # What another version asked for may lack something.
-            age = time.time() - record.time
-            if record.url == url and 0 <= age < options.metadata_max_age:
-                return kept
-        if kept is not None:
+                return DatasetRows(*listed.rows(dataset_id), self.name)
+        described = self._described(dataset_id)
+        if described is None:
+            return None
+        kept, record = described
+        # What another version asked for may lack something.
+        young = record.url == self._row_url(dataset_id) and 0 <= time.time() - record.time < most
+        return kept if young else None
+
+    def _described(self, dataset_id: int) -> tuple[DatasetRows, Record] | None:
+        """Return what the cache holds of a dataset's rows, however old, and the record of it."""
+        record = self.cache.record(dataset_name(dataset_id))
+        content = None if record is None else self.cache.load(dataset_name(dataset_id))
+        with suppress(ValueError):
+            if record is not None and content is not None:
+                return DatasetRows.from_json(content, self.name), record
+        return None
+
+    def _asked_rows(self, dataset_id: int) -> DatasetRows:
+        """Return the rows as the service has them, or if it is out of reach, those kept."""
+        options = current()
+        described = self._described(dataset_id)
+        if described is not None:
             options = options.model_copy(update={"retries": min(options.retries, 1)})
         try:
-            rows = self._asked_rows(dataset_id, options)
+            rows = self._fetched_rows(dataset_id, options)
         except APIError as error:
-            if kept is None or record is None or not _out_of_reach(error):
+            if described is None or not _out_of_reach(error):
                 raise
+            kept, record = described
             day = time.strftime("%Y-%m-%d", time.gmtime(record.time))
             warnings.warn(
                 f"dataset {dataset_id} is described by what {self.name} answered on {day}; now "
@@ -293,12 +340,13 @@ class AllenSource:
                 stacklevel=3,
             )
             return kept
-        if rows != kept or options.metadata_max_age > 0:
+        if described is None or rows != described[0] or options.metadata_max_age > 0:
             # The same answer is of today now.
-            cache.store(name, rows.to_json(), url)
+            name = dataset_name(dataset_id)
+            self.cache.store(name, rows.to_json(), self._row_url(dataset_id))
         return rows
 
-    def _asked_rows(self, dataset_id: int, options: Options) -> _DatasetRows:
+    def _fetched_rows(self, dataset_id: int, options: Options) -> DatasetRows:
         url = row_url(self.base, "SectionDataSet", dataset_id, _INCLUDE)
         missing = f"there is no section dataset {dataset_id} at {self.name}"
         try:
@@ -317,31 +365,14 @@ class AllenSource:
                 url=without_credentials(url),
             )
         if row.get("section_images"):
-            return _DatasetRows(row, None)
+            return DatasetRows(row, None, self.name)
         images = Query(
             "SectionImage", (condition("data_set_id", dataset_id),), include="alignment2d"
         )
-        return _DatasetRows(row, fetch_rows(self.base, images, options))
+        return DatasetRows(row, fetch_rows(self.base, images, options), self.name)
 
-
-@dataclass(frozen=True, slots=True)
-class _DatasetRows:
-    """The row of a dataset, and those of its images where it does not hold them."""
-
-    row: Row
-    images: list[Row] | None
-    unasked: bool = field(default=False, compare=False)
-
-    @classmethod
-    def from_json(cls, text: bytes | None) -> _DatasetRows | None:
-        try:
-            fields = json.loads(text or b"")
-            return cls(fields["row"], fields["images"], unasked=True)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return None
-
-    def to_json(self) -> bytes:
-        return json.dumps({"row": self.row, "images": self.images}).encode()
+    def _row_url(self, dataset_id: int) -> str:
+        return row_url(self.name, "SectionDataSet", dataset_id, _INCLUDE)
 
 
 def _out_of_reach(error: APIError) -> bool:

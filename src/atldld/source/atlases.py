@@ -17,12 +17,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ..errors import APIError
-from ..options import current
-from ..store.cache import Cache
-from ..urls import API_PATH, without_credentials
+from ..urls import API_PATH
 from .allen import AllenSource
-from .http import UnfitBodyError, fetch
-from .single_flight import single_flight
 
 FILES: Final = {
     ("P56", 200): "mouse_annotation/P56_Mouse_gridAnnotation.zip",
@@ -69,7 +65,7 @@ def annotation_file(source: AllenSource, name: str, resolution: int) -> bytes:
     suffix = FILES[name, resolution].rpartition(".")[2]
     fault = _zip_fault if suffix == "zip" else _nrrd_fault
     url = annotation_url(source.base, name, resolution)
-    return _kept(source, f"atlases/{name}-{resolution:d}.{suffix}", url, fault, _LARGEST)
+    return _file(source, f"{name}-{resolution:d}.{suffix}", url, _LARGEST, fault)
 
 
 def ontology_rows(source: AllenSource) -> list[dict[str, Any]]:
@@ -81,43 +77,21 @@ def ontology_rows(source: AllenSource) -> list[dict[str, Any]]:
         If the service does not answer as it should.
     """
     url = f"{source.base}/structure_graph_download/1.json"
-    content = _kept(source, "atlases/ontology-1.json", url, _ontology_fault, _LARGEST_ONTOLOGY)
+    content = _file(source, "ontology-1.json", url, _LARGEST_ONTOLOGY, _ontology_fault)
     rows: list[dict[str, Any]] = json.loads(content)["msg"]
     return rows
 
 
-def _kept(
-    source: AllenSource, name: str, url: str, fault: Callable[[bytes], str | None], most: int
+def _file(
+    source: AllenSource, name: str, url: str, most: int, fault: Callable[[bytes], str | None]
 ) -> bytes:
-    options = current()
-    cache = Cache.of(options.cache_dir, source.base, options.cache_limit)
-
-    def check(content: bytes, _: object) -> None:
-        found = fault(content)
-        if found is not None:
-            raise UnfitBodyError(found)
-
-    def fetched() -> bytes:
-        try:
-            return fetch(url, limit_bytes=most, check=check).content
-        except APIError as error:
-            if error.status == 404:
-                raise APIError(
-                    "there is no such file of Allen's atlases there", url=error.url, status=404
-                ) from error
-            raise
-
-    return single_flight(
-        (cache.place, name),
-        lambda: cache.obtain(
-            name,
-            fetch=fetched,
-            # Whole by its checksum; it was unpacked before it was kept.
-            fits=lambda _: True,
-            url=without_credentials(url),
-            patience=options.timeout * (options.retries + 1),
-        ),
-    )
+    try:
+        return source.file(f"atlases/{name}", url, most, fault)
+    except APIError as error:
+        if error.status == 404:
+            missing = "there is no such file of Allen's atlases there"
+            raise APIError(missing, url=error.url, status=404) from error
+        raise
 
 
 def _zip_fault(content: bytes) -> str | None:

@@ -40,9 +40,9 @@ from ..store.cache import Cache
 from ..store.files import Files, Location
 from ..store.manifest import section_of
 from ..store.names import image_name
+from ..store.single_flight import single_flight
 from ..urls import base_url
 from .allen import AllenSource
-from .single_flight import single_flight
 from .tiff import Pixels, Tiff, TiffFaultError
 
 LISTING: Final = "section_data_sets.json"
@@ -112,20 +112,15 @@ class BucketSource:
         ImageError
             If it cannot be had, or is not what the metadata say.
         """
-        options = current()
         cache = self._cache()
         if cache is None:
             return single_flight((self.name, read), lambda: self._cut(read))
-        return single_flight(
-            (self.name, read),
-            lambda: cache.obtain(
-                image_name(read),
-                fetch=lambda: self._cut(read),
-                fits=lambda content: content.startswith(b"\x89PNG"),
-                url=self.url(read),
-                patience=options.timeout * (options.retries + 1),
-                section=section_of(read),
-            ),
+        return cache.obtain(
+            image_name(read),
+            fetch=lambda: self._cut(read),
+            fits=lambda content: content.startswith(b"\x89PNG"),
+            url=self.url(read),
+            section=section_of(read),
         )
 
     def discard(self, read: ImageRead) -> None:
@@ -274,10 +269,7 @@ class BucketSource:
 
     def _cache(self) -> Cache | None:
         """Return where reads are kept; what lies in a local folder needs no copy."""
-        options = current()
-        if Location(self.where).path is not None:
-            return None
-        return Cache.of(options.cache_dir, self.where, options.cache_limit)
+        return None if Location(self.where).path is not None else Cache.here(self.where)
 
     def _files(self) -> tuple[Any, str]:
         import fsspec

@@ -49,8 +49,7 @@ from .catalogue_files import (
     dumped,
     table_of,
 )
-from .rma import Query, fetch_rows
-from .search_allen import with_product_ids
+from .rma import Query, fetch_rows, with_product_ids
 
 if TYPE_CHECKING:
     import pandas as pd

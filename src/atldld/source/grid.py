@@ -16,12 +16,8 @@ import zlib
 from collections.abc import Callable, Sequence
 
 from ..errors import APIError, DatasetNotFoundError
-from ..options import current
-from ..store.cache import Cache
-from ..urls import API_PATH, without_credentials
+from ..urls import API_PATH
 from .allen import AllenSource
-from .http import UnfitBodyError, fetch
-from .single_flight import single_flight
 
 VOLUMES = ("energy", "density", "intensity")
 """What the grid service has of an expression dataset."""
@@ -72,22 +68,19 @@ def grid_archive(source: AllenSource, dataset_id: int, volumes: Sequence[str] = 
     APIError
         If it does not answer as it should.
     """
-    options = current()
-    cache = Cache.of(options.cache_dir, source.base, options.cache_limit)
     # The words are known ones: no name can lead out of the folder of the cache.
     chosen = [volume for volume in VOLUMES if volume in volumes]
     name = f"grids/{dataset_id:d}-{'-'.join(chosen)}.zip"
     url = grid_url(source.base, dataset_id, chosen)
-    return single_flight(
-        (cache.place, name),
-        lambda: cache.obtain(
-            name,
-            fetch=lambda: _fetched(url, dataset_id),
-            fits=lambda content: zip_fault(content) is None,
-            url=without_credentials(url),
-            patience=options.timeout * (options.retries + 1),
-        ),
-    )
+    try:
+        return source.file(name, url, _LARGEST_ZIP, zip_fault)
+    except APIError as error:
+        if error.status == 404:
+            raise DatasetNotFoundError(
+                f"there are no grid volumes of dataset {dataset_id} ({error.url}); those of the "
+                f"connectivity atlas go by other names: volumes=[{CONNECTIVITY[0]!r}]"
+            ) from error
+        raise
 
 
 def connectivity_volume(
@@ -102,37 +95,23 @@ def connectivity_volume(
     APIError
         If it does not answer as it should.
     """
-    options = current()
-    cache = Cache.of(options.cache_dir, source.base, options.cache_limit)
     word = CONNECTIVITY[CONNECTIVITY.index(volume)].replace("_", "-")
     name = f"grids/{dataset_id:d}-{word}-{resolution:d}.nrrd"
     root = source.base.removesuffix(API_PATH)
     url = f"{root}/grid_data/download_file/{dataset_id:d}?image={volume}&resolution={resolution:d}"
 
-    def check(content: bytes, _: object) -> None:
-        if not content.startswith(b"NRRD"):
-            raise UnfitBodyError("the body is not an NRRD volume")
+    try:
+        return source.file(name, url, _LARGEST_NRRD, _nrrd_fault)
+    except APIError as error:
+        if error.status == 404:
+            raise DatasetNotFoundError(
+                f"there is no {volume} of dataset {dataset_id} ({error.url})"
+            ) from error
+        raise
 
-    def fetched() -> bytes:
-        try:
-            return fetch(url, limit_bytes=_LARGEST_NRRD, check=check).content
-        except APIError as error:
-            if error.status == 404:
-                raise DatasetNotFoundError(
-                    f"there is no {volume} of dataset {dataset_id} ({error.url})"
-                ) from error
-            raise
 
-    return single_flight(
-        (cache.place, name),
-        lambda: cache.obtain(
-            name,
-            fetch=fetched,
-            fits=lambda content: content.startswith(b"NRRD"),
-            url=without_credentials(url),
-            patience=options.timeout * (options.retries + 1),
-        ),
-    )
+def _nrrd_fault(content: bytes) -> str | None:
+    return None if content.startswith(b"NRRD") else "the body is not an NRRD volume"
 
 
 def zip_members(
@@ -199,20 +178,3 @@ def zip_fault(content: bytes) -> str | None:
     except ValueError as error:
         return f"the body is of no use: {error}"
     return None
-
-
-def _fetched(url: str, dataset_id: int) -> bytes:
-    def check(content: bytes, _: object) -> None:
-        fault = zip_fault(content)
-        if fault is not None:
-            raise UnfitBodyError(fault)
-
-    try:
-        return fetch(url, limit_bytes=_LARGEST_ZIP, check=check).content
-    except APIError as error:
-        if error.status == 404:
-            raise DatasetNotFoundError(
-                f"there are no grid volumes of dataset {dataset_id} ({error.url}); those of the "
-                f"connectivity atlas go by other names: volumes=[{CONNECTIVITY[0]!r}]"
-            ) from error
-        raise

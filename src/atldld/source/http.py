@@ -195,7 +195,7 @@ def fetch(
         sent["Range"] = f"bytes={byte_range[0]}-{byte_range[1] - 1}"
         limit_bytes = min(limit_bytes, byte_range[1] - byte_range[0])
     wanted = (200, 203) if byte_range is None else (206,)
-    ends = time.monotonic() + options.timeout * (options.retries + 1)
+    ends = time.monotonic() + options.longest
     for number in range(1, options.retries + 2):
         try:
             with limit.connection(url, options.max_connections, options.timeout, ends):
@@ -419,10 +419,10 @@ def _adapter() -> HTTPAdapter:
 
 def _trusted() -> ssl.SSLContext:
     """Return what the environment says is trusted, or else what `requests` trusts."""
-    from requests.certs import where
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
     name = next((name for name in _CERTIFICATES if os.environ.get(name)), "")
-    named = Path(os.environ[name] if name else where())
+    named = Path(os.environ[name] if name else DEFAULT_CA_BUNDLE_PATH)
     try:
         return _read_certificates(named, named.stat().st_mtime_ns)
     except FileNotFoundError:
@@ -433,7 +433,9 @@ def _trusted() -> ssl.SSLContext:
 @lru_cache(maxsize=4)
 def _read_certificates(named: Path, changed: int) -> ssl.SSLContext:
     """Return what the certificates of a file or folder, as of a time, vouch for."""
-    return ssl.create_default_context(**{"capath" if named.is_dir() else "cafile": str(named)})
+    if named.is_dir():
+        return ssl.create_default_context(capath=str(named))
+    return ssl.create_default_context(cafile=str(named))
 
 
 def _part(answer: Answer, byte_range: tuple[int, int]) -> int | None:

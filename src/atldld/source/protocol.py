@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard, runtime_checkable
 
 from ..model.dataset import SectionDataset
 from ..model.info import DatasetSummary
 from ..model.read import ImageRead, Window
 from ..model.terms import SearchTerms
+
+if TYPE_CHECKING:
+    from .rma import DatasetRows
 
 
 @runtime_checkable
@@ -93,6 +96,15 @@ class SearchableSource(Source, Protocol):
         APIError
             If the source did not answer as it should.
         """
+        ...
+
+
+@runtime_checkable
+class DescribingSource(Source, Protocol):
+    """A source that can give the rows of a dataset as they came."""
+
+    def rows(self, dataset_id: int) -> DatasetRows:
+        """Return the rows of a dataset; raises what `Source.dataset` raises."""
         ...
 
 

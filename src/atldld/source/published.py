@@ -41,10 +41,8 @@ from ..model.affine import Array
 from ..model.bend import Lattice
 from ..model.registration import Placement, Registration
 from ..model.registration_files import parse_registration
-from ..options import current
 from ..store.cache import Cache
 from ..store.files import FileFaultError, Files, Location
-from .single_flight import single_flight
 
 CITATION = (
     "Carey, H. et al. (2026), section-wise registration of the Allen Mouse Brain Atlas to CCFv3, "
@@ -149,18 +147,12 @@ class PublishedRegistration:
         files = Files(self.location)
         if self.location.path is not None:
             return files.read(name, most)
-        options = current()
-        cache = Cache.of(options.cache_dir, self.location.text, options.cache_limit)
         kept = f"registrations/{name.partition('/')[2].replace('/', '-')}"
-        return single_flight(
-            (cache.place, kept),
-            lambda: cache.obtain(
-                kept,
-                fetch=lambda: files.read(name, most),
-                fits=lambda content: len(content) <= most,
-                url=f"{self.name}/{name}",
-                patience=options.timeout * (options.retries + 1),
-            ),
+        return Cache.here(self.location.text).obtain(
+            kept,
+            fetch=lambda: files.read(name, most),
+            fits=lambda content: len(content) <= most,
+            url=f"{self.name}/{name}",
         )
 
 

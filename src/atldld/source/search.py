@@ -1,26 +1,29 @@
-"""Finding section datasets, and looking at one before it is opened."""
+"""Finding section datasets, also by an image, and looking at one before it is opened."""
 
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AtldldWarning
+from ..errors import APIError, AtldldWarning, ImageError
+from ..model.dataset import SectionDataset
 from ..model.info import DatasetInfo, DatasetSummary
 from ..model.terms import SearchTerms, fits, listed, near
 from . import source_from
 from .allen import AllenSource
-from .describing import dataset_rows
-from .protocol import SearchableSource, Source
-from .search_allen import genes_like
+from .protocol import DescribingSource, SearchableSource, Source
+from .rma import DatasetRows, genes_like
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_ASKED_ABOUT = 3
 """Genes that nothing was found of; beyond that, asking what was meant would be many questions."""
+
+_MOST_KNOWN = 100_000
 
 _TYPES = {
     "dataset_id": "int64",
@@ -261,3 +264,77 @@ def _record(found: DatasetSummary) -> dict[str, Any]:
         "section_thickness": found.section_thickness,
         "failed": found.failed,
     }
+
+
+def dataset_rows(source: Source, dataset_id: int) -> DatasetRows:
+    """Return the rows of a dataset from any source that has them.
+
+    Raises
+    ------
+    TypeError
+        If the source cannot give them.
+    DatasetNotFoundError, APIError, BundleError
+        As the source does.
+    """
+    if isinstance(source, DescribingSource):
+        return source.rows(dataset_id)
+    raise TypeError(
+        f"the source {source.name} gives no rows of metadata (it has no method rows), and they "
+        "belong in a bundle"
+    )
+
+
+def dataset_of_image(source: Source, image_id: int) -> SectionDataset:
+    """Return the dataset that a section image belongs to.
+
+    One search more than `Source.dataset` needs; none where an image of the same dataset was
+    asked for before. Where a service is out of reach, its cache is searched.
+
+    Raises
+    ------
+    ImageError
+        If the source has no such image.
+    TypeError
+        If the source cannot be searched.
+    DatasetNotFoundError, APIError, RegistrationError, BundleError
+        As the source does.
+    """
+    known = _known.get((source.name, image_id))
+    record = source.dataset(_searched(source, image_id) if known is None else known)
+    for image in (*record.images, *record.failed_images):
+        _known[source.name, image.id] = record.id
+    while len(_known) > _MOST_KNOWN:
+        _known.popitem(last=False)
+    return record
+
+
+def _searched(source: Source, image_id: int) -> int:
+    if not isinstance(source, SearchableSource):
+        raise TypeError(
+            f"the source {source.name} cannot be searched (it has no method search): say which "
+            "dataset the image belongs to, dataset_id=..."
+        )
+    terms = SearchTerms(image_ids=(image_id,))
+    try:
+        found = source.search(terms)
+    except APIError as error:
+        kept = _cached(source)
+        found = [] if kept is None else kept.search(terms)
+        if not found:
+            raise error
+    if not found:
+        raise ImageError(f"there is no such section image at {source.name}", image_id=image_id)
+    return found[0].dataset_id
+
+
+def _cached(source: Source) -> SearchableSource | None:
+    """Return what the cache holds of a service, as a source that needs no network."""
+    from .stored import StoredSource
+
+    if not isinstance(source, AllenSource):
+        return None
+    return StoredSource(source.cache.files.location, None)
+
+
+_known: OrderedDict[tuple[str, int], int] = OrderedDict()
+"""Datasets of images, by the name of the source."""

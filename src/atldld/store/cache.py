@@ -28,6 +28,7 @@ from typing import Final
 from ..errors import AtldldWarning, plain
 from ..forking import PerProcess
 from ..model.read import ImageRead, Window
+from ..options import current
 from ..urls import without_credentials
 from .files import FileFaultError, Files, cache_location, locked
 from .inventory import keep_within, mark_used
@@ -41,6 +42,7 @@ from .names import (
     record_name,
     service_folder,
 )
+from .single_flight import single_flight
 
 _STALE_AFTER: Final = 86_400.0
 _ROOM_OF_A_RECORD: Final = 512
@@ -65,6 +67,12 @@ class Cache:
     files: Files
     service: str | None
     limit: int | None = None
+
+    @classmethod
+    def here(cls, base_url: str) -> Cache:
+        """Return the cache of a service, by the options of the moment."""
+        options = current()
+        return cls.of(options.cache_dir, base_url, options.cache_limit)
 
     @classmethod
     def of(cls, cache_dir: Path | str, base_url: str, limit: int | None = None) -> Cache:
@@ -188,10 +196,11 @@ class Cache:
         fetch: Callable[[], bytes],
         fits: Callable[[bytes], bool],
         url: str,
-        patience: float,
         section: Section | None = None,
     ) -> bytes:
-        """Return the content of a file, fetched if it is not there, by one process alone.
+        """Return the content of a file, fetched if it is not there, by one thread alone.
+
+        It waits for another process that is fetching the same file, as long as a request may take.
 
         Parameters
         ----------
@@ -203,18 +212,27 @@ class Cache:
             Whether a content from disk is what is wanted.
         url
             Where `fetch` gets it, for the record.
-        patience
-            Seconds to wait for another process that is fetching the same file.
         section
             Of an image: the section that it must show.
         """
+        flight = self.place, name, section
+        return single_flight(flight, lambda: self._obtain(name, fetch, fits, url, section))
+
+    def _obtain(
+        self,
+        name: str,
+        fetch: Callable[[], bytes],
+        fits: Callable[[bytes], bool],
+        url: str,
+        section: Section | None,
+    ) -> bytes:
         content = self.load(name, section)
         if content is not None and fits(content):
             return content
         folder = self.files.path
         alone: AbstractContextManager[object] = nullcontext()
         if folder is not None:
-            alone = locked(folder / lock_name(name), patience)
+            alone = locked(folder / lock_name(name), current().longest)
         with alone:
             # Another process may have written it since, or have been writing it just then.
             content = self.load(name, section)

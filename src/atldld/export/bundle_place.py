@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import BundleError, plain
-from ..source.stored import files_at
+from ..source.bundle import files_at
 from ..store.cache import Cache
 from ..store.files import FileFaultError, Files, Location, ReadableFiles, words_of
 from ..store.manifest import MANIFEST_BYTES, Checked, Manifest, Section, read_checked, read_record
@@ -27,7 +27,7 @@ _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class BundlePlace:
     """The place of a bundle, and what was there before it is packed.
 
     Parameters
@@ -54,7 +54,7 @@ class Target:
     recorded: Mapping[str, Checked]
 
     @classmethod
-    def at(cls, location: Location, dataset_id: int, service: str) -> Target:
+    def at(cls, location: Location, dataset_id: int, service: str) -> BundlePlace:
         """Look at the place of a bundle of a dataset of a service.
 
         Raises

@@ -32,15 +32,16 @@ from ..reading.images import decoded_bytes, sound
 from ..reading.progress import Progress, progress
 from ..source import source_from
 from ..source.allen import AllenSource
-from ..source.describing import DatasetRows, dataset_rows
 from ..source.jpeg import jpeg_fault
 from ..source.prefetch import fetch_each
 from ..source.protocol import KeepingSource, Source, tiers_at_hand
+from ..source.rma import DatasetRows
+from ..source.search import dataset_rows
 from ..source.stored import StoredSource
 from ..store.files import Location, locked
 from ..store.manifest import MOST_FILES, Checked, Manifest, section_of
 from ..store.names import MANIFEST, README, KeptImage, dataset_name, image_name, most_bytes
-from .target import Target, Write
+from .bundle_place import BundlePlace, Write
 
 KEY: Final = "conventions"
 
@@ -204,7 +205,7 @@ def pack(
     location = Location.of(target)
     plan = _plan(source_from(source), dataset_id, options, kinds)
     with _alone(location):
-        goal = Target.at(location, plan.record.id, plan.rows.service)
+        goal = BundlePlace.at(location, plan.record.id, plan.rows.service)
         manifest, fetched, kept = _packed(plan, goal, skip=on_error == "skip")
     return Packed(
         source=StoredSource.at(target),
@@ -334,7 +335,7 @@ def _alone(location: Location) -> Iterator[None]:
         yield
 
 
-def _packed(plan: _Plan, goal: Target, *, skip: bool) -> tuple[Manifest, int, int]:
+def _packed(plan: _Plan, goal: BundlePlace, *, skip: bool) -> tuple[Manifest, int, int]:
     """Pack, and return the manifest of what is there then, and how much was fetched and kept."""
     earlier, dataset_id, service = goal.manifest, plan.record.id, plan.rows.service
     citation = CITATION.format(id=dataset_id)
@@ -417,7 +418,7 @@ def _reads(plan: _Plan, earlier: Sequence[str]) -> dict[str, ImageRead]:
     return reads
 
 
-def _sound(goal: Target, name: str, read: ImageRead, shown: Progress) -> bool:
+def _sound(goal: BundlePlace, name: str, read: ImageRead, shown: Progress) -> bool:
     """Whether an earlier packing wrote an image, and it is still what is wanted."""
     what = goal.recorded[name]
     if what.section != section_of(read):
@@ -451,7 +452,7 @@ def _fetch(
     return fetched, failed
 
 
-def _error(plan: _Plan, goal: Target, failed: Mapping[str, ImageError]) -> BundleError:
+def _error(plan: _Plan, goal: BundlePlace, failed: Mapping[str, ImageError]) -> BundleError:
     errors = list(failed.values())
     named = "; ".join(str(error) for error in errors[:_NAMED])
     more = f"; and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""

@@ -25,9 +25,9 @@ from atldld.errors import (
     ImageError,
     RegistrationError,
 )
+from atldld.export.packing import _ahead
 from atldld.model.read import ImageRead
 from atldld.options import current
-from atldld.packing.pack import _ahead
 from atldld.source import source_from
 from atldld.source.stored import StoredSource
 from atldld.store.files import locked

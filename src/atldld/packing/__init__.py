@@ -1,1 +1,0 @@
-"""Packing a dataset into a bundle: what it needs, and writing it."""
