@@ -16,7 +16,7 @@ def energy():
     values[random.random(values.shape) < 0.2] = np.nan
     values[3] = 2 * values[0] + 1
     values[4] = np.nan
-    values[5] = 0
+    values[5] = 0.1  # the mean of which is not quite 0.1
     numbers = [70, 71, 72, 73, 74, 75, 76, 77, 78]
     coords = {"dataset": numbers, "gene": ("dataset", [f"G{number}" for number in numbers])}
     return xr.DataArray(values, coords, ("dataset", "p", "i", "r"))
@@ -28,7 +28,7 @@ def expected(energy, number):
         other = each.values.ravel().astype(float)
         both = ~np.isnan(one) & ~np.isnan(other)
         with np.errstate(invalid="ignore"):
-            enough = both.sum() >= 100 and other[both].std() > 0
+            enough = both.sum() >= 100 and np.ptp(other[both]) > 0
             yield np.corrcoef(one[both], other[both])[0, 1] if enough else np.nan
 
 

@@ -62,23 +62,8 @@ def correlations(
     values = values.transpose("dataset", *AXES)
     if dataset_id not in values.indexes["dataset"]:
         raise KeyError(f"there is no dataset {dataset_id} among the values")
-    seed = np.asarray(values.sel(dataset=dataset_id).values, dtype=np.float64).ravel()
-    held = partial(correlated, seed=seed, fewest_voxels=fewest_voxels)
-    if values.chunks is None:
-        told = held(values.values)
-    else:
-        import dask.array as da
-
-        data: Any = values.data.rechunk({1: -1, 2: -1, 3: -1})
-        told = da.map_blocks(
-            held,
-            data,
-            dtype=np.float64,
-            drop_axis=[1, 2, 3],
-            new_axis=1,
-            chunks=(data.chunks[0], (2,)),
-            meta=np.empty((0, 0)),
-        ).compute()
+    seed = int(values.indexes["dataset"].get_loc(dataset_id))
+    told = correlations_with(values.data, seed, fewest_voxels)
     table = {"dataset_id": values["dataset"].values}
     if "gene" in values.coords:
         table["gene"] = values["gene"].values
@@ -88,38 +73,72 @@ def correlations(
     )
 
 
-def correlated(
-    block: npt.NDArray[Any], seed: npt.NDArray[np.float64], fewest_voxels: int = _FEWEST_VOXELS
-) -> npt.NDArray[np.float64]:
-    """Return for some volumes the correlation with one, and over how many voxels.
+def correlations_with(data: Any, seed: int, fewest_voxels: int = _FEWEST_VOXELS) -> Any:
+    """Return the correlations of all volumes with one of them, and over how many voxels.
 
     Parameters
     ----------
-    block
-        Shape (n, p, i, r); NaN where there are no data.
+    data
+        Shape (n, p, i, r), in memory or of dask; NaN where there are no data.
     seed
-        Shape (p * i * r,).
+        The place of the one.
     fewest_voxels
         Fewer give NaN.
 
     Returns
     -------
     correlations
-        Shape (n, 2), float64.
+        Shape (n, 2), float64, in memory.
+    """
+    if not hasattr(data, "__dask_graph__"):
+        return correlated(data, data[seed], fewest_voxels)
+    import dask.array as da
+
+    data = data.rechunk({1: -1, 2: -1, 3: -1})
+    # One graph holds the chunk of the seed and what is compared with it: no chunk is read twice.
+    return da.blockwise(
+        partial(correlated, fewest_voxels=fewest_voxels),
+        "nt",
+        data,
+        "npir",
+        data[seed],
+        "pir",
+        new_axes={"t": 2},
+        concatenate=True,
+        dtype=np.float64,
+        meta=np.empty((0, 0)),
+    ).compute()
+
+
+def correlated(
+    block: npt.NDArray[Any], seed: npt.NDArray[Any], fewest_voxels: int = _FEWEST_VOXELS
+) -> npt.NDArray[np.float64]:
+    """Return the correlations of some volumes in memory with one, as `correlations_with` does.
+
+    Parameters
+    ----------
+    block
+        Shape (n, p, i, r); NaN where there are no data.
+    seed
+        Shape (p, i, r).
+    fewest_voxels
+        Fewer give NaN.
     """
     out = np.full((len(block), 2), np.nan)
-    there = ~np.isnan(seed)
-    theirs = seed[there]
+    known = np.flatnonzero(~np.isnan(seed))
+    theirs = seed.ravel()[known].astype(np.float64)
     for place, volume in enumerate(block.reshape(len(block), -1)):
-        ours = volume[there]
+        ours = volume[known]
         both = ~np.isnan(ours)
-        out[place, 1] = count = int(both.sum())
+        out[place, 1] = count = np.count_nonzero(both)
         if count < max(fewest_voxels, 2):
             continue
         one, two = ours[both].astype(np.float64), theirs[both]
+        if one.min() == one.max() or two.min() == two.max():
+            continue
         one -= one.mean()
-        two = two - two.mean()
-        size = np.sqrt((one @ one) * (two @ two))
-        if size > 0:
-            out[place, 0] = (one @ two) / size
+        two -= two.mean()
+        # Not by BLAS: its threads wait for each other where workers share the processors.
+        size = np.sqrt((one * one).sum() * (two * two).sum())
+        out[place, 0] = (one * two).sum() / size
     return out

@@ -190,30 +190,39 @@ def sums_of(data: Any, weights: Any, places: Places, lookup: Lookup, sides: int)
     """
     if not hasattr(data, "__dask_graph__"):
         return sums_of_block(data, weights, places, lookup, sides)
+    from dask import compute
     from dask.delayed import delayed
 
-    data = data.rechunk(dict.fromkeys(range(3, data.ndim), -1))
+    # A column is some of what lies along the fourth dimension: it is summed by itself.
+    data = data.rechunk(dict.fromkeys(range(4, data.ndim), -1))
     blocks = data.to_delayed()
     heavy = None if weights is None else weights.rechunk(data.chunks).to_delayed()
     # A name of its own spares hashing the annotation; one key carries it for all blocks.
     shared = delayed(lookup, name=f"atldld-lookup-{uuid4().hex}", traverse=False)
     of_block = delayed(sums_of_block, pure=False)
     edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in data.chunks[:3]]
-    parts = []
+    columns: dict[tuple[int, ...], list[Any]] = {}
     for place in np.ndindex(blocks.shape):
         key = tuple(slice(edges[n][place[n]], edges[n][place[n] + 1]) for n in range(3))
         mine = places.part((key[0], key[1], key[2]))
         held = delayed(mine, name=f"atldld-places-{uuid4().hex}", traverse=False)
         w = None if heavy is None else heavy[place]
-        parts.append(of_block(blocks[place], w, held, shared, sides))
+        part = of_block(blocks[place], w, held, shared, sides)
+        columns.setdefault(place[3:], []).append(part)
     add = delayed(added, pure=False)
-    while len(parts) > 1:
-        parts = [
-            add(parts[first : first + _PARTS_AT_ONCE])
-            for first in range(0, len(parts), _PARTS_AT_ONCE)
-        ]
-    result: Sums = parts[0].compute()
-    return result
+    for column, parts in columns.items():
+        while len(parts) > 1:
+            parts = [
+                add(parts[first : first + _PARTS_AT_ONCE])
+                for first in range(0, len(parts), _PARTS_AT_ONCE)
+            ]
+        columns[column] = parts
+    found: tuple[Sums, ...] = compute(*(parts[0] for parts in columns.values()))
+    count, weight, total = (
+        np.concatenate([getattr(each, name) for each in found])
+        for name in ("count", "weight", "total")
+    )
+    return Sums(found[0].size, count, weight, total)
 
 
 _SIDES = ("left", "right")
