@@ -38,9 +38,10 @@ notebooks: $(VENV)/develop
 package: $(VENV)/develop
 	$(BIN)/python tests/package/everywhere.py
 
-# Takes about 20 minutes; the peer's environment and the images are kept in build/benchmarks.
+# Takes about 40 minutes; the peer's environment and the images are kept in build/benchmarks.
 bench: $(VENV)/develop
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.atlas --output build/benchmarks/atlas.json
 
 # 20,000 section reads from a failing service on a cluster that loses workers: 10 to 15 minutes.
 load: $(VENV)/develop

@@ -1,8 +1,10 @@
 """``python -m benchmarks.atlas``: the whole atlas at growing sizes, each step a fresh process.
 
 Seconds, bytes, peak memory and requests of: the catalogue, its table of section images, opening
-everything, coverage, the mirror of all grids, and the correlation of one dataset with all on four
-workers of 1 GB. What would not fit here is measured on fewer datasets, and the slope is told.
+everything, coverage, and the mirror of all grids; then, on a mirror that is written straight, the
+correlation of one dataset with all and the mean in every structure of all, on four workers of 1 GB
+and in a plain loop. What is not measured at the full size is told by the slope. What is measured
+replaces what the output file holds of the same step and size.
 """
 
 from __future__ import annotations
@@ -15,36 +17,58 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import out_of_core
 from .machine import load, machine
 from .process import ROOT
 
 LATEST = ROOT / "benchmarks" / "atlas.json"
 COUNTS = (100, 1_000, 10_000, 26_078)
-STEPS = ("catalogue", "images", "open", "coverage", "mirror", "correlation", "loop")
-_MOST = {"coverage": 1_000, "mirror": 1_000, "correlation": 1_000, "loop": 1_000}
-"""Datasets of a step at most; beyond, the slope tells."""
+GROWN = (1_000, 4_000, 10_000)
+"""Sizes of the mirror that is written straight."""
+
+_MOST = {"open_datatree": 1_000, "coverage": 10_000, "mirror": 1_000}
+"""Datasets of a step at most; beyond, the slope tells. ``--whole`` lifts it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write the numbers."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.atlas", description=__doc__)
-    parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS))
+    parser.add_argument("--counts", type=int, nargs="*", default=list(COUNTS), metavar="N")
+    parser.add_argument("--grown", type=int, nargs="*", default=list(GROWN), metavar="N")
+    parser.add_argument("--only", action="append", choices=[*STEPS, *out_of_core.STEPS])
+    parser.add_argument("--whole", action="store_true", help="every step at every size")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmarks" / "atlas")
     parser.add_argument("--output", type=Path, default=LATEST)
-    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
-    parser.add_argument("--url", help=argparse.SUPPRESS)
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--url", default="", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     if asked.step:
         print(json.dumps(_measured(asked.step, asked.url, asked.counts[0], asked.work)))
         return 0
+    told: dict[str, Any] = {"machine": machine(), "rows": []}
+    if asked.output.exists():
+        told["rows"] = json.loads(asked.output.read_text(encoding="utf-8"))["rows"]
+    for row in _rows(asked):
+        print(json.dumps(row), flush=True)
+        others = [each for each in told["rows"] if _key(each) != _key(row)]
+        told["rows"] = sorted([*others, row], key=_key)
+        asked.output.parent.mkdir(parents=True, exist_ok=True)
+        asked.output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    print(table(told))
+    return 0
+
+
+def _key(row: Mapping[str, Any]) -> tuple[int, int]:
+    return [*STEPS, *out_of_core.STEPS].index(row["step"]), row["count"]
+
+
+def _rows(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from atldld.testing import AllenServer, SyntheticAtlas
 
-    rows = []
-    facts = machine()
     for count in asked.counts:
         work = asked.work / str(count)
         shutil.rmtree(work, ignore_errors=True)
@@ -52,36 +76,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         atlas = SyntheticAtlas(count)
         with AllenServer.spawn(atlas, grids=atlas.grids) as server:
             for step in STEPS:
-                if count > _MOST.get(step, count) and any(row["step"] == step for row in rows):
+                # The others stand on the catalogue.
+                wanted = not asked.only or step in (*asked.only, "catalogue", "images")
+                if not wanted or (count > _MOST.get(step, count) and not asked.whole):
                     continue
                 server.reset_log()
                 row = _child(step, server.url, count, work)
                 sent = server.requests
                 row |= {"requests": len(sent), "received": sum(each.bytes_sent for each in sent)}
-                rows.append(row)
-                print(json.dumps(row), flush=True)
+                yield row
         shutil.rmtree(work, ignore_errors=True)
-    facts["load at the end"] = load()
-    told = {"machine": facts, "rows": rows}
-    asked.output.parent.mkdir(parents=True, exist_ok=True)
-    asked.output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    print(table(told))
-    return 0
+    if asked.only and not {*asked.only} & {*out_of_core.STEPS}:
+        return
+    work = asked.work / "grown"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    for count in asked.grown:
+        for step in out_of_core.STEPS:
+            if not asked.only or step in (*asked.only, "written straight"):
+                yield _child(step, "", count, work)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def table(told: Mapping[str, Any]) -> str:
-    """Return measurements as a table in Markdown."""
+    """Return measurements as a table in Markdown, with what the slope says of the whole."""
     lines = [
-        "| step | datasets | seconds | requests | MB received | MB on disk | peak MB | more |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| step | datasets | seconds | requests | MB received | MB on disk | peak MB | load | "
+        "more |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
-    for row in sorted(told["rows"], key=lambda row: (STEPS.index(row["step"]), row["count"])):
-        disk = f"{row['disk'] / 1e6:.1f}" if row.get("disk") else ""
-        lines.append(
-            f"| {row['step']} | {row['count']:,} | {row['seconds']:.2f} | {row['requests']:,} | "
-            f"{row['received'] / 1e6:.1f} | {disk} | {row['peak'] / 1e6:.0f} | "
-            f"{row.get('more', '')} |"
-        )
+    for step in (*STEPS, *out_of_core.STEPS):
+        rows = sorted((row for row in told["rows"] if row["step"] == step), key=_key)
+        for row in rows:
+            sent = f"{row['requests']:,}" if "requests" in row else ""
+            received = f"{row['received'] / 1e6:.1f}" if "received" in row else ""
+            disk = f"{row['disk'] / 1e6:.1f}" if row.get("disk") else ""
+            lines.append(
+                f"| {step} | {row['count']:,} | {row['seconds']:.2f} | {sent} | {received} | "
+                f"{disk} | {row['peak'] / 1e6:.0f} | {row.get('load', '')} | "
+                f"{row.get('more', '')} |"
+            )
+        if len(rows) > 1 and rows[-1]["count"] < 0.95 * COUNTS[-1]:
+            one, two = rows[-2:]
+            # Steps that begin slowly, on few datasets, would make it steeper or even negative.
+            slope = max(two["seconds"] - one["seconds"], 0) / (two["count"] - one["count"])
+            seconds = two["seconds"] + slope * (COUNTS[-1] - two["count"])
+            lines.append(
+                f"| {step} | {COUNTS[-1]:,} by the slope | {seconds:.0f} | | | | | | "
+                f"{1e3 * slope:.1f} ms a dataset |"
+            )
     return "\n".join(lines)
 
 
@@ -97,13 +140,15 @@ def _child(step: str, url: str, count: int, work: Path) -> dict[str, Any]:
 
 
 def _measured(step: str, url: str, count: int, work: Path) -> dict[str, Any]:
+    at_start = load()
     before = time.perf_counter()
-    more = globals()[f"_{step}"](url, count, work)
+    more = {**STEPS, **out_of_core.STEPS}[step](url, count, work)
     row = {
         "step": step,
-        "count": more.pop("count", min(count, _MOST.get(step, count))),
+        "count": more.pop("count", count),
         "seconds": more.pop("seconds", time.perf_counter() - before),
         "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "load": at_start,
     }
     return row | more
 
@@ -150,18 +195,33 @@ def _open(url: str, count: int, work: Path) -> dict[str, Any]:
     }
 
 
-def _chosen(url: str, count: int, step: str) -> tuple[Any, list[int]]:
+def _datatree(url: str, count: int, work: Path) -> dict[str, Any]:
+    import warnings
+
+    import atldld
+
+    warnings.simplefilter("ignore", atldld.AtldldWarning)
+    atlas, numbers = _chosen(url)
+    atldld.open_datatree(numbers[:1], source=atlas)
+    began = time.perf_counter()
+    tree = atldld.open_datatree(numbers, source=atlas)
+    seconds = time.perf_counter() - began
+    assert len(tree.children) == len(numbers)
+    return {"seconds": seconds, "count": len(numbers)}
+
+
+def _chosen(url: str) -> tuple[Any, list[int]]:
     import atldld
 
     atlas = atldld.catalogue(url, images=True)
-    coronal = atlas.datasets.query("not failed").dataset_id.tolist()
-    return atlas, coronal[: _MOST[step]]
+    good = atlas.datasets.query("not failed and tvr.notna()", engine="python")
+    return atlas, good.dataset_id.tolist()
 
 
 def _coverage(url: str, count: int, work: Path) -> dict[str, Any]:
     import atldld
 
-    atlas, numbers = _chosen(url, count, "coverage")
+    atlas, numbers = _chosen(url)
     began = time.perf_counter()
     atldld.open_coverage(numbers, source=atlas).covered.sum("dataset").compute()
     seconds = time.perf_counter() - began
@@ -177,7 +237,7 @@ def _mirror(url: str, count: int, work: Path) -> dict[str, Any]:
     import atldld
 
     warnings.simplefilter("ignore", atldld.AtldldWarning)
-    atlas, numbers = _chosen(url, count, "mirror")
+    atlas, numbers = _chosen(url)
     began = time.perf_counter()
     grids = atldld.open_grids(numbers, volumes=["energy"], source=atlas)
     failed = grids.atlas.to_zarr(work / "mirror")
@@ -190,54 +250,14 @@ def _mirror(url: str, count: int, work: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _correlation(url: str, count: int, work: Path) -> dict[str, Any]:
-    import dask
-    from distributed import Client, LocalCluster
-
-    import atldld
-    from atldld.measure.similarity import correlations
-
-    grids = atldld.open_grids(work / "mirror")
-    number = int(grids.dataset[0])
-    with (
-        dask.config.set({"distributed.worker.memory.terminate": 1.0}),
-        LocalCluster(
-            n_workers=4, threads_per_worker=1, memory_limit="1GB", dashboard_address=None
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.run(lambda: __import__("atldld.measure.similarity"))
-        began = time.perf_counter()
-        found = correlations(grids.energy, number)
-        seconds = time.perf_counter() - began
-        peaks = client.run(
-            lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        ).values()
-    assert found.dataset_id[0] == number
-    return {
-        "seconds": seconds, "count": len(found),
-        "more": f"{max(peaks) / 1e6:.0f} MB a worker at most, "
-        f"{1e3 * seconds / len(found):.1f} ms a dataset",
-    }  # fmt: skip
-
-
-def _loop(url: str, count: int, work: Path) -> dict[str, Any]:
-    """Do the same in a plain loop over the same chunks, on one thread."""
-    import dask
-    import numpy as np
-
-    import atldld
-    from atldld.measure.similarity import correlated
-
-    grids = atldld.open_grids(work / "mirror")
-    seed = grids.energy[0].values.astype(np.float64).ravel()
-    size = grids.energy.chunks[0][0]
-    began = time.perf_counter()
-    with dask.config.set(scheduler="synchronous"):
-        for first in range(0, grids.sizes["dataset"], size):
-            correlated(grids.energy[first : first + size].values, seed)
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "count": grids.sizes["dataset"], "more": "one thread"}
+STEPS = {
+    "catalogue": _catalogue,
+    "images": _images,
+    "open": _open,
+    "open_datatree": _datatree,
+    "coverage": _coverage,
+    "mirror": _mirror,
+}
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ def energy():
     values[random.random(values.shape) < 0.2] = np.nan
     values[3] = np.nan
     coords, attrs = nodes()
-    coords |= {"dataset": 70 + np.arange(COUNT), "gene": ("dataset", [f"G{k}" for k in range(COUNT)])}
+    coords |= {
+        "dataset": 70 + np.arange(COUNT),
+        "gene": ("dataset", [f"G{k}" for k in range(COUNT)]),
+    }
     return xr.DataArray(values, coords, ("dataset", *"pir"), name="energy", attrs=attrs)
 
 
