@@ -22,7 +22,7 @@ from ..model.read import Window
 from .coverage import Coverage, Indices, coverage
 from .decode import Pixels
 from .reads import Interpolation, reach_pixels, span
-from .warp import Tile, cut, groups, shrink, shrunk
+from .warp import Tile, clipped, cut, groups, shrink, shrunk
 
 SIDE = 256
 """Of the tiles, in grid points. Those of bent sections are smaller: they are worked off in the
@@ -396,15 +396,11 @@ def _tiles(around: Coverage, columns: Indices, bounds: Bounds, side: int) -> Ite
         if not some.any():
             continue
         low, high = int(first[some].min()), int(last[some].max())
-        top, bottom = _clipped(down.tiles[0], side, bounds[0])
+        top, bottom = clipped(down.tile, side, bounds[0])
         for across in every:
-            left, right = _clipped(across.tiles[0], side, bounds[1])
+            left, right = clipped(across.tile, side, bounds[1])
             if high >= left and low < right:
                 yield Tile(top, left, bottom - top, right - left), down, across
-
-
-def _clipped(number: int, side: int, bounds: tuple[int, int]) -> tuple[int, int]:
-    return max(number * side, bounds[0]), min((number + 1) * side, bounds[1])
 
 
 def _index(tile: Tile, down: Any, across: Any) -> tuple[Any, Any]:

@@ -35,6 +35,11 @@ _FAR_BORDER = 3
 _MOST_TILES = 4
 """Tiles beside each other that are written at once."""
 
+_LANES = 32
+"""Columns of a tile that OpenCV samples at once, at most (16 bits each, in registers of 512): it
+goes through a row from its beginning, so that the first columns of a tile, in whole lots of these,
+are what they are in the whole tile."""
+
 _MOST_FRAMED = 2**22
 """Pixels of an image that is made ready as a whole: it takes four bytes of each."""
 
@@ -93,16 +98,93 @@ class _Image:
         Width and height in pixels.
     affine
         Shape (2, 3): from (column number, row number, 1) to its pixels.
+    rows
+        The same, as plain numbers.
     interpolation
         How it is sampled.
+    around
+        How many pixels around a point its value depends on.
+    unit
+        By how many pixels it is shrunk before it is sampled.
     reach
         The least and greatest x, and y, of the covered points, in its pixels.
     """
 
     size: tuple[int, int]
     affine: Array
+    rows: list[list[float]]
     interpolation: Interpolation
+    around: int
+    unit: int
     reach: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of(
+        cls, size: tuple[int, int], affine: Array, interpolation: Interpolation, covered: Coverage
+    ) -> _Image:
+        """Return an image with what follows from its affine."""
+        around = reach_pixels(interpolation, affine)
+        unit = shrink(affine) if interpolation == "area" else 1
+        places = affine[:, :2] @ covered.ends() + affine[:, 2:]
+        reach = tuple(zip(places.min(axis=1).tolist(), places.max(axis=1).tolist(), strict=True))
+        return cls(size, affine, affine.tolist(), interpolation, around, unit, reach)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Strips:
+    """The tiles beside each other that some rows of the grid lie in.
+
+    Parameters
+    ----------
+    pixels, window
+        The image; see `warp`.
+    image
+        How it lies.
+    bounds
+        First, and one past the last, column number of the uncut grid.
+    side
+        Side of the tiles.
+    top, bottom
+        First row number, and one past the last, of the tiles.
+    deep
+        How many of their rows are sampled.
+    """
+
+    pixels: Pixels
+    window: Window
+    image: _Image
+    bounds: tuple[int, int]
+    side: int
+    top: int
+    bottom: int
+    deep: int
+
+    def pieces(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+        """Yield the first column number, and one past the last, of what is sampled at once."""
+        while low <= high:
+            past = min((low // self.side + _MOST_TILES) * self.side, high + 1)
+            yield low, past
+            low = past
+
+    def sample(self, left: int, right: int) -> Pixels:
+        """Return samples of columns, shape (deep, right - left[, 3 or 4]), good until the next.
+
+        Those that are not covered may be anything.
+        """
+        image, tiles = self.image, []
+        for number in range(left // self.side, (right - 1) // self.side + 1):
+            begin, end = clipped(number, self.side, self.bounds)
+            wide = min(-(-(min(right, end) - begin) // _LANES) * _LANES, end - begin)
+            tiles.append((Tile(self.top, begin, self.bottom - self.top, end - begin), wide))
+        begin, width = tiles[0][0].column, tiles[-1][0].column + tiles[-1][1] - tiles[0][0].column
+        channels = self.pixels.shape[2:] and (
+            4 if image.interpolation in ("linear", "area") else 3,
+        )
+        out = _scratch.pixels("sampled", (self.deep, width, *channels))
+        for tile, wide in tiles:
+            first = tile.column - begin
+            _sample(self.pixels, self.window, image, tile, out[:, first : first + wide])
+        return out[:, left - begin : right - begin]
 
 
 def tile_side(affine: Array, largest: int = _LARGEST_TILE) -> int:
@@ -169,36 +251,61 @@ def warp(
             out[...] = fill
         return
     side = tile_side(affine, largest)
-    image = _Image(size, affine, interpolation, _reach(affine, covered))
+    image = _Image.of(size, affine, interpolation, covered)
+    in_a_row = is_run(columns)
     for rows in groups(covered.rows, side):
-        own = rows.places if rows.run is None else rows.run
-        first, last = covered.first[own], covered.last[own]
-        some = first <= last
-        top, bottom = _clipped(rows.tile, side, bounds[0])
-        low, high, deep = 0, -1, 0
-        if some.any():
-            low, high = int(first[some].min()), int(last[some].max())
-            # Rows below the last one that is covered are not sampled; what a point shows does
-            # not depend on them, as it does on the columns beside it.
-            deep = int(rows.numbers[some].max()) + 1 - top
-        for shows, across in _blocks(columns, side, low, high):
-            if not shows and fill is None:
-                continue
-            shown = None
-            if shows:
-                ends = [_clipped(tile, side, bounds[1]) for tile in across.tiles]
-                tiles = [Tile(top, left, bottom - top, right - left) for left, right in ends]
-                strip = _strip(pixels, window, image, tiles, deep)
-                shown = strip[rows.within(top)][:, across.within(tiles[0].column)]
-            if rows.run and across.run:
-                _put(shown, out[rows.run, across.run], across.numbers, first, last, fill)
-            else:
-                # The rows and columns of a selection may lie anywhere: the part is put together
-                # beside the array.
-                where = np.ix_(rows.places, across.places)
-                part = out[where]
-                _put(shown, part, across.numbers, first, last, fill)
-                out[where] = part
+        first, last = covered.first[rows.index], covered.last[rows.index]
+        some = np.flatnonzero(first <= last)
+        if len(some) == 0:
+            if fill is not None:
+                out[rows.index] = fill
+            continue
+        top, bottom = clipped(rows.tile, side, bounds[0])
+        if rows.run is None or not in_a_row:
+            strips = _Strips(pixels, window, image, bounds[1], side, top, bottom, bottom - top)
+            _scattered(strips, rows, columns, first, last, fill, out)
+            continue
+        # Rows and columns beyond the covered ones are not sampled, where OpenCV comes to them
+        # after the others of a tile: what a point shows does not depend on them.
+        above, below = int(some[0]), int(some[-1]) + 1
+        begin, deep = int(rows.numbers[0]), int(rows.numbers[below - 1]) + 1 - top
+        strips = _Strips(pixels, window, image, bounds[1], side, top, bottom, deep)
+        least, most = int(columns[0]), int(columns[-1])
+        low = max(int(first[some].min()), least)
+        high = min(int(last[some].max()), most)
+        into = out[rows.run]
+        if fill is not None:
+            into[:above] = into[below:] = fill
+            into[above:below, : max(low - least, 0)] = fill
+            into[above:below, max(high + 1 - least, 0) :] = fill
+        into, begin = into[above:below], begin + above - top
+        first, last = first[above:below], last[above:below]
+        for left, right in strips.pieces(low, high):
+            shown = strips.sample(left, right)[begin:deep]
+            _put(shown, into[:, left - least : right - least], (left, right), first, last, fill)
+
+
+def _scattered(
+    strips: _Strips,
+    rows: Group,
+    columns: Indices,
+    first: Indices,
+    last: Indices,
+    fill: float | None,
+    out: npt.NDArray[Any],
+) -> None:
+    """Write rows of one tile, or columns, that may lie anywhere: each tile beside the array."""
+    for across in groups(columns, strips.side):
+        where = np.ix_(rows.places, across.places)
+        part = out[where]
+        if fill is not None:
+            part[...] = fill
+        left, right = clipped(across.tile, strips.side, strips.bounds)
+        inside = (across.numbers >= first[:, None]) & (across.numbers <= last[:, None])
+        if inside.any():
+            shown = strips.sample(left, right)[rows.numbers - strips.top][:, across.numbers - left]
+            part[inside] = shown[inside][..., :3] if shown.ndim == 3 else shown[inside]
+        out[where] = part
 
 
 def framed(pixels: Pixels, interpolation: Interpolation) -> Pixels:
@@ -223,40 +330,31 @@ def framed(pixels: Pixels, interpolation: Interpolation) -> Pixels:
     return _four_channels(pixels, out)
 
 
-def _reach(affine: Array, covered: Coverage) -> tuple[tuple[float, float], ...]:
-    """Return the least and greatest x, and y, of the covered points, in pixels of the tier."""
-    places = affine[:, :2] @ covered.ends() + affine[:, 2:]
-    return tuple((float(axis.min()), float(axis.max())) for axis in places)
-
-
 def _put(
-    shown: Pixels | None,
+    shown: Pixels,
     into: npt.NDArray[Any],
-    columns: Indices,
+    columns: tuple[int, int],
     first: Indices,
     last: Indices,
     fill: float | None,
 ) -> None:
-    """Write the covered points of a tile, and `fill`, unless it is None, to the others.
+    """Write the covered points of a strip, and `fill`, unless it is None, to the others.
 
     Parameters
     ----------
     shown
-        Shape (rows, columns[, 3 or 4]): what was sampled; None where nothing is covered.
+        Shape (rows, columns[, 3 or 4]): what was sampled.
     into
         Shape (rows, columns[, 3]): the part of the array.
     columns
-        Numbers of its columns.
+        Number of the first column, and one past the last.
     first, last
         Shape (rows,): first and last covered column of each row.
     """
     import cv2
 
-    if shown is None:
-        if fill is not None:
-            into[...] = fill
-        return
-    whole = bool((first <= columns.min()).all() and (last >= columns.max()).all())
+    left, right = columns
+    whole = int(first.max()) <= left and int(last.min()) >= right - 1
     if whole and into.dtype == np.uint8 and shown.shape[2:] == (4,):
         cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB, dst=into)
         return
@@ -269,24 +367,24 @@ def _put(
         return
     if fill is not None:
         into[...] = fill
-    # Places within a tile fit into 16 bits, which are compared four times as fast as 64.
-    least, most = int(columns.min()), int(columns.max())
-    places = (columns - least).astype(np.int16)
-    begin = (np.minimum(np.maximum(first, least), most + 1) - least).astype(np.int16)
-    end = (np.minimum(np.maximum(last, least - 1), most) - least).astype(np.int16)
-    mask = (places >= begin[:, None]) & (places <= end[:, None])
+    # Places within a strip fit into 16 bits, which are compared four times as fast as 64.
+    places = np.arange(right - left, dtype=np.int16)
+    begin = (np.clip(first, left, right) - left).astype(np.int16)
+    end = (np.clip(last, left - 1, right) - left).astype(np.int16)
+    mask = places >= begin[:, None]
+    mask &= places <= end[:, None]
     # OpenCV copies behind a mask a hundred times faster than numpy does.
     cv2.copyTo(shown.astype(into.dtype, copy=False), mask.view(np.uint8), dst=into)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Group:
-    """Rows, or columns, that lie in one tile, or in several in a row.
+class Group:
+    """Rows, or columns, that lie in one tile.
 
     Parameters
     ----------
-    tiles
-        Numbers of the tiles along the axis.
+    tile
+        Number of the tile along the axis.
     numbers
         Their grid numbers.
     run
@@ -295,15 +393,10 @@ class _Group:
         Where they stand otherwise.
     """
 
-    tiles: range
+    tile: int
     numbers: Indices
     run: slice | None
     scattered: npt.NDArray[np.intp] | None = None
-
-    @property
-    def tile(self) -> int:
-        """The first tile."""
-        return self.tiles[0]
 
     @property
     def places(self) -> npt.NDArray[np.intp]:
@@ -313,6 +406,11 @@ class _Group:
         assert self.scattered is not None
         return self.scattered
 
+    @property
+    def index(self) -> slice | npt.NDArray[np.intp]:
+        """The same, as an index that copies nothing where that can be."""
+        return self.run if self.run is not None else self.places
+
     def within(self, first: int) -> slice | Indices:
         """Return the numbers as places of a tile that begins at `first`."""
         if self.run is None:
@@ -321,67 +419,40 @@ class _Group:
         return slice(start, start + len(self.numbers))
 
 
-def groups(numbers: Indices, side: int) -> Iterator[_Group]:
+def groups(numbers: Indices, side: int) -> Iterator[Group]:
     """Yield the numbers that lie in each tile."""
-    if len(numbers) and _is_run(numbers):
+    if len(numbers) and is_run(numbers):
         least, past = int(numbers[0]), int(numbers[-1]) + 1
         for tile in range(least // side, (past - 1) // side + 1):
             run = slice(max(tile * side - least, 0), min((tile + 1) * side, past) - least)
-            yield _Group(range(tile, tile + 1), numbers[run], run)
+            yield Group(tile, numbers[run], run)
         return
     of = numbers // side
     for tile in np.unique(of).tolist():
         places = np.flatnonzero(of == tile)
-        yield _Group(range(tile, tile + 1), numbers[places], None, places)
+        yield Group(tile, numbers[places], None, places)
 
 
-def _blocks(columns: Indices, side: int, low: int, high: int) -> Iterator[tuple[bool, _Group]]:
-    """Yield columns that are written at once, and whether tiles of them show anything.
-
-    Parameters
-    ----------
-    columns
-        All that were asked for.
-    side
-        Side of a tile.
-    low, high
-        First and last column that shows anything; none does where the last is before the first.
-    """
-    if not _is_run(columns):
-        for group in groups(columns, side):
-            yield low <= high and high // side >= group.tile >= low // side, group
-        return
-    least, past = int(columns[0]), int(columns[-1]) + 1
-    begin = min(max(low // side * side, least), past) if low <= high else past
-    end = max(min((high // side + 1) * side, past), begin)
-    for shows, first, stop in ((False, least, begin), (True, begin, end), (False, end, past)):
-        while first < stop:
-            until = min((first // side + _MOST_TILES) * side, stop) if shows else stop
-            run = slice(first - least, until - least)
-            yield shows, _Group(range(first // side, (until - 1) // side + 1), columns[run], run)
-            first = until
-
-
-def _clipped(number: int, side: int, bounds: tuple[int, int]) -> tuple[int, int]:
+def clipped(number: int, side: int, bounds: tuple[int, int]) -> tuple[int, int]:
+    """Return where a tile begins and ends along an axis of the grid."""
     return max(number * side, bounds[0]), min((number + 1) * side, bounds[1])
 
 
-def _is_run(numbers: npt.NDArray[np.integer[Any]]) -> bool:
-    return len(numbers) == 1 or bool((np.diff(numbers) == 1).all())
+def is_run(numbers: npt.NDArray[np.integer[Any]]) -> bool:
+    """Whether numbers go up one by one."""
+    return len(numbers) == 1 or bool((numbers[1:] - numbers[:-1] == 1).all())
 
 
 def _box(tile: Tile, image: _Image) -> Window:
     """Return the source pixels that a tile may touch, cut to the image, on the shrink lattice."""
-    reach = reach_pixels(image.interpolation, image.affine)
-    unit = shrink(image.affine) if image.interpolation == "area" else 1
-    edges = []
-    for (per_column, per_row, shift), length in zip(image.affine.tolist(), image.size, strict=True):
-        values = [
-            per_column * column + per_row * row + shift
-            for column in (tile.column, tile.column + tile.width - 1)
-            for row in (tile.row, tile.row + tile.height - 1)
-        ]
-        first, past = span(values, reach, length)
+    unit, edges = image.unit, []
+    right, bottom = tile.column + tile.width - 1, tile.row + tile.height - 1
+    for (per_column, per_row, shift), length in zip(image.rows, image.size, strict=True):
+        across = per_column * tile.column, per_column * right
+        down = per_row * tile.row, per_row * bottom
+        # Sums round as their terms grow: the ends are those of two of the corners.
+        values = min(across) + min(down) + shift, max(across) + max(down) + shift
+        first, past = span(values, image.around, length)
         edges.append((first // unit * unit, min(-(-past // unit) * unit, length)))
     (left, right), (top, bottom) = edges
     return Window(left, top, right - left, bottom - top)
@@ -410,34 +481,17 @@ def shrink(affine: Array) -> int:
     return max(math.floor(min(steps) / 3), 1)
 
 
-def _strip(pixels: Pixels, window: Window, image: _Image, tiles: list[Tile], deep: int) -> Pixels:
-    """Return the points of tiles beside each other.
-
-    Those that are not covered, or lie past `deep` rows, may hold anything.
-    """
-    begin, end = tiles[0].column, tiles[-1].column + tiles[-1].width
-    channels = pixels.shape[2:] and (4 if image.interpolation in ("linear", "area") else 3,)
-    out = _scratch.pixels("sampled", (tiles[0].height, end - begin, *channels))
-    for tile in tiles:
-        left = tile.column - begin
-        _sample(pixels, window, image, tile, out[:deep, left : left + tile.width])
-    return out
-
-
 def _sample(
     pixels: Pixels, window: Window, image: _Image, tile: Tile, out: npt.NDArray[np.uint8]
 ) -> None:
-    """Write the first rows of a tile."""
+    """Write the first rows and columns of a tile."""
     import cv2
 
-    affine, interpolation = image.affine, image.interpolation
-    box = _box(tile, image)
-    onto = np.array(
-        [
-            [a, b, shift + (a * tile.column + b * tile.row) - start]
-            for (a, b, shift), start in zip(affine.tolist(), (box.left, box.top), strict=True)
-        ]
-    )
+    interpolation, box = image.interpolation, _box(tile, image)
+    (a, b, x), (c, d, y) = image.rows
+    x = x + (a * tile.column + b * tile.row) - box.left
+    y = y + (c * tile.column + d * tile.row) - box.top
+    onto = np.array([[a, b, x], [c, d, y]])
     if interpolation in ("nearest", "cubic"):
         kernel = cv2.INTER_NEAREST if interpolation == "nearest" else cv2.INTER_CUBIC
         _warp_affine(cut(pixels, window, box), onto, out, kernel, cv2.BORDER_REPLICATE)
@@ -451,7 +505,7 @@ def _sample(
         border = cv2.BORDER_CONSTANT if inside else cv2.BORDER_REPLICATE
         _warp_affine(source, onto, out, cv2.INTER_LINEAR, border)
         return
-    unit = shrink(affine)
+    unit = image.unit
     source = shrunk(cut(pixels, window, box), unit)
     if source.shape[2:] == (3,):
         source = _four_channels(source, _scratch.pixels("source", (*source.shape[:2], 4)))
@@ -508,6 +562,8 @@ def _inside(onto: Array, box: Window, points: tuple[int, int], image: _Image) ->
     for row, (least, most), start, end, length in zip(
         onto.tolist(), image.reach, starts, ends, image.size, strict=True
     ):
+        if start and end < length:
+            continue
         slack = _ROUNDING * (abs(row[0]) * points[0] + abs(row[1]) * points[1] + abs(row[2]))
         if start == 0 and least < slack:
             return False
