@@ -7,13 +7,11 @@ same atlas, however it is asked.
 
 from __future__ import annotations
 
-import io
 import random
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any, Literal
+from functools import cached_property, lru_cache, partial
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +19,9 @@ import numpy.typing as npt
 from . import service_rows as rows
 from .cutting import phantom_dataset
 from .queries import Filter, Query
-from .served import Pixels
+from .served import WithoutPixels
 from .service_rows import Row
+from .volume_files import grid_zip
 
 WHOLE = 26_078
 """Datasets in the catalogue of Allen's open bucket."""
@@ -33,13 +32,16 @@ _IMAGES_A_DATASET = 200
 _DATASETS_A_GENE = 1.3
 _GRID = (67, 41, 58)
 _STEP = 200.0
-_BY_NUMBER = ("eq", "in", "gt", "ge", "lt", "le")
+_COMPARE: dict[str, Callable[..., npt.NDArray[np.bool_]]] = {
+    "eq": np.isin, "in": np.isin, "gt": np.greater, "ge": np.greater_equal, "lt": np.less,
+    "le": np.less_equal,
+}  # fmt: skip
 
 Single = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class SyntheticAtlas:
+class SyntheticAtlas(WithoutPixels):
     """Any number of section datasets, to be served by an `AllenServer`; without pixels.
 
     One in seven is coronal (60 sections, space 9), the others sagittal (20, space 10). One in 50
@@ -70,33 +72,6 @@ class SyntheticAtlas:
         return []
 
     @property
-    def image_ids(self) -> list[int]:
-        """None: there are no pixels."""
-        return []
-
-    def image(self, image_id: int) -> Row:
-        """There is none with pixels."""
-        raise KeyError(f"no image {image_id}")
-
-    def encoded(self, image_id: int, view: str, tier: int) -> bytes | None:
-        """There is none."""
-        raise KeyError(f"no image {image_id}, view {view}, tier {tier}")
-
-    def slide_pixels(
-        self,
-        image_id: int,
-        view: Any,
-        tier: int,
-        corner: tuple[int, int],
-        size: tuple[int, int],
-        *,
-        shift: float = 0.0,
-    ) -> Pixels:
-        """There are none."""
-        del corner, size, shift
-        raise KeyError(f"no image {image_id}, view {view}, tier {tier}")
-
-    @property
     def dataset_ids(self) -> list[int]:
         """Ids of all datasets, ascending."""
         return [_FIRST_DATASET + 40 * place for place in range(self.count)]
@@ -112,23 +87,23 @@ class SyntheticAtlas:
             Whether its section images are wanted, too.
         """
         chance = random.Random(f"{self.seed} {place}")
-        pattern = self._patterns[0 if chance.random() < 1 / 7 else 1][chance.randrange(3)]
+        pattern = self._patterns["coronal" if chance.random() < 1 / 7 else "sagittal"]
+        row = {**pattern[chance.randrange(3)]}
         dataset_id = _FIRST_DATASET + 40 * place
-        gene = self.gene(place)
-        row: Row = {
-            **pattern,
+        row |= {
             "id": dataset_id,
             "failed": place % 50 == 49,
             "specimen_id": 500_000_000 + dataset_id,
-            "genes": [gene],
+            "genes": [self.gene(place)],
             "specimen": rows.specimen(dataset_id),
-            "alignment3d": _moved(pattern["alignment3d"], dataset_id, chance),
+            "alignment3d": _moved(row["alignment3d"], dataset_id, chance),
         }
         if place % 200 == 199:
             row["alignment3d"] = None
-        kept = [k for k in range(len(pattern["section_images"])) if chance.random() > 0.05] or [0]
+        numbers = range(len(row["section_images"]))
+        kept = [number for number in numbers if chance.random() > 0.05] or [0]
         row["section_images"] = (
-            [_renamed(pattern["section_images"][k], place, k, dataset_id) for k in kept]
+            [_renamed(row["section_images"][number], place, number, dataset_id) for number in kept]
             if images
             else []
         )
@@ -152,108 +127,86 @@ class SyntheticAtlas:
         place, rest = divmod(dataset_id - _FIRST_DATASET, 40)
         if rest or not 0 <= place < self.count or place % 40 == 39:
             return None
+        waves, inside = _basis()
         chance = np.random.default_rng([self.seed, place])
-        weights = chance.gamma(1.0, 2.0, len(_basis()[0])).astype(np.float32)
+        weights = chance.gamma(1.0, 2.0, len(waves)).astype(np.float32)
         stripe = int(chance.integers(20, 45))
-        energy = np.tensordot(weights, _basis()[0], axes=1).astype(np.float32)
+        energy = np.tensordot(weights, waves, axes=1).astype(np.float32)
         energy = np.maximum(energy - 4.0, 0.0)
         if volume == "density":
             energy = energy / (1.0 + energy)
         elif volume == "intensity":
             energy = 1.0 + energy
-        energy[~_basis()[1]] = -1.0
+        energy[~inside] = -1.0
         energy[stripe] = -1.0
         return np.asarray(energy)
 
     @property
     def grids(self) -> Mapping[int, Callable[[Sequence[str]], bytes]]:
         """What an `AllenServer` takes as ``grids=``: zips that are made when asked for."""
-        return _Grids(self)
+        there = (place for place in range(self.count) if place % 40 != 39)
+        return {_FIRST_DATASET + 40 * place: partial(self._zip, place) for place in there}
 
     def select(self, query: Query) -> tuple[int, Iterator[Row]] | None:
         """Return how many rows meet a query, and those rows, ascending by id, as they are read.
 
-        None where the query is none of those that a catalogue asks: filters by id, failed or
-        dataset, and criteria that all meet. Then all rows must be looked at.
+        None where the query is none of those that a catalogue asks: filters by id or dataset,
+        and criteria that all meet. Then all rows must be looked at.
         """
         if query.options.get("order", "id").strip("'") != "id":
             return None
-        if query.model == "SectionDataSet":
-            return self._datasets(query)
-        if query.model == "SectionImage":
-            return self._images(query)
+        if any(one.operator not in _COMPARE for one in query.filters):
+            return None
+        columns = {one.column for one in query.filters}
+        if query.model == "SectionDataSet" and columns <= {"id"}:
+            every = (Filter("id", "eq", "1"),)
+            if any((node.name, node.filters) != ("products", every) for node in query.criteria):
+                return None
+            places = self._places(query.filters)
+            nested = any(node.name in ("section_images", "sub_images") for node in query.include)
+            return len(places), (self.row(place, images=nested) for place in places)
+        of_images = {"data_set_id"} <= columns <= {"data_set_id", "id"}
+        if query.model == "SectionImage" and of_images and not query.criteria:
+            images = _images_of(
+                self, self._places(one for one in query.filters if one.column == "data_set_id")
+            )
+            ids = np.array([image["id"] for image in images], dtype=np.int64)
+            kept = _met(ids, (one for one in query.filters if one.column == "id"))
+            return int(kept.sum()), (images[place] for place in np.flatnonzero(kept))
         return None
 
     def all_rows(self, model: str, *, images: bool = False) -> Iterator[Row]:
         """Yield all rows of a model."""
+        places = range(self.count)
         if model == "SectionDataSet":
-            yield from (self.row(place, images=images) for place in range(self.count))
+            yield from (self.row(place, images=images) for place in places)
         elif model == "SectionImage":
-            for place in range(self.count):
+            for place in places:
                 yield from self.row(place, images=True)["section_images"]
         elif model == "Gene":
-            known = set()
-            for place in range(self.count):
-                gene = self.gene(place)
-                if gene["id"] not in known:
-                    known.add(gene["id"])
-                    yield gene
+            yield from {gene["id"]: gene for gene in map(self.gene, places)}.values()
         elif model == "Product":
             yield rows.product(1)
 
-    def _datasets(self, query: Query) -> tuple[int, Iterator[Row]] | None:
-        if any(node.name != "products" for node in query.criteria):
-            return None
-        if any(node.filters != (Filter("id", "eq", "1"),) for node in query.criteria):
-            return None
-        places = self._places(query.filters, "id")
-        if places is None:
-            return None
-        nested = any(node.name in ("section_images", "sub_images") for node in query.include)
-        return len(places), (self.row(place, images=nested) for place in places)
-
-    def _images(self, query: Query) -> tuple[int, Iterator[Row]] | None:
-        of_images = tuple(one for one in query.filters if one.column == "id")
-        of_datasets = tuple(one for one in query.filters if one.column == "data_set_id")
-        if query.criteria or not of_datasets:
-            return None
-        if len(of_images) + len(of_datasets) != len(query.filters):
-            return None
-        places = self._places(
-            tuple(Filter("id", one.operator, one.value) for one in of_datasets), "id"
-        )
-        if places is None:
-            return None
-        every = _images_of(self, tuple(places))
-        found = [image for image in every if all(_meets(image["id"], one) for one in of_images)]
-        return len(found), iter(found)
-
-    def _places(self, filters: Sequence[Filter], column: str) -> Sequence[int] | None:
+    def _places(self, filters: Iterable[Filter]) -> tuple[int, ...]:
         """Return the places of the datasets whose ids meet all of some filters."""
-        places: Sequence[int] = range(self.count)
-        for one in filters:
-            if one.column != column or one.operator not in _BY_NUMBER:
-                return None
-            if one.operator in ("eq", "in"):
-                wanted = {int(number) - _FIRST_DATASET for number in one.value.split(",")}
-                there = {number // 40 for number in wanted if number % 40 == 0}
-                places = [place for place in sorted(there) if place in places]
-            elif isinstance(places, range):
-                low, high = _bounds(one)
-                places = range(max(places.start, low), max(min(places.stop, high), places.start))
-            else:
-                low, high = _bounds(one)
-                places = [place for place in places if low <= place < high]
-        return places
+        kept = _met(_FIRST_DATASET + 40 * np.arange(self.count), filters)
+        return tuple(int(place) for place in np.flatnonzero(kept))
+
+    def _zip(self, place: int, volumes: Sequence[str]) -> bytes:
+        dataset_id = _FIRST_DATASET + 40 * place
+        grids = {volume: self.grid(dataset_id, volume) for volume in volumes}
+        found = {name: values for name, values in grids.items() if values is not None}
+        return grid_zip(found, _STEP, dataset_id, self.row(place)["reference_space_id"])
 
     @cached_property
-    def _patterns(self) -> tuple[list[Row], list[Row]]:
-        plane: tuple[Literal["coronal", "sagittal"], ...] = ("coronal", "sagittal")
-        coronal, sagittal = (
-            [
+    def _patterns(self) -> dict[str, list[Row]]:
+        sizes: dict[Literal["coronal", "sagittal"], int] = {"coronal": 60, "sagittal": 20}
+        return {
+            plane: [
                 phantom_dataset(
                     pattern,
-                    plane=name,
+                    plane=plane,
                     sections=sections,
                     resolution=1.05,
                     tilt=1.0 + pattern,
@@ -262,9 +215,8 @@ class SyntheticAtlas:
                 ).row
                 for pattern in range(3)
             ]
-            for name, sections in zip(plane, (60, 20), strict=True)
-        )
-        return coronal, sagittal
+            for plane, sections in sizes.items()
+        }
 
 
 @lru_cache(maxsize=4)
@@ -273,97 +225,17 @@ def _images_of(atlas: SyntheticAtlas, places: tuple[int, ...]) -> list[Row]:
     return [image for place in places for image in atlas.row(place, images=True)["section_images"]]
 
 
-class _Grids(Mapping[int, Callable[[Sequence[str]], bytes]]):
-    def __init__(self, atlas: SyntheticAtlas) -> None:
-        self._atlas = atlas
-
-    def __getitem__(self, dataset_id: int) -> Callable[[Sequence[str]], bytes]:
-        if self._atlas.grid(dataset_id) is None:
-            raise KeyError(dataset_id)
-        return lambda volumes: self._zip(dataset_id, volumes)
-
-    def __iter__(self) -> Iterator[int]:
-        return (number for number in self._atlas.dataset_ids if number in self)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def _zip(self, dataset_id: int, volumes: Sequence[str]) -> bytes:
-        space = self._atlas.row((dataset_id - _FIRST_DATASET) // 40)["reference_space_id"]
-        grids = {volume: self._atlas.grid(dataset_id, volume) for volume in volumes}
-        found = {name: values for name, values in grids.items() if values is not None}
-        return grid_zip(found, _STEP, dataset_id, space)
-
-
-def grid_zip(
-    volumes: Mapping[str, Single], step: float, dataset_id: int, reference_space: int
-) -> bytes:
-    """Return volumes as the grid service sends them: MetaImages and a description, zipped.
-
-    Parameters
-    ----------
-    volumes
-        By name (``"energy"``), along p, i, r; -1 where there are no data.
-    step
-        Microns between nodes.
-    dataset_id, reference_space
-        What the description says.
-    """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, content in _grid_files(volumes, step, dataset_id, reference_space):
-            # A fixed date, so that the same volumes give the same bytes.
-            archive.writestr(zipfile.ZipInfo(name, (2011, 1, 1, 0, 0, 0)), content)
-    return buffer.getvalue()
-
-
-def _grid_files(
-    volumes: Mapping[str, Single], step: float, dataset_id: int, reference_space: int
-) -> Iterator[tuple[str, bytes]]:
-    description = (
-        f"<section-data-set><id>{dataset_id}</id>"
-        f"<reference-space-id>{reference_space}</reference-space-id></section-data-set>"
-    )
-    yield "data_set.xml", description.encode()
-    for name, values in volumes.items():
-        header = (
-            "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
-            f"Offset = 0 0 0\nElementSpacing = {step:g} {step:g} {step:g}\n"
-            f"DimSize = {' '.join(map(str, values.shape))}\nAnatomicalOrientation = RAI\n"
-            f"ElementType = MET_FLOAT\nElementDataFile = {name}.raw\n"
-        )
-        yield f"{name}.mhd", header.encode()
-        yield f"{name}.raw", values.astype("<f4").tobytes(order="F")
-
-
-def nrrd_grid(values: Single, step: float) -> bytes:
-    """Return a volume as the service sends connectivity grids: NRRD, gzipped, along p, i, r."""
-    import gzip
-
-    header = (
-        "NRRD0004\ntype: float\ndimension: 3\nspace dimension: 3\n"
-        f"sizes: {' '.join(map(str, values.shape))}\n"
-        f"space directions: ({step:g},0,0) (0,{step:g},0) (0,0,{step:g})\n"
-        "space origin: (0,0,0)\nkinds: domain domain domain\nendian: little\nencoding: gzip\n\n"
-    )
-    return header.encode() + gzip.compress(values.astype("<f4").tobytes(order="F"), mtime=0)
-
-
+@lru_cache(maxsize=1)
 def _basis() -> tuple[Single, npt.NDArray[np.bool_]]:
     """Return smooth patterns over the grid (8, p, i, r), and where there is a brain."""
-    if not _made:
-        p, i, r = np.meshgrid(*(np.linspace(-1, 1, n) for n in _GRID), indexing="ij")
-        chance = np.random.default_rng(11)
-        waves = [
-            np.sin(np.pi * (a * p + b * i + c * r + d)) + 1.0
-            for a, b, c, d in chance.uniform(-2, 2, (8, 4))
-        ]
-        inside = (p / 0.9) ** 2 + (i / 0.85) ** 2 + (r / 0.9) ** 2 <= 1
-        _made.append((np.stack(waves).astype(np.float32), inside))
-    return _made[0]
-
-
-_made: list[tuple[Single, npt.NDArray[np.bool_]]] = []
+    p, i, r = np.meshgrid(*(np.linspace(-1, 1, n) for n in _GRID), indexing="ij")
+    chance = np.random.default_rng(11)
+    waves = [
+        np.sin(np.pi * (a * p + b * i + c * r + d)) + 1.0
+        for a, b, c, d in chance.uniform(-2, 2, (8, 4))
+    ]
+    inside = (p / 0.9) ** 2 + (i / 0.85) ** 2 + (r / 0.9) ** 2 <= 1
+    return np.stack(waves).astype(np.float32), inside
 
 
 def _moved(alignment: Row, dataset_id: int, chance: random.Random) -> Row:
@@ -385,27 +257,10 @@ def _renamed(image: Row, place: int, number: int, dataset_id: int) -> Row:
     return {**image, "id": image_id, "data_set_id": dataset_id, "alignment2d": alignment}
 
 
-def _bounds(one: Filter) -> tuple[int, int]:
-    """Return from which place on, and up to which, ids meet a filter that compares."""
-    number = int(one.value)
-    first = -((_FIRST_DATASET - number) // 40)  # of ids of at least the number
-    after = (number - _FIRST_DATASET) // 40 + 1  # of ids above the number
-    everything = 2**40
-    return {
-        "ge": (first, everything),
-        "gt": (after, everything),
-        "lt": (0, first),
-        "le": (0, after),
-    }[one.operator]
-
-
-def _meets(number: int, one: Filter) -> bool:
-    wanted = [int(each) for each in one.value.split(",")]
-    return {
-        "eq": number in wanted,
-        "in": number in wanted,
-        "gt": number > wanted[0],
-        "ge": number >= wanted[0],
-        "lt": number < wanted[0],
-        "le": number <= wanted[0],
-    }[one.operator]
+def _met(ids: npt.NDArray[np.int64], filters: Iterable[Filter]) -> npt.NDArray[np.bool_]:
+    """Whether each of some ids meets all of some filters."""
+    kept = np.ones(ids.shape, dtype=bool)
+    for one in filters:
+        wanted = [int(number) for number in one.value.split(",")]
+        kept &= _COMPARE[one.operator](ids, wanted)
+    return kept

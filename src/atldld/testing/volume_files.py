@@ -1,7 +1,8 @@
-"""A made-up atlas of the phantom brain, as files that Allen's archive has under the same names.
+"""Volumes as the files that Allen's services send: grids of data, and a made-up atlas.
 
-Structures have the ids, names and colours of Allen's ontology, and shapes that follow the made-up
-tissue. They mirror each other about r = 5700, as the structures of Allen's atlases do.
+The atlas has names of files as Allen's archive has them. Its structures have the ids, names and
+colours of Allen's ontology, and shapes that follow the made-up tissue. They mirror each other about
+r = 5700, as the structures of Allen's atlases do.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gzip
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +21,7 @@ import numpy.typing as npt
 from .tissue import MIDDLE_R, depth, tissue
 
 Ids = npt.NDArray[np.uint32]
+Single = npt.NDArray[np.float32]
 
 ARCHIVE = "/informatics-archive/current-release/"
 """Where the archive lies on its host."""
@@ -154,39 +157,77 @@ def archive_file(path: str) -> bytes | None:
     (b'PK', None)
     """
     if path == "mouse_annotation/P56_Mouse_gridAnnotation.zip":
-        return _zipped(grid_labels(), 200, "gridAnnotation")
+        return _zipped(_metaimage("gridAnnotation", grid_labels(), 200, "???"))
     if path == "mouse_annotation/P56_Mouse_annotation.zip":
-        return _zipped(voxel_labels(25, ccfv3=False), 25, "annotation")
+        return _zipped(_metaimage("annotation", voxel_labels(25, ccfv3=False), 25, "???"))
     folder, _, name = path.rpartition("/")
     steps = {f"annotation_{step}.nrrd": step for step in (10, 25, 50, 100)}
     if folder == "mouse_ccf/annotation/ccf_2017" and name in steps:
-        return _nrrd(voxel_labels(steps[name], ccfv3=True), steps[name])
+        labels = voxel_labels(steps[name], ccfv3=True)
+        return _nrrd(labels, steps[name], "space: left-posterior-superior")
     return None
 
 
-def _zipped(ids: Ids, step: int, name: str) -> bytes:
-    sizes = " ".join(map(str, ids.shape))
+def grid_zip(
+    volumes: Mapping[str, Single], step: float, dataset_id: int, reference_space: int
+) -> bytes:
+    """Return volumes as the grid service sends them: MetaImages and a description, zipped.
+
+    Parameters
+    ----------
+    volumes
+        By name (``"energy"``), along p, i, r; -1 where there are no data.
+    step
+        Microns between nodes.
+    dataset_id, reference_space
+        What the description says.
+    """
+    description = (
+        f"<section-data-set><id>{dataset_id}</id>"
+        f"<reference-space-id>{reference_space}</reference-space-id></section-data-set>"
+    )
+    files = {"data_set.xml": description.encode()}
+    for name, values in volumes.items():
+        files |= _metaimage(name, values.astype("<f4"), step, "RAI")
+    return _zipped(files)
+
+
+def nrrd_grid(values: Single, step: float) -> bytes:
+    """Return a volume as the service sends connectivity grids: NRRD, gzipped, along p, i, r."""
+    return _nrrd(values.astype("<f4"), step, "space dimension: 3")
+
+
+def _metaimage(
+    name: str, values: npt.NDArray[Any], step: float, orientation: str
+) -> dict[str, bytes]:
+    kind = {"f": "MET_FLOAT", "u": "MET_UINT"}[values.dtype.kind]
     header = (
         "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
-        f"Offset = 0 0 0\nCenterOfRotation = 0 0 0\nElementSpacing = {step} {step} {step}\n"
-        f"DimSize = {sizes}\nAnatomicalOrientation = ???\nElementType = MET_UINT\n"
-        f"ElementDataFile = {name}.raw\n"
+        f"Offset = 0 0 0\nElementSpacing = {step:g} {step:g} {step:g}\n"
+        f"DimSize = {' '.join(map(str, values.shape))}\nAnatomicalOrientation = {orientation}\n"
+        f"ElementType = {kind}\nElementDataFile = {name}.raw\n"
     )
+    return {f"{name}.mhd": header.encode(), f"{name}.raw": values.tobytes(order="F")}
+
+
+def _zipped(files: Mapping[str, bytes]) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr(f"{name}.mhd", header)
-        archive.writestr(f"{name}.raw", ids.tobytes(order="F"))
+        for name, content in files.items():
+            # A fixed date, so that the same volumes give the same bytes.
+            archive.writestr(zipfile.ZipInfo(name, (2011, 1, 1, 0, 0, 0)), content)
     return made.getvalue()
 
 
-def _nrrd(ids: Ids, step: int) -> bytes:
+def _nrrd(values: npt.NDArray[Any], step: float, space: str) -> bytes:
+    kind = {"f": "float", "u": "unsigned int"}[values.dtype.kind]
     header = (
-        "NRRD0004\ntype: unsigned int\ndimension: 3\nspace: left-posterior-superior\n"
-        f"sizes: {' '.join(map(str, ids.shape))}\n"
-        f"space directions: ({step},0,0) (0,{step},0) (0,0,{step})\n"
-        "kinds: domain domain domain\nendian: little\nencoding: gzip\nspace origin: (0,0,0)\n\n"
+        f"NRRD0004\ntype: {kind}\ndimension: 3\n{space}\n"
+        f"sizes: {' '.join(map(str, values.shape))}\n"
+        f"space directions: ({step:g},0,0) (0,{step:g},0) (0,0,{step:g})\n"
+        "space origin: (0,0,0)\nkinds: domain domain domain\nendian: little\nencoding: gzip\n\n"
     )
-    return header.encode() + gzip.compress(ids.tobytes(order="F"), compresslevel=1, mtime=0)
+    return header.encode() + gzip.compress(values.tobytes(order="F"), compresslevel=1, mtime=0)
 
 
 def _open_grid(
