@@ -6,7 +6,6 @@ import ast
 import contextlib
 import http.client
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -240,38 +239,6 @@ def test_a_server_in_another_process(fetch: Any) -> None:
         socket.create_connection((place.hostname, place.port), timeout=20)
     with pytest.raises(RuntimeError, match="not running"):
         AllenServer.spawn([DATASET]).reset_log()
-
-
-def test_it_runs_as_a_command(fetch: Any, real_data: Path) -> None:
-    command = [
-        sys.executable, "-m", "atldld.testing", "--sections", "2", "--resolution", "64",
-        "--plane", "sagittal", "--dataset-id", "31", "--slides", "--doubt", "max_rows=1",
-        "--doubt", "redirects=false", "--prepare", "1", "--recorded",
-        str(real_data / "69289763"),
-    ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-
-        class Running:
-            pass
-
-        running = Running()
-        running.url = url
-        envelope = fetch(running, "/data/SectionDataSet/query.json?num_rows=all&order=id").json
-        assert (envelope["num_rows"], envelope["total_rows"]) == (1, 2)
-        assert envelope["msg"][0]["id"] == 31
-        path = "/section_image_download/31000?downsample=1"
-        assert fetch(running, path, follow=False).status == 200
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-
-
-def test_a_mistake_in_the_command_says_so() -> None:
-    command = [sys.executable, "-m", "atldld.testing", "--doubt", "tyes=lower"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "ties" in done.stderr
 
 
 def test_bad_doubts_say_what_would_be_right() -> None:

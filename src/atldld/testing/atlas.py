@@ -19,7 +19,7 @@ import numpy.typing as npt
 from . import service_rows as rows
 from .cutting import phantom_dataset
 from .queries import Filter, Query
-from .served import WithoutPixels
+from .served import Served
 from .service_rows import Row
 from .volume_files import grid_zip
 
@@ -41,7 +41,7 @@ Single = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class SyntheticAtlas(WithoutPixels):
+class SyntheticAtlas(Served):
     """Any number of section datasets, to be served by an `AllenServer`; without pixels.
 
     One in seven is coronal (60 sections, space 9), the others sagittal (20, space 10). One in 50

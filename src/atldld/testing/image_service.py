@@ -220,7 +220,7 @@ class Images:
 
     def prepare(self, region: Region) -> int:
         """Make the JPEG of a region now, and keep it for good; returns its size in bytes."""
-        return self._bodies.prepare(region, lambda: self._encoded(region))
+        return len(self._bodies.get(region, lambda: self._encoded(region), for_good=True))
 
     def _encoded(self, region: Region) -> bytes:
         source = self._sources[region.image_id]

@@ -93,7 +93,7 @@ class Bodies:
         Most bytes to keep besides what was prepared.
     """
 
-    def __init__(self, limit: int = 2**28) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
         self._lock = threading.Lock()
@@ -101,46 +101,29 @@ class Bodies:
         self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
         self._prepared: dict[Hashable, bytes] = {}
 
-    def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
-        """Return a body; the first to ask for it makes it, others wait."""
+    def get(self, key: Hashable, make: Callable[[], bytes], *, for_good: bool = False) -> bytes:
+        """Return a body; the first to ask for it makes it, others wait.
+
+        Parameters
+        ----------
+        for_good
+            Keep it whatever the bound.
+        """
         with self._lock:
-            found = self._find(key)
-            if found is not None:
-                return found
             making = self._making.setdefault(key, threading.Lock())
         with making:
             with self._lock:
-                found = self._find(key)
-                if found is not None:
-                    return found
-            try:
+                body = self._prepared.get(key, self._kept.get(key))
+            if body is None:
                 body = make()
-                self._keep(key, body)
-            finally:
-                with self._lock:
-                    self._making.pop(key, None)
-            return body
-
-    def prepare(self, key: Hashable, make: Callable[[], bytes]) -> int:
-        """Make a body now, and keep it whatever the bound; returns its size in bytes."""
-        body = self.get(key, make)
-        with self._lock:
-            self._prepared[key] = body
-            self._held -= len(self._kept.pop(key, b""))
-        return len(body)
-
-    def _find(self, key: Hashable) -> bytes | None:
-        if key in self._prepared:
-            return self._prepared[key]
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        return None
-
-    def _keep(self, key: Hashable, body: bytes) -> None:
-        with self._lock:
-            self._held += len(body) - len(self._kept.pop(key, b""))
-            self._kept[key] = body
-            while self._held > self._limit and self._kept:
-                _, dropped = self._kept.popitem(last=False)
-                self._held -= len(dropped)
+            with self._lock:
+                self._held -= len(self._kept.pop(key, b""))
+                if for_good or key in self._prepared:
+                    self._prepared[key] = body
+                else:
+                    self._kept[key] = body
+                    self._held += len(body)
+                while self._held > self._limit:
+                    _, dropped = self._kept.popitem(last=False)
+                    self._held -= len(dropped)
+        return body

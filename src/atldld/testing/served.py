@@ -22,7 +22,7 @@ _FILE = re.compile(
 
 
 class Served(Protocol):
-    """A dataset, or several, that a server can serve."""
+    """A dataset, or several, that a server can serve; without images, where they are not told."""
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -32,15 +32,16 @@ class Served(Protocol):
     @property
     def image_ids(self) -> Sequence[int]:
         """Ids of the images that it has pixels of."""
-        ...
+        return ()
 
     def image(self, image_id: int) -> Row:
         """Return the true row of an image: sizes, offset on the slide, tiers."""
-        ...
+        raise KeyError(f"no image {image_id}")
 
     def encoded(self, image_id: int, view: str, tier: int) -> bytes | None:
         """Return the stored JPEG of a whole section at a tier, or None."""
-        ...
+        del image_id, view, tier
+        return None
 
     def slide_pixels(
         self,
@@ -53,35 +54,20 @@ class Served(Protocol):
         shift: float = 0.0,
     ) -> Pixels:
         """Return part of the slide of an image; `LookupError` where there is none."""
-        ...
-
-
-class WithoutPixels:
-    """The side of `Served` that has images, where there are none."""
-
-    @property
-    def image_ids(self) -> Sequence[int]:
-        """None: there are no pixels."""
-        return ()
-
-    def image(self, image_id: int) -> Row:
-        """There is none with pixels."""
-        raise KeyError(f"no image {image_id}")
-
-    def encoded(self, image_id: int, view: str, tier: int) -> bytes | None:
-        """There is none."""
-        raise KeyError(f"no image {image_id}, view {view}, tier {tier}")
-
-    def slide_pixels(self, image_id: int, view: Any, tier: int, *_: Any, **__: Any) -> Pixels:
-        """There are none."""
+        del corner, size, shift
         raise KeyError(f"no image {image_id}, view {view}, tier {tier}")
 
 
-class BareRows(WithoutPixels):
+class BareRows(Served):
     """SectionDataSet rows without images, served as they are, whatever they hold or lack."""
 
     def __init__(self, *rows: Mapping[str, Any]) -> None:
-        self.rows = [dict(row) for row in rows]
+        self._rows = [dict(row) for row in rows]
+
+    @property
+    def rows(self) -> list[Row]:
+        """These rows."""
+        return self._rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Self
@@ -249,10 +249,19 @@ class SpawnedServer:
     Parameters
     ----------
     sources
-        What to serve; is pickled.
+        What to serve; is pickled, as is all that the server is asked and answers.
     options
-        Keyword arguments of `AllenServer`; are pickled.
+        Keyword arguments of `AllenServer`.
     """
+
+    requests: list[Request]
+    image_requests: list[Request]
+    connections_high_water: int
+    errors: list[str]
+    reset_log: Callable[[], None]
+    add_fault: Callable[[Fault], None]
+    clear_faults: Callable[[], None]
+    prepare: Callable[..., int]
 
     def __init__(self, sources: list[Served], options: dict[str, Any]) -> None:
         self._given = pickle.dumps((sources, options))
@@ -264,7 +273,7 @@ class SpawnedServer:
         command = [sys.executable, "-c", f"from {__name__} import answer_pipes; answer_pipes()"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
-            self.url = str(self._told(self._given))
+            self.url = self._told(self._given)
         except BaseException:
             self.close()
             raise
@@ -272,6 +281,14 @@ class SpawnedServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the server, or what asks a method of it."""
+        if name in ("reset_log", "add_fault", "clear_faults", "prepare"):
+            return lambda *given, **named: self._ask(name, *given, **named)
+        if name in SpawnedServer.__annotations__:
+            return self._ask(name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def close(self) -> None:
         """End the process."""
@@ -289,52 +306,8 @@ class SpawnedServer:
         """Process id, while it runs."""
         return None if self._process is None else self._process.pid
 
-    @property
-    def requests(self) -> list[Request]:
-        """Everything answered so far."""
-        return list(self._ask("requests"))
-
-    @property
-    def image_requests(self) -> list[Request]:
-        """The requests for bodies of images, without the redirects that led to them."""
-        return list(self._ask("image_requests"))
-
-    @property
-    def connections_high_water(self) -> int:
-        """The most requests that were being served at one time."""
-        return int(self._ask("connections_high_water"))
-
-    @property
-    def errors(self) -> list[str]:
-        """What went wrong in the server itself."""
-        return list(self._ask("errors"))
-
-    def reset_log(self) -> None:
-        """Forget all requests, and begin the high water anew."""
-        self._ask("reset_log")
-
-    def add_fault(self, fault: Fault) -> None:
-        """Let something go wrong from now on."""
-        self._ask("add_fault", fault)
-
-    def clear_faults(self) -> None:
-        """Let all go well from now on."""
-        self._ask("clear_faults")
-
-    def prepare(
-        self,
-        view: str = "image",
-        tiers: int | Iterable[int] | None = None,
-        image_ids: Iterable[int] | None = None,
-    ) -> int:
-        """Encode whole images beforehand; returns how many bytes they have."""
-        wanted = tiers if tiers is None or isinstance(tiers, int) else list(tiers)
-        chosen = None if image_ids is None else list(image_ids)
-        return int(self._ask("prepare", view, wanted, chosen))
-
-    def _ask(self, name: str, *given: Any) -> Any:
-        """Return an attribute of the server, or what a method of it returns."""
-        return self._told(pickle.dumps((name, given)))
+    def _ask(self, name: str, *given: Any, **named: Any) -> Any:
+        return self._told(pickle.dumps((name, given, named)))
 
     def _told(self, question: bytes) -> Any:
         process = self._process
@@ -364,13 +337,13 @@ def answer_pipes() -> None:
             pickle.dump((found, refused), told)
             told.flush()
             try:
-                name, given = pickle.load(questions)
+                name, given, named = pickle.load(questions)
             except EOFError:
                 return
             found = refused = None
             try:
                 asked = getattr(server, name)
-                found = asked(*given) if callable(asked) else asked
+                found = asked(*given, **named) if callable(asked) else asked
             except (TypeError, ValueError, LookupError, BadRequestError) as error:
                 refused = str(error)
 

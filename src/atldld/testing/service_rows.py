@@ -37,51 +37,41 @@ def significant(value: float) -> float:
 def alignment3d(row_id: int, dataset_id: int, tvr: Matrix, trv: Matrix) -> Row:
     """Return an Alignment3d row: linear part row by row, then the translation."""
     row: Row = {"aligned_id": dataset_id, "aligned_type": "DataSet", "id": row_id}
-    for name, matrix in (("trv", trv), ("tvr", tvr)):
-        linear = [matrix[j][k] for j in range(3) for k in range(3)]
-        for place, value in enumerate([*linear, *(matrix[j][3] for j in range(3))]):
-            row[f"{name}_{place:02d}"] = significant(value)
-    return row
+    return {**row, **_entries("trv", trv, 3), **_entries("tvr", tvr, 3)}
 
 
 def alignment2d(row_id: int, image_id: int, tsv: Matrix, tvs: Matrix) -> Row:
     """Return an Alignment2d row: linear part row by row, then the translation."""
     row: Row = {"id": row_id, "section_image_id": image_id}
-    for name, matrix in (("tsv", tsv), ("tvs", tvs)):
-        linear = [matrix[j][k] for j in range(2) for k in range(2)]
-        for place, value in enumerate([*linear, matrix[0][2], matrix[1][2]]):
-            row[f"{name}_{place:02d}"] = significant(value)
-    return row
+    return {**row, **_entries("tsv", tsv, 2), **_entries("tvs", tvs, 2)}
+
+
+def _entries(name: str, matrix: Matrix, size: int) -> Row:
+    linear = [matrix[j][k] for j in range(size) for k in range(size)]
+    translation = [matrix[j][size] for j in range(size)]
+    values = enumerate([*linear, *translation])
+    return {f"{name}_{place:02d}": significant(value) for place, value in values}
 
 
 def section_image(image_id: int, dataset_id: int, **columns: Any) -> Row:
     """Return a SectionImage row; `columns` overrides the made-up values."""
     stem = f"/external/phantom/image_series_{dataset_id}/{image_id}"
     return {
+        **_nulls(
+            "axes expression height image_height image_width isi_experiment_id "
+            "ophys_experiment_id projection_function resolution section_number specimen_id "
+            "structure_id tier_count width"
+        ),
         "annotated": False,
-        "axes": None,
         "bits_per_component": 8,
         "data_set_id": dataset_id,
-        "expression": None,
         "expression_path": f"{stem}_expression.aff",
         "failed": False,
-        "height": None,
         "id": image_id,
-        "image_height": None,
         "image_type": "Primary",
-        "image_width": None,
-        "isi_experiment_id": None,
         "lims1_id": image_id,
         "number_of_components": 3,
-        "ophys_experiment_id": None,
         "path": f"{stem}_A.aff",
-        "projection_function": None,
-        "resolution": None,
-        "section_number": None,
-        "specimen_id": None,
-        "structure_id": None,
-        "tier_count": None,
-        "width": None,
         "x": 0,
         "y": 0,
         **columns,
@@ -91,20 +81,16 @@ def section_image(image_id: int, dataset_id: int, **columns: Any) -> Row:
 def section_dataset(dataset_id: int, **columns: Any) -> Row:
     """Return a SectionDataSet row; `columns` overrides the made-up values."""
     return {
-        "blue_channel": None,
+        **_nulls(
+            "blue_channel green_channel name plane_of_section_id red_channel "
+            "reference_space_id rnaseq_design_id section_thickness"
+        ),
         "delegate": True,
         "expression": True,
         "failed": False,
         "failed_facet": 734881840,
-        "green_channel": None,
         "id": dataset_id,
-        "name": None,
-        "plane_of_section_id": None,
         "qc_date": "2009-05-02T22:45:57Z",
-        "red_channel": None,
-        "reference_space_id": None,
-        "rnaseq_design_id": None,
-        "section_thickness": None,
         "specimen_id": 500_000_000 + dataset_id,
         "sphinx_id": 100_000 + dataset_id % 100_000,
         "storage_directory": f"/external/phantom/image_series_{dataset_id}/",
@@ -115,61 +101,53 @@ def section_dataset(dataset_id: int, **columns: Any) -> Row:
 
 def specimen(dataset_id: int) -> Row:
     """Return the Specimen row of a dataset, with its donor and the donor's age."""
-    name = f"phantom-{dataset_id}"
+    name, specimen_id, donor_id = (
+        f"phantom-{dataset_id}", 500_000_000 + dataset_id, 600_000_000 + dataset_id,
+    )  # fmt: skip
+    age = {
+        "days": 56.0,
+        "description": "56 days",
+        "embryonic": False,
+        "id": 15,
+        "name": "P56",
+        "organism_id": 2,
+        "weight": None,
+    }
+    donor = {
+        **_nulls(
+            "date_of_birth external_donor_name full_genotype transgenic_mouse_id weight_grams"
+        ),
+        "age": age,
+        "age_id": 15,
+        "handedness": "unknown",
+        "id": donor_id,
+        "name": name,
+        "organism_id": 2,
+        "pmi": 0.0,
+        "primary_tissue_source": "PHANTOM",
+        "sex": "M",
+        "sex_full_name": "Male",
+        "strain": "C57BL/6J",
+        "strain_only": "C57BL/6J",
+        "tags": f"{name} unknown",
+    }
     return {
-        "cell_prep_sample_id": None,
-        "cell_reporter_id": None,
-        "cortex_layer_id": None,
-        "data": None,
-        "donor_id": 600_000_000 + dataset_id,
-        "ephys_result_id": None,
-        "external_specimen_name": None,
+        **_nulls(
+            "cell_prep_sample_id cell_reporter_id cortex_layer_id data ephys_result_id "
+            "external_specimen_name parent_id parent_x_coord parent_y_coord parent_z_coord "
+            "pinned_radius rna_integrity_number structure_id tissue_ph treatment_id"
+        ),
+        "donor": donor,
+        "donor_id": donor_id,
         "failed_facet": 734881840,
         "hemisphere": "(none)",
-        "id": 500_000_000 + dataset_id,
+        "id": specimen_id,
         "is_cell_specimen": False,
         "is_ish": False,
         "name": name,
-        "parent_id": None,
-        "parent_x_coord": None,
-        "parent_y_coord": None,
-        "parent_z_coord": None,
-        "pinned_radius": None,
-        "rna_integrity_number": None,
-        "specimen_id_path": f"/{500_000_000 + dataset_id}/",
+        "specimen_id_path": f"/{specimen_id}/",
         "sphinx_id": 22495,
-        "structure_id": None,
-        "tissue_ph": None,
-        "treatment_id": None,
         "weight": 9000,
-        "donor": {
-            "age_id": 15,
-            "date_of_birth": None,
-            "external_donor_name": None,
-            "full_genotype": None,
-            "handedness": "unknown",
-            "id": 600_000_000 + dataset_id,
-            "name": name,
-            "organism_id": 2,
-            "pmi": 0.0,
-            "primary_tissue_source": "PHANTOM",
-            "sex": "M",
-            "sex_full_name": "Male",
-            "strain": "C57BL/6J",
-            "strain_only": "C57BL/6J",
-            "tags": f"{name} unknown",
-            "transgenic_mouse_id": None,
-            "weight_grams": None,
-            "age": {
-                "days": 56.0,
-                "description": "56 days",
-                "embryonic": False,
-                "id": 15,
-                "name": "P56",
-                "organism_id": 2,
-                "weight": None,
-            },
-        },
     }
 
 
@@ -177,20 +155,18 @@ def gene(acronym: str) -> Row:
     """Return a Gene row; its id follows from the acronym."""
     number = 900_000 + sum(ord(letter) * 31**k for k, letter in enumerate(acronym)) % 90_000
     return {
+        **_nulls(
+            "alias_tags chromosome_id ensembl_id homologene_id legacy_ensembl_gene_id "
+            "reference_genome_id"
+        ),
         "acronym": acronym,
-        "alias_tags": None,
-        "chromosome_id": None,
-        "ensembl_id": None,
         "entrez_id": number,
         "genomic_reference_update_id": 491928275,
-        "homologene_id": None,
         "id": number,
-        "legacy_ensembl_gene_id": None,
         "name": f"{acronym}, a gene of the phantom",
         "organism_id": 2,
         "original_name": f"{acronym}, a gene of the phantom",
         "original_symbol": acronym,
-        "reference_genome_id": None,
         "sphinx_id": number,
         "version_status": "no change",
     }
@@ -220,3 +196,8 @@ def equalization(dataset_id: int) -> Row:
     for channel, upper in (("red", 4095), ("green", 3000), ("blue", 2500)):
         row[f"{channel}_lower"], row[f"{channel}_upper"] = 0, upper
     return row
+
+
+def _nulls(names: str) -> Row:
+    """Return columns that are there and empty."""
+    return dict.fromkeys(names.split())

@@ -189,7 +189,7 @@ def grid_zip(
     files = {"data_set.xml": description.encode()}
     for name, values in volumes.items():
         files |= _metaimage(name, values.astype("<f4"), step, "RAI")
-    return _zipped(files)
+    return _zipped(files, zipfile.ZIP_STORED)
 
 
 def nrrd_grid(values: Single, step: float) -> bytes:
@@ -210,12 +210,13 @@ def _metaimage(
     return {f"{name}.mhd": header.encode(), f"{name}.raw": values.tobytes(order="F")}
 
 
-def _zipped(files: Mapping[str, bytes]) -> bytes:
+def _zipped(files: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(made, "w") as archive:
         for name, content in files.items():
             # A fixed date, so that the same volumes give the same bytes.
-            archive.writestr(zipfile.ZipInfo(name, (2011, 1, 1, 0, 0, 0)), content)
+            entry = zipfile.ZipInfo(name, (2011, 1, 1, 0, 0, 0))
+            archive.writestr(entry, content, compression, compresslevel=1)
     return made.getvalue()
 
 
