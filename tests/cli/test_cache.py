@@ -14,7 +14,7 @@ import atldld
 from atldld.cli.cache import _size
 from atldld.cli.cache import cache as command
 from atldld.store.inventory import cache_stock, clear_cache, verify_cache
-from atldld.testing import AllenServer, phantom_dataset
+from atldld.testing import AllenServer, SyntheticAtlas, phantom_dataset
 
 PHANTOM = phantom_dataset(dataset_id=621, sections=5, resolution=60, seed=6)
 
@@ -211,3 +211,46 @@ def test_the_work_goes_on_after_clearing(full):
     clear_cache()
     assert sections.compute().identical(before)
     assert len(images(folder)) == 5
+
+
+@pytest.fixture
+def with_catalogue(tmp_path):
+    """A cache that holds nothing but the catalogue of a service."""
+    folder = tmp_path / "cache"
+    with (
+        atldld.set_options(cache_dir=folder, metadata_max_age=0),
+        AllenServer(SyntheticAtlas(7)) as server,
+    ):
+        atldld.catalogue(server.url, images=True)
+        yield folder, server
+
+
+def test_a_catalogue_is_shown_verified_and_cleared(with_catalogue):
+    folder, server = with_catalogue
+    tables = [path for path in folder.rglob("catalogue/**/*") if path.is_file()]
+    size = sum(path.stat().st_size for path in tables)
+    (stock,) = cache_stock()
+    assert stock.files["catalogue"] == len(tables) > 2
+    assert stock.bytes["catalogue"] == size
+    assert f"a catalogue of {_size(size)}" in run("show")
+    assert json.loads(run("verify", "--json"))["files"] == 2
+    beside = next(folder.rglob("catalogue")) / "notes.txt"
+    beside.write_text("not ours")
+    table = next(folder.rglob("datasets.parquet"))
+    flip(table)
+    assert str(table) in run("verify", status=1)
+    assert "removed" in run("verify", "--remove")
+    server.reset_log()
+    assert len(atldld.catalogue(server.url, images=True)) == 7
+    assert server.requests != []
+    files = json.loads(run("clear", "--yes", "--json"))
+    assert files["files"] >= 3
+    assert [path for path in folder.rglob("*") if path.is_file()] == [beside]
+    assert cache_stock() == [] or cache_stock()[0].total_bytes == 0
+
+
+def test_a_catalogue_counts_towards_the_limit_and_stays(with_catalogue):
+    folder, _ = with_catalogue
+    before = sorted(path for path in folder.rglob("catalogue/**/*") if path.is_file())
+    run("trim", "--limit", "1")
+    assert before == sorted(path for path in folder.rglob("catalogue/**/*") if path.is_file())

@@ -71,9 +71,10 @@ def show(cache_dir: str | None = None, as_json: bool = False) -> None:
         span = f", {_day(one.oldest)} to {_day(one.newest)}" if one.oldest is not None else ""
         atlases = f", {_count(one.files['atlases'], 'atlas file')}" * bool(one.files["atlases"])
         grids = f", {_count(one.files['grids'], 'grid file')}" * bool(one.files["grids"])
+        tables = f", a catalogue of {_size(one.bytes['catalogue'])}" * bool(one.files["catalogue"])
         click.echo(
             f"  {one.url}: {_size(one.total_bytes)}; {_count(one.files['images'], 'image')}, "
-            f"{_count(one.files['datasets'], 'dataset')}{grids}{atlases}{span}"
+            f"{_count(one.files['datasets'], 'dataset')}{grids}{atlases}{tables}{span}"
         )
     if len(stock) > 1:
         click.echo(f"  in all: {_size(total)}")
@@ -90,9 +91,14 @@ def verify(cache_dir: str | None, as_json: bool, remove: bool) -> None:
 
     Ends with status 1 where there are any. They are found on reading, too, and fetched again.
     """
-    from ..store.inventory import verify_cache
+    from ..source.catalogue import verify_catalogues
+    from ..store.inventory import Verdict, verify_cache
 
-    verdict = verify_cache(cache_dir, remove=remove)
+    kept = verify_cache(cache_dir, remove=remove)
+    tables = verify_catalogues(cache_dir, remove=remove)
+    verdict = Verdict(
+        kept.files + tables.files, kept.bytes + tables.bytes, (*kept.damaged, *tables.damaged)
+    )
     if as_json:
         print_json({**asdict(verdict), "removed": remove})
     else:

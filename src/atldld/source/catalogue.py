@@ -34,7 +34,8 @@ from ..model.info import DatasetSummary
 from ..model.rows import Row
 from ..model.terms import SearchTerms
 from ..options import current
-from ..store.files import cache_location
+from ..store.files import Location, cache_location
+from ..store.inventory import Damage, Verdict, service_stores
 from ..store.names import service_folder
 from ..urls import base_url, without_secrets
 from . import columns
@@ -436,6 +437,33 @@ def catalogue_of(base: str, tables: str | None = None) -> Catalogue | None:
         warnings.warn(f"not used: {error}", AtldldWarning, stacklevel=3)
         return None
     return None if manifest is None else Catalogue(folder.where, manifest.build)
+
+
+def verify_catalogues(
+    cache_dir: str | os.PathLike[str] | None = None, *, remove: bool = False
+) -> Verdict:
+    """Hold the tables of every catalogue in the cache against its manifest.
+
+    Parameters
+    ----------
+    cache_dir
+        The folder of the cache; by default that of the options.
+    remove
+        Whether to throw the manifest of a damaged one away, so that it is fetched again.
+    """
+    files = size = 0
+    damaged: list[Damage] = []
+    place = cache_location(current().cache_dir) if cache_dir is None else Location.of(cache_dir)
+    for store in service_stores(place):
+        folder = CatalogueFolder(store.location.below(_FOLDER))
+        sound, total, faults = folder.checked()
+        files += sound
+        size += total
+        for name, reason in faults.items():
+            damaged.append(Damage(folder.location.below(name).name, reason))
+        if faults and remove:
+            folder.files.remove(MANIFEST)
+    return Verdict(files, size, tuple(damaged))
 
 
 def _cached_folder(base: str) -> CatalogueFolder:

@@ -240,6 +240,34 @@ class CatalogueFolder:
         except (BundleError, ValidationError):
             return None
 
+    def checked(self) -> tuple[int, int, dict[str, str]]:
+        """Hold every table against the manifest.
+
+        Returns
+        -------
+        files, bytes
+            How many are as they should be.
+        faults
+            Names of the others, and what is wrong.
+        """
+        try:
+            manifest = self.manifest()
+        except BundleError as error:
+            return 0, 0, {MANIFEST: str(error)}
+        if manifest is None:
+            return 0, 0, {}
+        named = {"datasets.parquet": manifest.datasets}
+        if manifest.images:
+            named |= {block_name(place): each for place, each in enumerate(manifest.blocks or ())}
+        files, size, faults = 0, 0, {}
+        for name, file in named.items():
+            try:
+                size += len(self.sound(f"{manifest.build}/{name}", file))
+                files += 1
+            except BundleError as error:
+                faults[f"{manifest.build}/{name}"] = str(error)
+        return files, size, faults
+
     def locked(self) -> AbstractContextManager[Any]:
         """Hold the folder against other builds on this machine, for the time of the block."""
         path = self.location.path

@@ -32,6 +32,7 @@ from .files import FileFaultError, Files, Location, cache_location, locked
 from .manifest import Record, read_checked, read_record
 from .names import (
     KINDS,
+    is_of_catalogue,
     is_service_folder,
     kind_of_name,
     lock_name,
@@ -101,7 +102,7 @@ class Stock:
         Base URL of the service, or the folder's name where no record tells it.
     files, bytes
         Number and size of the kept files, by kind: ``"images"``, ``"datasets"``,
-        ``"service"``, ``"grids"``, ``"atlases"``.
+        ``"service"``, ``"grids"``, ``"atlases"``, ``"registrations"``, ``"catalogue"``.
     oldest, newest
         When the first and the last of them came, in seconds since the epoch, or None.
     """
@@ -216,8 +217,10 @@ def clear_cache(
             top = each.name.partition("/")[0]
             kept = kind_of_name(each.name) is not None
             ours = kept or kind_of_name(each.name.removesuffix(".json")) is not None
+            kept = kept or is_of_catalogue(each.name)
             if (
                 top == "locks"
+                or is_of_catalogue(each.name)
                 or (top in KINDS and (ours or not each.plain))
                 or (top == "partial" and each.modified < before)
             ):
@@ -379,12 +382,20 @@ def _walked(files: Files) -> Iterator[Kept]:
             yield Kept(files, name, 0, beside, -1.0, record.plain)
 
 
+def _tables(files: Files) -> Iterator[Kept]:
+    """Yield the files of a catalogue, which have no records."""
+    for each in files.listed():
+        if is_of_catalogue(each.name):
+            yield Kept(files, each.name, each.size, 0, each.modified, each.plain)
+
+
 def _folder(files: Files) -> str:
     return files.location.name.replace(os.sep, "/").rpartition("/")[2]
 
 
 def _stock(files: Files) -> Stock:
-    count, size = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    kinds = (*KINDS, "catalogue")
+    count, size = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
     times: list[float] = []
     url = ""
     for each in _walked(files):
@@ -397,6 +408,10 @@ def _stock(files: Files) -> Stock:
             record = _record(each)
             times.append(record.time)
             url = url or record.service
+    for table in _tables(files):
+        count["catalogue"] += 1
+        size["catalogue"] += table.size
+        times += [table.used] * (table.used > 0)
     oldest, newest = min(times, default=None), max(times, default=None)
     return Stock(files.location.name, url or _folder(files), count, size, oldest, newest)
 
@@ -427,7 +442,8 @@ def _evicted(cache_dir: Path, limit: int) -> tuple[list[Kept], int]:
     services = service_stores(Location(str(cache_dir)))
     kept = [each for files in services for each in _walked(files) if each.plain]
     going = [each for each in kept if each.name.partition("/")[0] in _GOING]
-    total = sum(each.bytes for each in kept)
+    tables = sum(each.size for files in services for each in _tables(files))
+    total = tables + sum(each.bytes for each in kept)
     gone: list[Kept] = []
     tried: set[Kept] = set()
     while chosen := to_evict(going, total, limit, tried):

@@ -10,6 +10,8 @@
     atlases/CCFv3-25.nrrd                           an annotation of Allen's, or its ontology
     registrations/1966.json                         a file of a published registration
     service/conventions.json                        what was found out about the service
+    catalogue/manifest.json                         the atlas as tables, and what each of them is
+    catalogue/20261124T210000-0a1b2c3d/datasets.parquet
     locks/3f2.lock, partial/                        locks, and files on their way
 
 A store may come from a stranger: a name that is not one of these forms names no file.
@@ -64,6 +66,10 @@ _OTHERS: Final = {
     "registrations": re.compile(r"registrations/[\w.+-]{1,160}\.(?:json|mat|nii\.gz)", re.ASCII),
     "service": re.compile(r"service/[a-z_]{1,40}\.json"),
 }
+_CATALOGUE: Final = re.compile(
+    r"catalogue/(?:manifest\.json|building\.json|\.lock|[0-9]{8}T[0-9]{6}-[0-9a-f]{8}/"
+    r"(?:datasets|(?:images|counts|page)-[0-9]{4,7})\.parquet)"
+)
 _SERVICE_FOLDER: Final = re.compile(r"[a-z0-9._-]+-[0-9a-f]{12}")
 
 
@@ -202,6 +208,19 @@ def kind_of_name(name: str) -> str | None:
     if kind == "images":
         return kind if KeptImage.of_name(name) is not None else None
     return kind if kind in _OTHERS and _OTHERS[kind].fullmatch(name) else None
+
+
+def is_of_catalogue(name: str) -> bool:
+    """Whether a file is one of a catalogue by its name.
+
+    Its own manifest tells what its tables are: they have no records.
+
+    Examples
+    --------
+    >>> is_of_catalogue("catalogue/manifest.json"), is_of_catalogue("catalogue/notes.txt")
+    (True, False)
+    """
+    return _CATALOGUE.fullmatch(name) is not None
 
 
 def most_bytes(name: str) -> int:
