@@ -4,17 +4,22 @@ import io
 import json
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
 import tifffile
 import xarray as xr
+from click.testing import CliRunner
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 import atldld
+from atldld.cli.download import download
 from atldld.errors import AtldldWarning, ImageError
+from atldld.model.read import ImageRead
+from atldld.sampling.decode import decode
 from atldld.source import source_from
 from atldld.source.allen import AllenSource
 from atldld.source.bucket import BucketSource
@@ -378,3 +383,75 @@ def test_the_doctor_says_what_a_bucket_is_like(options, tmp_path):
     absent = CliRunner().invoke(main, [*arguments[:3], "--dataset", "8"])
     assert absent.exit_code == 1
     assert "does not have it" in absent.stdout
+
+
+class Replacing(LocalFileSystem):
+    """Local files, of which another takes the place while one is being read."""
+
+    protocol = "replacing"
+    left: list[tuple[str, bytes]] = []  # noqa: RUF012
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).replace("replacing://", ""))
+
+    def cat_file(self, path, start=None, end=None, **options):
+        if self.left and str(path).endswith(".tiff"):
+            name, other = self.left.pop()
+            new = Path(f"{name}.new")
+            new.write_bytes(other)
+            new.replace(name)
+        return super().cat_file(path, start=start, end=end, **options)
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_slide_that_is_replaced_while_it_is_read_is_never_mixed(options, tmp_path, times):
+    fsspec.register_implementation("replacing", Replacing, clobber=True)
+    slides = tmp_path / "slides"
+    write_slides([PHANTOM], slides)
+    (listing,) = slides.glob("*/section_data_set.json")
+    image = PHANTOM.image_ids[2]
+    rows = json.loads(listing.read_text())["section_images"]
+    (name,) = (row["image_file_name"] for row in rows if row["id"] == image)
+    path = listing.parent / "downsample_1" / name
+    pixels = tifffile.imread(path)
+    both = []
+    for each, words in ((255 - pixels, "x" * 1000), (pixels, "")):
+        # The directory of the one does not tell where the pixels of the other are.
+        tifffile.imwrite(path, each, photometric="rgb", metadata=None, description=words)
+        both.append(path.read_bytes())
+    source = BucketSource(f"replacing://{slides}", AllenSource("http://h").base)
+    (row,) = (row for row in PHANTOM.row["section_images"] if row["id"] == image)
+    expected = 255 - PHANTOM.pixels(image, 1)
+    size = expected.shape[1::-1]
+    read = ImageRead(image, "image", 1, *size, row["x"], row["y"], dataset_id=7)
+    Replacing.left[:] = [(str(path), both[k % 2]) for k in range(times)]
+    try:
+        if times > 1:
+            with pytest.raises(ImageError, match="changes while it is read"):
+                source.image(read)
+            return
+        found = decode(source.image(read))
+    finally:
+        Replacing.left.clear()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_it_is_described_downloaded_as_png_and_not_packed(options, server, slides, tmp_path):
+    assert atldld.dataset_info(7, source=slides).images[0].image_id in PHANTOM.image_ids
+    arguments = ["7", "-o", str(tmp_path / "out"), "--tier", "1", "--source", str(slides)]
+    for kept in (0, 6):
+        done = CliRunner().invoke(download, arguments)
+        assert done.exit_code == 0, done.output
+        assert f"({kept} were there before)" in done.output
+    files = sorted((tmp_path / "out").glob("*_*.*"))
+    assert {path.suffix for path in files} == {".png"}
+    image = int(files[2].stem.partition("_")[2])
+    width, height = decode(files[2].read_bytes()).shape[1::-1]
+    expected = PHANTOM.pixels(image, 1, 0, 0, width, height)
+    np.testing.assert_array_equal(decode(files[2].read_bytes()), expected)
+    server.reset_log()
+    with pytest.raises(ValueError, match="without loss, which a bundle does not hold"):
+        atldld.pack(7, tmp_path / "bundle.zip", source=slides)
+    assert server.requests == []
+    assert not (tmp_path / "bundle.zip").exists()

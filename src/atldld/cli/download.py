@@ -76,10 +76,10 @@ def download(
 ) -> None:
     """Download the section images of DATASET as files, with a table of what they are.
 
-    JPEG files as the service sends them, or with --warped PNG files in reference space; and
-    sections.csv and dataset.json beside them. DATASET can be left out where --image says which
-    images. What is there already is not fetched again. An image that cannot be had does not stop
-    the others; it is named at the end, with status 1.
+    JPEG files as the service sends them, PNG files of a bucket of slides, or with --warped PNG
+    files in reference space; and sections.csv and dataset.json beside them. DATASET can be left
+    out where --image says which images. What is there already is not fetched again. An image that
+    cannot be had does not stop the others; it is named at the end, with status 1.
     """
     from .saving import save_images, save_planes
 

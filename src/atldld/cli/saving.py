@@ -23,10 +23,11 @@ from ..model.info import DatasetInfo, ImageSummary
 from ..model.read import ImageRead, View
 from ..reading.images import sound
 from ..reading.progress import progress
+from ..sampling.decode import decode
 from ..source import source_from
 from ..source.jpeg import jpeg_fault
 from ..source.prefetch import fetch_each
-from ..source.protocol import Source
+from ..source.protocol import Source, image_ending
 from ..source.search import dataset_info
 
 TABLE = "sections.csv"
@@ -121,7 +122,7 @@ def save_images(
     failed: bool = False,
     source: str | Source | None = None,
 ) -> Saved:
-    """Save whole section images as JPEG files, as the service sends them.
+    """Save whole section images as the service sends them (JPEG), or a bucket has them (PNG).
 
     A file that is there, whole and of the right size, is left as it is.
 
@@ -150,7 +151,7 @@ def save_images(
     """
     origin = source_from(source)
     info = dataset_info(dataset_id, source=origin)
-    wanted = _wanted(info, views, tier, images, failed)
+    wanted = _wanted(info, views, tier, images, failed, image_ending(origin))
     saved = Saved(dataset_id)
     folder.mkdir(parents=True, exist_ok=True)
     sizes: dict[str, int] = {}
@@ -190,7 +191,12 @@ def save_images(
 
 
 def _wanted(
-    info: DatasetInfo, views: tuple[str, ...], tier: int, images: tuple[int, ...], failed: bool
+    info: DatasetInfo,
+    views: tuple[str, ...],
+    tier: int,
+    images: tuple[int, ...],
+    failed: bool,
+    ending: str,
 ) -> Wanted:
     """Return the reads, each with the name of its file and its image."""
     strange = set(images) - {image.image_id for image in info.images}
@@ -217,10 +223,12 @@ def _wanted(
                 at,
                 tier_size(image.width, at),
                 tier_size(image.height, at),
+                image.x or 0,
+                image.y or 0,
                 dataset_id=info.dataset_id,
                 section_number=image.section_number,
             )
-            found[read] = file_name(image.section_number, image.image_id, view, "jpg"), image
+            found[read] = file_name(image.section_number, image.image_id, view, ending), image
     if not found:
         raise RegistrationError(
             f"dataset {info.dataset_id} has no section image to download as {' or '.join(views)}"
@@ -234,6 +242,11 @@ def _whole_size(path: Path, read: ImageRead) -> int | None:
         content = path.read_bytes()
     except OSError:
         return None
+    if path.suffix == ".png":
+        try:
+            return len(content) if decode(content).shape[1::-1] == read.size else None
+        except ValueError:
+            return None
     return len(content) if jpeg_fault(content, read.size) is None else None
 
 

@@ -34,7 +34,7 @@ from ..source import source_from
 from ..source.allen import AllenSource
 from ..source.jpeg import jpeg_fault
 from ..source.prefetch import fetch_each
-from ..source.protocol import KeepingSource, Source, tiers_at_hand
+from ..source.protocol import KeepingSource, Source, image_ending, tiers_at_hand
 from ..source.rma import DatasetRows
 from ..source.search import dataset_rows
 from ..source.stored import StoredSource
@@ -203,7 +203,13 @@ def pack(
     several = ("auto",) if tiers is None else _several("tiers", tiers, range(MOST_TIERS))
     kinds = [(tier, view) for tier in several for view in _several("views", views, VIEWS)]
     location = Location.of(target)
-    plan = _plan(source_from(source), dataset_id, options, kinds)
+    origin = source_from(source)
+    if image_ending(origin) != "jpg":
+        raise ValueError(
+            f"{origin.name} has images without loss, which a bundle does not hold: pack from the "
+            "API, or open the bucket itself (or a copy of it) with source="
+        )
+    plan = _plan(origin, dataset_id, options, kinds)
     with _alone(location):
         goal = BundlePlace.at(location, plan.record.id, plan.rows.service)
         manifest, fetched, kept = _packed(plan, goal, skip=on_error == "skip")

@@ -190,7 +190,7 @@ def sums_of(data: Any, weights: Any, places: Places, lookup: Lookup, sides: int)
     """
     if not hasattr(data, "__dask_graph__"):
         return sums_of_block(data, weights, places, lookup, sides)
-    from dask import compute
+    from dask.base import compute
     from dask.delayed import delayed
 
     # A column is some of what lies along the fourth dimension: it is summed by itself.

@@ -146,6 +146,8 @@ class ImageSummary:
         NaN where the image has no place.
     width, height
         Full-resolution pixels, or None.
+    x, y
+        Its corner on the slide, full-resolution pixels, or None.
     resolution
         Microns per full-resolution pixel on the slide, or NaN.
     tier_count
@@ -161,6 +163,8 @@ class ImageSummary:
     slice_coordinate: float
     width: int | None
     height: int | None
+    x: int | None
+    y: int | None
     resolution: float
     tier_count: int | None
     failed: bool
@@ -360,6 +364,8 @@ def _image(row: Mapping[str, Any], places: Mapping[int, float]) -> ImageSummary 
         slice_coordinate=places.get(image_id, math.nan),
         width=_whole(row.get("width")),
         height=_whole(row.get("height")),
+        x=_whole(row.get("x")),
+        y=_whole(row.get("y")),
         resolution=math.nan if resolution is None else resolution,
         tier_count=_whole(row.get("tier_count")),
         failed=rma.flag(row, "failed"),

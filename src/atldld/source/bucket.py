@@ -25,7 +25,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import numpy as np
 
@@ -45,6 +45,9 @@ from ..urls import base_url
 from .allen import AllenSource
 from .tiff import Pixels, Tiff, TiffFaultError
 
+if TYPE_CHECKING:
+    from .rma import DatasetRows
+
 LISTING: Final = "section_data_sets.json"
 """The file by which a bucket of this layout is known."""
 
@@ -53,6 +56,7 @@ _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}")
 _LARGEST_JSON: Final = 2**25
 _HEAD_BLOCK: Final = 2**16
 _KEPT: Final = 64
+_TRIES: Final = 3
 _CONVENTIONS: Final = json.dumps(
     {"windows": True, "whole_origin": "slide", "past_left": True, "past_top": True}
 )
@@ -83,6 +87,7 @@ class BucketSource:
     where: str
     service: str
     tables: str | None = None
+    image_ending: ClassVar[str] = "png"
 
     def __repr__(self) -> str:
         return f"BucketSource({self.name!r})"
@@ -99,6 +104,10 @@ class BucketSource:
     def dataset(self, dataset_id: int) -> SectionDataset:
         """Return the metadata of one dataset; raises what `AllenSource.dataset` raises."""
         return self._describer.dataset(dataset_id)
+
+    def rows(self, dataset_id: int) -> DatasetRows:
+        """Return the rows of a dataset, as the catalogue or the API says."""
+        return self._describer.rows(dataset_id)
 
     def search(self, terms: SearchTerms) -> list[DatasetSummary]:
         """Return the datasets that meet some terms, as the catalogue or the API says."""
@@ -180,24 +189,62 @@ class BucketSource:
         SlideFaultError, TiffFaultError
             If it is not there, or not a TIFF that is read.
         """
-        files, root = self._files()
-        info = _reached(lambda: files.info(f"{root}/{path}"))
-        size = info.get("size")
-        if type(size) is not int:
-            raise SlideFaultError("the bucket does not say how long it is")
-
-        def opened() -> Tiff:
-            with files.open(f"{root}/{path}", "rb", block_size=_HEAD_BLOCK) as file:
-                return Tiff.opened(file, size)
-
-        # Another file under this name has another length, mark or time.
-        marks = _marks(info)
-        return _tiffs.value.obtain((self.name, path, size, marks), lambda: _reached(opened))
+        return self._opened(path)[1]
 
     def marks(self, path: str) -> str:
-        """Return what tells a file from another one of its name: its ETag, or when it came."""
+        """Return what tells a file from another one of its name: length, and ETag or time."""
         files, root = self._files()
-        return _reached(lambda: _marks(files.info(f"{root}/{path}")))
+        whole = f"{root}/{path}"
+        files.invalidate_cache(whole)
+        info = _reached(lambda: files.info(whole))
+        if type(info.get("size")) is not int:
+            raise SlideFaultError("the bucket does not say how long it is")
+        return f"{info['size']} {info.get('ETag', info.get('mtime', ''))}".strip()
+
+    def window(self, slide: Slide, part: Window) -> Pixels:
+        """Return part of a slide, of one file, even where another one takes its place meanwhile.
+
+        Raises
+        ------
+        SlideFaultError, TiffFaultError
+            If it cannot be had, is not what the bucket says, or does not stay the same.
+        """
+        for _ in range(_TRIES):
+            marks, tiff = self._opened(slide.path)
+            fault: Exception | None = None
+            try:
+                if tiff.shape != slide.size:
+                    raise SlideFaultError(
+                        "the slide has {} x {} pixels, the bucket says {} x {}".format(
+                            *tiff.shape, *slide.size
+                        )
+                    )
+                pixels = tiff.window(part, lambda ranges: self.fetched(slide.path, ranges))
+            except (SlideFaultError, TiffFaultError) as error:
+                fault = error
+            # What was fetched is of the file whose directory was read only if it is there yet.
+            if self.marks(slide.path) == marks:
+                if fault is not None:
+                    raise fault
+                return pixels
+            _tiffs.value.forget((self.name, slide.path))
+        raise SlideFaultError("the file of the slide changes while it is read")
+
+    def _opened(self, path: str) -> tuple[str, Tiff]:
+        """Return the marks of a slide, and what its directory says; perhaps those of before."""
+
+        def read() -> tuple[str, Tiff]:
+            files, root = self._files()
+            marks = self.marks(path)
+            size = int(marks.partition(" ")[0])
+
+            def opened() -> Tiff:
+                with files.open(f"{root}/{path}", "rb", block_size=_HEAD_BLOCK) as file:
+                    return Tiff.opened(file, size)
+
+            return marks, _reached(opened)
+
+        return _tiffs.value.obtain((self.name, path), read)
 
     def fetched(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return some ranges of a file."""
@@ -217,15 +264,7 @@ class BucketSource:
                 raise SlideFaultError("it is not said which dataset it is of")
             slide = self.slide(read.dataset_id, read.image_id, read.tier)
             slide.check(read)
-            tiff = self.tiff(slide.path)
-            if tiff.shape != slide.size:
-                raise SlideFaultError(
-                    "the slide has {} x {} pixels, the bucket says {} x {}".format(
-                        *tiff.shape, *slide.size
-                    )
-                )
-            part = slide.part(read)
-            pixels = tiff.window(part, lambda ranges: self.fetched(slide.path, ranges))
+            pixels = self.window(slide, slide.part(read))
         except (SlideFaultError, TiffFaultError) as error:
             raise self._fault(read, str(error)) from error.__cause__
         return _png(pixels)
@@ -336,10 +375,6 @@ def bucket_at(where: str | os.PathLike[str]) -> BucketSource | None:
     return None
 
 
-def _marks(info: Any) -> str:
-    return str(info.get("ETag", info.get("mtime", "")))
-
-
 def _reached(ask: Callable[[], _Found]) -> _Found:
     """Return what a store answers, or say that it has no such thing, or is out of reach."""
     try:
@@ -386,6 +421,11 @@ class _Memory:
             while len(self._held) > _KEPT:
                 self._held.popitem(last=False)
         return found
+
+    def forget(self, key: Hashable) -> None:
+        """Let go of what is held under a key."""
+        with self._lock:
+            self._held.pop(key, None)
 
 
 _tiffs, _listed = PerProcess(_Memory), PerProcess(_Memory)

@@ -289,7 +289,7 @@ def _criteria(products: tuple[int, ...] | None) -> tuple[str, ...]:
 
 def _number(row: Row) -> int:
     """Return the id of a row, or a lower number than any."""
-    found = row.get("id")
+    found: Any = row.get("id")
     return found if columns.is_id(found) else -1
 
 

@@ -117,6 +117,14 @@ def tiers_at_hand(source: Source, image_id: int, view: str) -> Collection[int] |
     return None if tiers is None else tiers(image_id, view)
 
 
+def image_ending(source: Source) -> str:
+    """Return how files of a source's images end: ``"jpg"``, or ``"png"`` of lossless ones.
+
+    A source of other images than JPEG has an attribute of this name.
+    """
+    return str(getattr(source, "image_ending", "jpg"))
+
+
 def keeps(source: Source) -> TypeGuard[KeepingSource]:
     """Whether a source keeps what it fetched; asked once of each type, because that is slow."""
     kind = type(source)
