@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from atldld.urls import (
     base_url,
     redirected,
-    same_origin,
-    split_credentials,
     without_credentials,
 )
 
@@ -54,11 +52,6 @@ def test_credentials_are_not_shown(url):
     assert "secret" not in str(caught.value)
 
 
-def test_credentials_are_split_off():
-    assert split_credentials("http://me:p%40ss@h:1/x?y") == ("http://h:1/x?y", "me:p@ss")
-    assert split_credentials("http://h:1/x?y") == ("http://h:1/x?y", None)
-
-
 @pytest.mark.parametrize(
     ("location", "target"),
     [("/b?c=1#d", "http://h/b?c=1"), ("b", "http://h/a/b"), ("//g/b", "http://g/b"),
@@ -78,13 +71,6 @@ def test_redirects_keep_their_protection():
     with pytest.raises(ValueError, match="from https to http"):
         redirected("https://h/a", "http://h/a")
     assert redirected("https://h/a", "/b") == "https://h/b"
-
-
-def test_origins():
-    assert same_origin("http://h/a", "http://H:80/b")
-    assert same_origin("http://me:secret@h/a", "http://h/b")
-    assert not same_origin("http://h/a", "https://h/a")
-    assert not same_origin("http://h/a", "http://h:8080/a")
 
 
 @given(st.text())

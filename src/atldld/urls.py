@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 API_PATH = "/api/v2"
 
@@ -70,15 +70,6 @@ def without_secrets(url: str) -> str:
     return shown[: end + 1] + "..." if shown[end + 1 :] else shown
 
 
-def split_credentials(url: str) -> tuple[str, str | None]:
-    """Return a URL without name and password, and these as ``"name:password"`` or None."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url, None
-    userinfo, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=host)), unquote(userinfo)
-
-
 def redirected(url: str, location: str) -> str:
     """Return where a redirect leads.
 
@@ -98,12 +89,6 @@ def redirected(url: str, location: str) -> str:
     if url.startswith("https:") and parts.scheme != "https":
         raise ValueError("redirected from https to http, which would lose its protection")
     return urlunsplit(parts._replace(fragment=""))
-
-
-def same_origin(url: str, other: str) -> bool:
-    """Whether two URLs name the same scheme, host and port."""
-    one, two = urlsplit(url), urlsplit(other)
-    return (one.scheme, _host(one)) == (two.scheme, _host(two))
 
 
 def host_and_port(url: str) -> str:

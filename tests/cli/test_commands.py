@@ -469,7 +469,7 @@ def test_ctrl_c_leaves_what_is_done(tmp_path):
         out, err = process.communicate(timeout=60)
         assert (process.returncode, out) == (130, "")
         assert err == "Stopped. The same command goes on where this one stopped.\n"
-        assert not [path for path in (tmp_path / "out").iterdir() if "unfinished" in path.name]
+        assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".partial"]
         server.clear_faults()
         server.reset_log()
         done = subprocess.run(

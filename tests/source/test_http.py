@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from atldld import cancel
 from atldld.errors import APIError, plain
 from atldld.options import current, set_options
-from atldld.source.http import UnfitBodyError, fetch, retry_after, said
+from atldld.source.http import UnfitBodyError, error_text, fetch, retry_after
 
 from .conftest import answer
 
@@ -125,12 +125,12 @@ def test_what_the_service_says_is_passed_on(serve, body, words):
     with pytest.raises(APIError) as caught:
         get(server.url)
     assert caught.value.message == f"HTTP status 400, saying {words!r}"
-    assert said(body) == words
+    assert error_text(body) == words
 
 
 @given(st.binary())
 def test_said_takes_any_bytes(body):
-    assert plain(said(body)) == said(body)
+    assert plain(error_text(body)) == error_text(body)
 
 
 def test_a_body_that_the_check_refuses_is_tried_again(serve):

@@ -23,7 +23,7 @@ from atldld.store.inventory import (
     Kept,
     cache_stock,
     clear_cache,
-    keep_within,
+    enforce_limit,
     mark_used,
     to_evict,
     trim_cache,
@@ -197,7 +197,7 @@ def test_an_open_file_can_be_read_to_its_end(cache_dir):
     cache.store(name, BODIES[0], "http://x")
     with (cache.files.path / name).open("rb") as file:
         start = file.read(10)
-        keep_within(cache_dir, 1)
+        enforce_limit(cache_dir, 1)
         assert not (cache.files.path / name).exists()
         assert start + file.read() == BODIES[0]
 
@@ -209,7 +209,7 @@ def test_what_another_is_fetching_stays(cache_dir):
         cache.store(name, BODIES[0], "http://x")
     with locked(cache.files.path / lock_name(names[2]), 0) as held:
         assert held
-        keep_within(cache_dir, 1)
+        enforce_limit(cache_dir, 1)
     assert [name for name in names if cache.holds(name)] == [names[2]]
 
 
@@ -228,7 +228,7 @@ def test_what_was_used_since_it_was_chosen_stays(cache_dir, monkeypatch):
         return locked(path, patience)
 
     monkeypatch.setattr(inventory, "locked", reading)
-    keep_within(cache_dir, 1)
+    enforce_limit(cache_dir, 1)
     assert [name for name in names if cache.holds(name)] == [names[0]]
 
 
@@ -253,7 +253,7 @@ def test_files_that_are_not_ours_stay(cache_dir, tmp_path):
     for path in foreign:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * 1000)
-    keep_within(cache_dir, 1)
+    enforce_limit(cache_dir, 1)
     assert not cache.holds(image_name(a_read(0)))
     assert cache.holds("datasets/5.json")
     assert all(path.is_file() for path in foreign)
@@ -266,9 +266,9 @@ def test_a_record_without_its_file_counts_and_goes(cache_dir):
     name = image_name(a_read(0))
     cache.store(name, BODIES[0], "http://x")
     (cache.files.path / name).unlink()
-    keep_within(cache_dir, bytes_on_disk(cache_dir))
+    enforce_limit(cache_dir, bytes_on_disk(cache_dir))
     assert cache.record(name)
-    keep_within(cache_dir, bytes_on_disk(cache_dir) - 1, added=1)
+    enforce_limit(cache_dir, bytes_on_disk(cache_dir) - 1, added=1)
     assert bytes_on_disk(cache_dir) == 0
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from atldld.errors import ImageError
-from atldld.store.single_flight import single_flight
+from atldld.store.cache import single_flight
 
 
 def until_all_wait(threads):

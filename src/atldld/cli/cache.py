@@ -92,11 +92,11 @@ def verify(cache_dir: str | None, as_json: bool, remove: bool) -> None:
     Ends with status 1 where there are any. They are found on reading, too, and fetched again.
     """
     from ..source.catalogue import verify_catalogues
-    from ..store.inventory import Verdict, verify_cache
+    from ..store.inventory import CacheReport, verify_cache
 
     kept = verify_cache(cache_dir, remove=remove)
     tables = verify_catalogues(cache_dir, remove=remove)
-    verdict = Verdict(
+    verdict = CacheReport(
         kept.files + tables.files, kept.bytes + tables.bytes, (*kept.damaged, *tables.damaged)
     )
     if as_json:

@@ -44,7 +44,7 @@ def preview(
     """
     import atldld
 
-    from .saving import replaced
+    from ..export.whole_files import replacing
 
     kind = _kind(output)
     sections = atldld.open_dataarray(
@@ -58,7 +58,8 @@ def preview(
     )
     sections.atlas.prefetch()
     figure = sections.atlas.plot()
-    with replaced(output) as unfinished:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(output, overwrite=True) as unfinished:
         figure.savefig(unfinished, format=kind)
     space = sections.attrs["reference_space_name"]
     click.echo(f"{output}: {len(sections.section)} sections of dataset {dataset}, in {space}")

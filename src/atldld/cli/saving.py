@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,6 +16,7 @@ import xarray as xr
 
 from ..arrays.opening import open_dataarray
 from ..errors import ImageError, RegistrationError
+from ..export.whole_files import replacing
 from ..model.affine import tier_size
 from ..model.info import DatasetInfo, ImageSummary
 from ..model.read import ImageRead, View
@@ -392,22 +391,8 @@ def _axes(plane: xr.DataArray) -> tuple[str, str, str]:
     return by_dims[()], by_dims[("y",)], by_dims[("x",)]
 
 
-@contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Give the name of a file to be written, which then takes the place of another.
-
-    If writing ends with an error or Ctrl-C, nothing is left of it, and what was there stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, or leave what was there."""
-    with replaced(path) as unfinished:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, overwrite=True) as unfinished:
         unfinished.write_bytes(content)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..errors import ImageError
+
 View = Literal["image", "projection", "expression", "expression_mask"]
 VIEWS: tuple[View, ...] = ("image", "projection", "expression", "expression_mask")
 
@@ -116,3 +118,14 @@ class ImageRead:
     def whole(self) -> ImageRead:
         """Return the read of the whole image at the same tier."""
         return replace(self, window=None)
+
+    def error(self, reason: str, url: str | None) -> ImageError:
+        """Return the error that it could not be had from a URL, with what was wrong in words."""
+        return ImageError(
+            reason,
+            image_id=self.image_id,
+            dataset_id=self.dataset_id,
+            section_number=self.section_number,
+            url=url,
+            window=None if self.window is None else self.window.box,
+        )

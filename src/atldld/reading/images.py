@@ -19,7 +19,7 @@ from ..model.read import ImageRead
 from ..sampling.decode import Pixels, decode
 from ..source.prefetch import fetch_ahead, fetch_each
 from ..source.protocol import Source
-from .progress import came
+from .progress import count_image
 
 DECODED_BYTES = 256 * 2**20
 """Bytes of decoded images that a process works on at once, where memory is scarce."""
@@ -321,12 +321,14 @@ def _strictly(source: Source, read: ImageRead, body: bytes) -> Pixels:
     try:
         found = decode(body, grey=read.view == "expression_mask")
     except ValueError as error:
-        raise _damaged(source, read, str(error)) from error
+        raise read.error(str(error), source.url(read)) from error
     height, width = found.shape[:2]
     if (width, height) != read.size:
         wanted = "{} x {}".format(*read.size)
-        raise _damaged(source, read, f"it is {width} x {height} pixels; {wanted} were expected")
-    came(len(body))
+        raise read.error(
+            f"it is {width} x {height} pixels; {wanted} were expected", source.url(read)
+        )
+    count_image(len(body))
     return found
 
 
@@ -335,20 +337,8 @@ def too_large(source: Source, read: ImageRead) -> ImageError | None:
     (width, height), most = read.size, options.current().max_image_pixels
     if width * height <= most:
         return None
-    return _damaged(
-        source,
-        read,
+    return read.error(
         f"it has {width} x {height} pixels, more than the {most} that are read at once; "
         "set_options(max_image_pixels=...) allows more, at 3 bytes each",
-    )
-
-
-def _damaged(source: Source, read: ImageRead, reason: str) -> ImageError:
-    return ImageError(
-        reason,
-        image_id=read.image_id,
-        dataset_id=read.dataset_id,
-        section_number=read.section_number,
-        url=source.url(read),
-        window=None if read.window is None else read.window.box,
+        source.url(read),
     )

@@ -118,7 +118,7 @@ def watch_images() -> Iterator[ImagesRead]:
             print(f"\r{watched}", file=file, flush=True)
 
 
-def came(n_bytes: int) -> None:
+def count_image(n_bytes: int) -> None:
     """Tell those who watch of one image more."""
     for watched in tuple(_watching.value):
         watched.add(n_bytes)

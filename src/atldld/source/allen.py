@@ -14,7 +14,6 @@ from ..errors import (
     APIError,
     AtldldWarning,
     DatasetNotFoundError,
-    ImageError,
     RegistrationError,
     plain,
 )
@@ -283,16 +282,8 @@ class AllenSource:
                 check=check,
             ).content
         except APIError as error:
-            window = read.window
             lacks = "the service does not have it: " if error.status == 404 else ""
-            raise ImageError(
-                lacks + error.message,
-                image_id=read.image_id,
-                dataset_id=read.dataset_id,
-                section_number=read.section_number,
-                url=error.url,
-                window=None if window is None else window.box,
-            ) from error
+            raise read.error(lacks + error.message, error.url) from error
 
     def _kept_rows(self, dataset_id: int) -> DatasetRows | None:
         """Return the rows of a dataset if they are at hand, and young enough to go by."""

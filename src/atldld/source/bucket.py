@@ -29,18 +29,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import numpy as np
 
-from ..errors import APIError, ImageError
+from ..errors import APIError
 from ..forking import PerProcess
 from ..model.dataset import SectionDataset
 from ..model.info import DatasetSummary
 from ..model.read import ImageRead, Window
 from ..model.terms import SearchTerms
 from ..options import current
-from ..store.cache import Cache
+from ..store.cache import Cache, single_flight
 from ..store.files import Files, Location
 from ..store.manifest import section_of
 from ..store.names import image_name
-from ..store.single_flight import single_flight
 from ..urls import base_url
 from .allen import AllenSource
 from .tiff import Pixels, Tiff, TiffFaultError
@@ -266,18 +265,8 @@ class BucketSource:
             slide.check(read)
             pixels = self.window(slide, slide.part(read))
         except (SlideFaultError, TiffFaultError) as error:
-            raise self._fault(read, str(error)) from error.__cause__
+            raise read.error(str(error), self.url(read)) from error.__cause__
         return _png(pixels)
-
-    def _fault(self, read: ImageRead, reason: str) -> ImageError:
-        return ImageError(
-            reason,
-            image_id=read.image_id,
-            dataset_id=read.dataset_id,
-            section_number=read.section_number,
-            url=self.url(read),
-            window=None if read.window is None else read.window.box,
-        )
 
     def sections(self, dataset_id: int) -> dict[int, Any]:
         """Return what the bucket says of the sections of a dataset, by image id."""

@@ -35,7 +35,7 @@ from ..model.rows import Row
 from ..model.terms import SearchTerms
 from ..options import current
 from ..store.files import Location, cache_location
-from ..store.inventory import Damage, Verdict, service_stores
+from ..store.inventory import CacheReport, Damage, service_stores
 from ..store.names import service_folder
 from ..urls import base_url, without_secrets
 from . import columns
@@ -441,7 +441,7 @@ def catalogue_of(base: str, tables: str | None = None) -> Catalogue | None:
 
 def verify_catalogues(
     cache_dir: str | os.PathLike[str] | None = None, *, remove: bool = False
-) -> Verdict:
+) -> CacheReport:
     """Hold the tables of every catalogue in the cache against its manifest.
 
     Parameters
@@ -463,7 +463,7 @@ def verify_catalogues(
             damaged.append(Damage(folder.location.below(name).name, reason))
         if faults and remove:
             folder.files.remove(MANIFEST)
-    return Verdict(files, size, tuple(damaged))
+    return CacheReport(files, size, tuple(damaged))
 
 
 def _cached_folder(base: str) -> CatalogueFolder:

@@ -459,7 +459,7 @@ def _part(answer: Answer, byte_range: tuple[int, int]) -> int | None:
 def _refusal(answer: Answer, byte_range: tuple[int, int] | None) -> FaultError:
     if byte_range is not None and answer.status == 200:
         return FaultError("the service sends files whole, not in parts", False, 200)
-    text = said(answer.content)
+    text = error_text(answer.content)
     cause = f"HTTP status {answer.status}" + (f", saying {text!r}" if text else "")
     rest = retry_after(answer.headers, time.time()) if answer.status in (429, 503) else None
     return FaultError(cause, worth_retrying(answer.status), answer.status, rest)
@@ -504,7 +504,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
-def said(body: bytes) -> str:
+def error_text(body: bytes) -> str:
     """Return what the body of an error says: its ``msg``, its title or its first words."""
     text = body[:_MOST_OF_AN_ERROR].decode("utf-8", "replace")
     try:

@@ -184,7 +184,7 @@ def _folder(url: str) -> Path | None:
         folder = root / "connections"
         try:
             (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-            trusted = all(map(_owned, (root.parent, root, folder, folder / name)))
+            trusted = all(map(_is_private, (root.parent, root, folder, folder / name)))
         except OSError:
             continue
         if trusted:
@@ -193,7 +193,7 @@ def _folder(url: str) -> Path | None:
     return None
 
 
-def _owned(folder: Path) -> bool:
+def _is_private(folder: Path) -> bool:
     """Whether a folder is the user's, no link, and nothing that everybody may write to."""
     found = folder.lstat()
     ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()

@@ -29,7 +29,7 @@ from ..model.rows import Row, records, texts
 from ..model.terms import SearchTerms, fits, listed, near
 from ..options import Options
 from ..urls import without_credentials
-from .http import UnfitBodyError, fetch, said
+from .http import UnfitBodyError, error_text, fetch
 
 _Value = TypeVar("_Value")
 
@@ -173,7 +173,7 @@ def page_of(body: bytes, url: str) -> Page:
         envelope = json.loads(body)
     except (ValueError, RecursionError):
         kind = "an HTML page" if b"<html" in body[:2000].lower() else "not JSON"
-        words = said(body)
+        words = error_text(body)
         raise UnfitBodyError(f"the answer is {kind}" + (f": {words!r}" if words else "")) from None
     if not isinstance(envelope, dict) or "msg" not in envelope:
         raise APIError("the answer is JSON, but not that of a query", url=shown)

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from ..errors import AtldldWarning, BundleError, DatasetNotFoundError, ImageError
+from ..errors import AtldldWarning, BundleError, DatasetNotFoundError
 from ..forking import PerProcess
 from ..model.dataset import SectionDataset
 from ..model.info import DatasetSummary
@@ -195,14 +195,7 @@ class StoredSource:
             if fault is not None:
                 raise FileFaultError(fault)
         except FileFaultError as error:
-            raise ImageError(
-                error.reason,
-                image_id=read.image_id,
-                dataset_id=read.dataset_id,
-                section_number=read.section_number,
-                url=self.url(read),
-                window=None if read.window is None else read.window.box,
-            ) from error
+            raise read.error(error.reason, self.url(read)) from error
         return content
 
     def discard(self, read: ImageRead) -> None:

@@ -16,14 +16,16 @@ limit of size is kept.
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from ..errors import AtldldWarning, plain
 from ..forking import PerProcess
@@ -31,7 +33,7 @@ from ..model.read import ImageRead, Window
 from ..options import current
 from ..urls import without_credentials
 from .files import FileFaultError, Files, cache_location, locked
-from .inventory import keep_within, mark_used
+from .inventory import enforce_limit, mark_used
 from .manifest import Record, Section, read_checked, read_record, section_of
 from .names import (
     KeptImage,
@@ -42,7 +44,8 @@ from .names import (
     record_name,
     service_folder,
 )
-from .single_flight import single_flight
+
+T = TypeVar("T")
 
 _STALE_AFTER: Final = 86_400.0
 _ROOM_OF_A_RECORD: Final = 512
@@ -242,7 +245,7 @@ class Cache:
             content = fetch()
             kept = self.store(name, content, url, section)
         if kept and self.limit is not None and folder is not None:
-            keep_within(folder.parent, self.limit, len(content) + _ROOM_OF_A_RECORD)
+            enforce_limit(folder.parent, self.limit, len(content) + _ROOM_OF_A_RECORD)
         return content
 
 
@@ -265,3 +268,60 @@ def _warn_once(place: str, message: str) -> None:
             return
         told.warned.add(place)
     warnings.warn(plain(message, 500), AtldldWarning, stacklevel=2)
+
+
+class _UnderWay:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.flights: dict[Hashable, Future[Any]] = {}
+
+    def land(self, key: Hashable) -> None:
+        with self.lock:
+            self.flights.pop(key, None)
+
+
+# The parent's threads, which would finish the work, are not in a forked child.
+_under_way = PerProcess(_UnderWay)
+
+
+def single_flight(key: Hashable, work: Callable[[], T]) -> T:
+    """Return what `work` returns, done once for all threads that come with one key meanwhile.
+
+    The first thread works and the others wait for it. They share its result or a copy of its
+    error; where it was interrupted, another of them takes over. Nothing is kept afterwards.
+
+    Parameters
+    ----------
+    key
+        What the threads have in common.
+    work
+        Must not come back here with the same key.
+    """
+    under_way = _under_way.value
+    while True:
+        with under_way.lock:
+            flight = under_way.flights.get(key)
+            if flight is None:
+                mine: Future[T] = Future()
+                under_way.flights[key] = mine
+                break
+        try:
+            shared: T = flight.result()
+            return shared
+        except CancelledError:
+            continue
+        except Exception as error:
+            # Each thread adds its own frames to the traceback of what it raises.
+            raise copy.copy(error) from None
+    try:
+        result = work()
+    except BaseException as error:
+        under_way.land(key)
+        if isinstance(error, Exception) and not isinstance(error, CancelledError):
+            mine.set_exception(error)
+        else:
+            mine.cancel()
+        raise
+    under_way.land(key)
+    mine.set_result(result)
+    return result

@@ -130,7 +130,7 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CacheReport:
     """Number and size of the files that are as they came, and the others."""
 
     files: int
@@ -157,7 +157,7 @@ def cache_stock(cache_dir: str | os.PathLike[str] | None = None) -> list[Stock]:
 
 def verify_cache(
     cache_dir: str | os.PathLike[str] | None = None, *, remove: bool = False
-) -> Verdict:
+) -> CacheReport:
     """Hold every kept file against the size and SHA-256 that it came with.
 
     A damaged file is found on reading anyway, and fetched again; this finds all of them at
@@ -186,7 +186,7 @@ def verify_cache(
             if remove:
                 files.remove(record_name(each.name))
                 files.remove(each.name)
-    return Verdict(sound, size, tuple(damaged))
+    return CacheReport(sound, size, tuple(damaged))
 
 
 def clear_cache(
@@ -324,7 +324,7 @@ def to_evict(
     return chosen
 
 
-def keep_within(cache_dir: Path, limit: int, added: int = 0) -> None:
+def enforce_limit(cache_dir: Path, limit: int, added: int = 0) -> None:
     """Remove files from a cache, if need be, after this process added some bytes to it.
 
     What cannot be removed stays; no error is raised.
