@@ -21,7 +21,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from . import plot as plot
-    from .arrays.image_opening import open_image
+    from .arrays.image import open_image
     from .arrays.many import open_volumes
     from .arrays.ontology import structures
     from .arrays.opening import open_dataarray, open_dataset
@@ -61,7 +61,7 @@ _HOMES = {
     "open_datatree": ".arrays.trees",
     "open_grid": ".measure.grids",
     "open_grids": ".measure.grids",
-    "open_image": ".arrays.image_opening",
+    "open_image": ".arrays.image",
     "open_volume": ".arrays.volume_opening",
     "open_volumes": ".arrays.many",
     "pack": ".export.packing",

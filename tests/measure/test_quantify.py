@@ -267,11 +267,11 @@ class TestReads:
             assert len(server.image_requests) == len(asked)
 
     def test_blocks_do_not_matter(self, server, monkeypatch):
-        from atldld.arrays import image_opening
+        from atldld.arrays import image
         from atldld.measure import quantify as quantify_graph
 
         whole = atldld.quantify(FINE.id, source=server.url).compute()
-        monkeypatch.setattr(image_opening, "CHUNK", 768)
+        monkeypatch.setattr(image, "CHUNK", 768)
         monkeypatch.setattr(quantify_graph, "_WHOLE_IMAGE", 0)
         cut = atldld.quantify(FINE.id, chunks={"i": 7, "r": -1}, source=server.url)
         assert cut.n_pixels.chunks[1] == (7,) * 5 + (6,)

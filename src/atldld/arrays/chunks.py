@@ -57,7 +57,7 @@ def chunk_sizes(
     {'section': 8, 'y': 320, 'x': 456, 'channel': 3}
     """
     if isinstance(chunks, Mapping) and chunks:
-        return _given(chunks, dims)
+        return chunks_given(chunks, dims)
     point = itemsize * math.prod(shape[3:])
     rows, columns = shape[1], shape[2]
     plane = max(point * rows * columns, 1)
@@ -110,7 +110,7 @@ def volume_chunk_sizes(
     {'p': 38, 'i': 320, 'r': 454, 'channel': 3}
     """
     if isinstance(chunks, Mapping) and chunks:
-        return _given(chunks, dims)
+        return chunks_given(chunks, dims)
     sizes = dict(zip(dims, shape, strict=True))
     across = [dim for dim in dims[:3] if dim != slicing]
     rows, columns = (max(sizes[dim], 1) for dim in across)
@@ -154,7 +154,8 @@ def in_chunks(
         return variable.chunk(sizes, name=f"atldld-{kind}-{tokenize(*token)}", inline_array=False)
 
 
-def _given(chunks: Mapping[Any, Any], dims: tuple[str, ...]) -> dict[str, Any]:
+def chunks_given(chunks: Mapping[Any, Any], dims: tuple[str, ...]) -> dict[str, Any]:
+    """Return what a dict says of each dimension; one that it does not name stays whole."""
     unknown = set(chunks) - set(dims)
     if unknown:
         raise ValueError(f"chunks names {sorted(map(str, unknown))}; dimensions are {dims}")

@@ -1,22 +1,26 @@
-"""What opened arrays say of themselves, which sections they show, and what a user is warned of."""
+"""What opened arrays say of themselves: attributes, coordinates, and what may be combined."""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, Literal, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from .. import __version__
-from ..errors import AtldldWarning, RegistrationError
+from .. import __version__, options
 from ..model.dataset import SectionDataset
 from ..model.read import View
 from ..model.registration import Registration
-from ..model.sections import Sections
-from ..model.space import space_name
+from ..model.space import AXES, space_name
+from ..reading.failures import Failing, Ledger
+from ..source.protocol import Source
 from ..source.published import PublishedRegistration
+from .index import GUARD, GuardIndex, SectionPlaces
 from .lazy import CHANNELS
+
+_GRID = (("y",), ("x",), *((axis,) for axis in AXES))
 
 CITATION = (
     "Allen Institute for Brain Science, Allen Mouse Brain Atlas, section dataset {id}, "
@@ -63,11 +67,6 @@ def microns_of(axis: str) -> dict[str, str]:
 def channel_coordinate() -> xr.Variable:
     """Return the coordinate of the channels, of text that survives Zarr."""
     return xr.Variable("channel", np.array(CHANNELS, dtype=object), {"long_name": "colour channel"})
-
-
-def ground(dataset: SectionDataset, view: View) -> int:
-    """Return what stands where nothing is covered: white for bright field, else black."""
-    return 255 if view == "image" and not dataset.fluorescent else 0
 
 
 def attributes(
@@ -122,51 +121,82 @@ def attributes(
     return found
 
 
-S = TypeVar("S", bound=Sections)
-
-
-def showing(sections: S, record: SectionDataset, view: View, stacklevel: int | None) -> S:
-    """Leave out the sections that have nothing to show in an expression view.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Opening:
+    """A dataset, where it comes from, and what holds for all that is opened of it.
 
     Parameters
     ----------
-    sections
-        Sections of the dataset.
     record
         The dataset.
-    view
-        The view.
-    stacklevel
-        Of the warning about those left out, counted from the caller of this function. None for
-        no warning.
-
-    Raises
-    ------
-    RegistrationError
-        If none has anything to show.
+    source
+        Where its pixels come from.
+    space
+        The reference space that it is opened in; None where it has none that is known.
+    fill_value
+        What a pixel is that shows nothing; NaN makes arrays float32.
+    carried
+        The options of this moment, for the process that computes.
+    failing
+        What to do about an image that cannot be had.
     """
-    if not view.startswith("expression") or sections.has_expression.all():
-        return sections
-    if not sections.has_expression.any():
-        raise RegistrationError(
-            f"dataset {record.id}: no section image has an expression mask (expression_path is "
-            "null); use view='image'"
+
+    record: SectionDataset
+    source: Source
+    space: int | Literal["CCFv3"] | None
+    fill_value: float
+    carried: options.Carried
+    failing: Failing
+
+    def attributes(
+        self, *, mapping: str, resolution: float, registration: Any = None
+    ) -> dict[str, Any]:
+        """Return what an array says of its dataset and of how it was opened."""
+        return attributes(
+            self.record,
+            reference_space=self.space,
+            mapping=mapping,
+            resolution=resolution,
+            source=self.source.name,
+            registration=registration,
         )
-    if stacklevel is not None:
-        missing = ", ".join(map(str, sections.image_id[~sections.has_expression]))
-        warnings.warn(
-            f"dataset {record.id}: sections without an expression mask left out, images {missing}",
-            AtldldWarning,
-            stacklevel=stacklevel + 1,
-        )
-    return sections.take(sections.has_expression)
+
+    def of_pixels(self, view: View, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Return attributes with what is true of the pixels of a view."""
+        name = " ".join([*self.record.genes, view.replace("_", " ")])
+        return {**attrs, "view": view, "long_name": name}
 
 
-def warn_if_failed(record: SectionDataset, stacklevel: int) -> None:
-    """Warn of a dataset that failed quality control; `stacklevel` counts from the caller."""
-    if record.failed:
-        warnings.warn(
-            f"dataset {record.id} failed quality control at the Allen Institute",
-            AtldldWarning,
-            stacklevel=stacklevel + 1,
-        )
+def guarded(
+    coordinates: xr.Coordinates,
+    space: int | Literal["CCFv3"] | None,
+    frame: str,
+    ledger: Ledger,
+    places: Sequence[SectionPlaces] = (),
+) -> xr.Coordinates:
+    """Return coordinates with the one that keeps planes and spaces apart.
+
+    Parameters
+    ----------
+    coordinates
+        Of the array, with their indexes.
+    space
+        The reference space.
+    frame
+        Plane and space, as text: only arrays that agree in it can be combined.
+    ledger
+        Where failures of the array are noted.
+    places
+        Where its sections lie.
+    """
+    # As an object, text is kept by Zarr as text of any length, which its format specifies.
+    value: Any = np.array(space, dtype=object) if isinstance(space, str) else space
+    said = {"long_name": "reference space", "frame": frame}
+    guard = xr.Variable((), -1 if value is None else value, said)
+    index = GuardIndex(GUARD, frame, (ledger.name,), tuple(places))
+    # Before rows and columns, so that it is asked before those of two planes are found to differ.
+    known = dict(coordinates.variables)
+    plain = {name: known.pop(name) for name in list(known) if known[name].dims not in _GRID}
+    return xr.Coordinates(
+        {**plain, GUARD: guard, **known}, indexes={GUARD: index, **coordinates.xindexes}
+    )

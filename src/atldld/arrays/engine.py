@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from ..model.terms import listed, near
 from .internals import named_by_content
 from .opening import open_dataset
+from .request import DatasetOptions, check_names, options_of
 
 _URL = re.compile(r"allen://([0-9]{1,19})/?", re.IGNORECASE)
-OPTIONS = tuple(
-    name
-    for name, parameter in inspect.signature(open_dataset).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
-)
+OPTIONS = tuple(options_of(DatasetOptions))
 """The options of `open_dataset`."""
 
 
@@ -101,7 +96,8 @@ class AtldldBackend(BackendEntrypoint):
             If there is no such option; the message says which there are.
         """
         dataset_id = _dataset_id(filename_or_obj)
-        options = checked_options(options, f"engine 'atldld' ({filename_or_obj})")
+        names = [name for name in OPTIONS if name != "chunks"]
+        check_names(names, f"engine 'atldld' ({filename_or_obj})", options)
         opened = open_dataset(dataset_id, chunks=None, **options)
         drop = [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or [])
         opened = opened.drop_vars(drop, errors="ignore")
@@ -110,24 +106,6 @@ class AtldldBackend(BackendEntrypoint):
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether this is the URL of a dataset."""
         return isinstance(filename_or_obj, str) and bool(_URL.fullmatch(filename_or_obj))
-
-
-def checked_options(options: Mapping[str, Any], whose: str) -> dict[str, Any]:
-    """Return options, if `open_dataset` has all of them.
-
-    Raises
-    ------
-    TypeError
-        If not; the message says which there are.
-    """
-    known = [name for name in OPTIONS if name != "chunks"] if "engine" in whose else list(OPTIONS)
-    for name in options:
-        if name not in known:
-            raise TypeError(
-                f"{name!r} is no option of {whose}; {near(name, known)}The options are "
-                f"{listed(known)}"
-            )
-    return dict(options)
 
 
 def _dataset_id(url: Any) -> int:

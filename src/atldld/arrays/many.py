@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,13 @@ import xarray as xr
 from dask.tokenize import tokenize
 from xarray.core import indexing
 
-from .. import __version__, options
+from .. import __version__
+from .. import options as settings
 from ..errors import DatasetNotFoundError
 from ..model.grid import Grid, grid_over
 from ..model.info import DatasetSummary
-from ..model.read import View
 from ..model.registration import Registration
-from ..model.space import can_flip, extent, space_name
+from ..model.space import extent, space_name
 from ..model.terms import SearchTerms, listed
 from ..reading.failures import Failing, Ledger
 from ..reading.reader import LazyArray, Reader, places
@@ -28,18 +28,12 @@ from ..source import source_from
 from ..source.allen import AllenSource
 from ..source.protocol import SearchableSource, Source
 from ..source.published import CITATION as PUBLISHED
-from .base import fill_of
 from .describe import ACCURACY, CITATION, voxel_frame
 from .lazy import CHANNELS, MatrixArray, PixelArray, What
-from .request import OpeningOptions, VolumeOptions
-from .volume_opening import (
-    Nodes,
-    check_midline,
-    shown_names,
-    volume_sampling,
-    volume_variables,
-)
-from .volumes import Between
+from .nodes import Like, Nodes
+from .placing import fill_of
+from .request import VolumeOptions, VolumeRequest, checked_options, takes
+from .volume_opening import in_space, volume_sampling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,24 +49,10 @@ _KEPT = 16
 """Datasets whose matrices a process keeps at hand between chunks."""
 
 
+@takes(VolumeOptions)
 def open_volumes(
     dataset_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | pd.Series[int],
-    *,
-    resolution: float = 25,
-    like: xr.DataArray | xr.Dataset | None = None,
-    max_distance: float | None = None,
-    between: Between = "nearest",
-    mirror: bool = False,
-    interpolation: Literal["auto", "nearest", "linear", "cubic", "area"] = "auto",
-    masked: bool = False,
-    region: Mapping[str, tuple[float, float]] | None = None,
-    chunks: Literal["auto"] | Mapping[str, Any] | None = "auto",
-    reference_space: Literal["native", 9, 10] = "native",
-    registration: Any = None,
-    view: View = "image",
-    tier: int | Literal["auto"] = "auto",
-    on_error: Literal["raise", "fill"] = "raise",
-    source: str | Source | None = None,
+    **options: Unpack[VolumeOptions],
 ) -> xr.Dataset:
     """Open many section datasets as volumes on one grid, in one lazy Dataset.
 
@@ -85,21 +65,8 @@ def open_volumes(
     dataset_ids
         Ids of section datasets, each once: a list, an array, or the column ``dataset_id`` of what
         `search` or a catalogue gave.
-    resolution, like, max_distance, between, mirror, interpolation, masked, region
-        As for `open_volume`, the same for all.
-    chunks
-        ``"auto"``: of one dataset each, cut as `open_volume` does. A dict as in xarray. None: no
-        dask.
-    reference_space
-        ``"native"``, if all of them lie in one space; or 9 or 10. Sagittal datasets lie in 10 and
-        coronal ones in 9: to have both, say which.
-    registration
-        Another registration in the place of Allen's: the folder or URL of a published one, by
-        which each dataset is placed by its animal; or a file of one animal. All volumes lie in
-        its space then, coronal and sagittal ones.
-    view, tier, on_error, source
-        As for `open_volume`. What has no place in reference space, or nothing to show in the
-        view, raises a `RegistrationError` when it is computed, not when it is opened.
+    **options
+        As in `VolumeOptions`, the same for all.
 
     Returns
     -------
@@ -139,57 +106,40 @@ def open_volumes(
     ('i', 'r', 'channel')
     """
     ids = _ids(dataset_ids)
-    request = OpeningOptions.checked(
-        dataset_id=int(ids[0]),
-        resolution=resolution,
-        tier=tier,
-        view=view,
-        region=region,
-        interpolation=interpolation,
-        masked=masked,
-        chunks=chunks,
-        reference_space=reference_space,
-        registration=registration,
-        on_error=on_error,
-    )
-    wanted = VolumeOptions.checked(
-        like, request.resolution, max_distance=max_distance, between=between, mirror=mirror
-    )
-    if request.fill_failed and request.chunks is None:
+    wanted = checked_options(VolumeOptions, "open_volumes", options)
+    request = VolumeRequest.of(int(ids[0]), wanted)
+    like = Like.of(wanted["like"], request.resolution)
+    if request.on_error == "fill" and request.chunks is None:
         raise ValueError("on_error='fill' of many volumes needs dask: leave out chunks=None")
-    origin = source_from(source)
-    found = _summaries(origin, ids)
-    said = wanted.like.space if wanted.like is not None else None
-    space: int | Literal["CCFv3"] | None
-    if request.registration is not None:
-        space = _registered_space(request, said)
+    source = source_from(wanted["source"])
+    found = _summaries(source, ids)
+    native: dict[int | None, int] = {}
+    for each in found:
+        native.setdefault(each.reference_space, each.dataset_id)
+    request, space = in_space(request, like, native)
+    bounds = extent(space)
+    if like is not None:
+        grid = like.grid
+    elif bounds is None:
+        raise ValueError(f"the extent of {space_name(space)} is not known: give like=")
     else:
-        native = _space_of_all(found, request.reference_space, said)
-        request = replace(request, reference_space="native" if native not in (9, 10) else native)
-        check_midline(wanted.mirror, native)
-        space = native
-    if wanted.like is None:
-        bounds = extent(space)
-        if bounds is None:
-            raise ValueError(f"the extent of {space_name(space)} is not known: give like=")
         grid = grid_over(bounds, request.resolution, request.region)
-    else:
-        grid = wanted.like.grid
-    alone = replace(wanted, like=None)
-    token = tokenize(ids, repr((request, alone, grid)), origin)
-    many = Many(ids, request, alone, grid, origin, options.carry(), token)
+    token = tokenize(ids, repr((request, grid)), source)
+    many = Many(ids, request, grid, source, settings.carry(), token)
     planes = {each.plane for each in found}
     slicing = {"coronal": "p", "sagittal": "r", "transverse": "i"}.get(planes.pop(), "p")
     channels = () if request.view == "expression_mask" else (len(CHANNELS),)
-    blended = wanted.between == "linear"
-    nodes = Nodes(grid, request, wanted.like, slicing, _GAP, channels, blended)
-    attrs = _attributes(many, wanted, space)
-    shown: dict[What, Any] = {what: ManyArray(many, what) for what in shown_names(wanted.mirror)}
-    image = ManyArray(many, "image", channels, marked=request.fill_failed)
-    said_of = {**attrs, "view": request.view, "long_name": request.view.replace("_", " ")}
-    variables = volume_variables(nodes, image, shown, said_of, (_DATASET,))
+    nodes = Nodes(grid, request, like, slicing, _GAP, channels)
+
+    def array_of(what: Literal["image"] | What) -> ManyArray:
+        if what != "image":
+            return ManyArray(many, what)
+        return ManyArray(many, what, channels, marked=request.on_error == "fill")
+
+    attrs = _attributes(many, space)
+    pixel_attrs = {**attrs, "view": request.view, "long_name": request.view.replace("_", " ")}
     coordinates = nodes.coordinates(space, voxel_frame(space_name(space)), many.ledger)
-    dataset = nodes.cut(xr.Dataset(variables, coordinates, attrs))
+    dataset = nodes.dataset(array_of, coordinates, attrs, pixel_attrs, (_DATASET,))
     return dataset.assign_coords(_labels(ids, found))
 
 
@@ -201,7 +151,7 @@ class Many:
     ----------
     ids
         Shape (n,), int64.
-    request, wanted
+    request
         What is asked for, of each.
     grid
         The nodes.
@@ -214,11 +164,10 @@ class Many:
     """
 
     ids: npt.NDArray[np.int64]
-    request: OpeningOptions
-    wanted: VolumeOptions
+    request: VolumeRequest
     grid: Grid
     source: Source
-    carried: options.Carried
+    carried: settings.Carried
     token: str
 
     @property
@@ -231,7 +180,7 @@ class Many:
         sampling, fill = _at_hand.sampling(self, int(self.ids[place]))
         if what != "image":
             return MatrixArray(sampling, what)
-        failing = Failing(self.request.fill_failed, self.request.tier == "auto", self.ledger)
+        failing = Failing(self.request.on_error == "fill", self.request.tier == "auto", self.ledger)
         return PixelArray(sampling, self.source, fill, self.carried, failing, marked=marked)
 
 
@@ -310,11 +259,9 @@ class _AtHand:
             if key in self._found:
                 self._found.move_to_end(key)
                 return self._found[key]
-        with options.using(many.carried):
+        with settings.using(many.carried):
             record = many.source.dataset(dataset_id)
-        sampling = volume_sampling(
-            many.source, record, many.request, many.wanted, many.grid, warned=None
-        )
+        sampling = volume_sampling(many.source, record, many.request, many.grid, warned=None)
         fill = fill_of(record, many.request.view, masked=many.request.masked)
         with self._lock:
             self._found[key] = sampling, fill
@@ -363,60 +310,6 @@ def _by_id(found: Iterable[DatasetSummary]) -> dict[int, DatasetSummary]:
     return {each.dataset_id: each for each in found}
 
 
-def _registered_space(request: OpeningOptions, like: int | str | None) -> int | Literal["CCFv3"]:
-    """Return the space that a registration leads to, which must be that of `like`."""
-    registration = request.registration
-    space: int | Literal["CCFv3"] = (
-        registration.reference_space if isinstance(registration, Registration) else "CCFv3"
-    )
-    if request.reference_space not in ("native", space):
-        raise ValueError(
-            f"the registration leads to {space_name(space)}, not to reference_space="
-            f"{request.reference_space}: leave that out"
-        )
-    if like not in (None, space):
-        raise ValueError(
-            f"like lies in {like}, and the registration leads to {space_name(space)}: give an "
-            "array in that space"
-        )
-    return space
-
-
-def _space_of_all(
-    found: list[DatasetSummary], asked: int | Literal["native"], like: int | str | None
-) -> int | None:
-    """Return the one space that datasets are opened in, or say why there is none."""
-    if isinstance(like, str):
-        raise ValueError(
-            f"like lies in {like}, and there is no way there from the spaces of section datasets: "
-            "give an array in reference space 9 or 10, or a registration that leads there"
-        )
-    wanted = like if asked == "native" else int(asked)
-    if like is not None and wanted != like:
-        raise ValueError(
-            f"like lies in {space_name(like)} (reference space {like}), but "
-            f"reference_space={asked} is asked for: leave that out, or open like in that space"
-        )
-    native: dict[int | None, int] = {}
-    for each in found:
-        native.setdefault(each.reference_space, each.dataset_id)
-    if wanted is None:
-        if len(native) > 1:
-            said = " and ".join(f"{space} (dataset {number})" for space, number in native.items())
-            raise ValueError(
-                f"these datasets lie in the reference spaces {said}: choose one for all, "
-                "reference_space=9 or 10"
-            )
-        (wanted,) = native
-    for space, number in native.items():
-        if space != wanted and (wanted is None or not can_flip(space, wanted)):
-            raise ValueError(
-                f"dataset {number} lies in reference space {space}; there is no way from there to "
-                f"{wanted}"
-            )
-    return wanted
-
-
 def _labels(
     ids: npt.NDArray[np.int64], found: list[DatasetSummary]
 ) -> dict[str, xr.Variable | tuple[str, Any, dict[str, str]]]:
@@ -432,21 +325,19 @@ def _labels(
     }
 
 
-def _attributes(
-    many: Many, wanted: VolumeOptions, space: int | Literal["CCFv3"] | None
-) -> dict[str, Any]:
+def _attributes(many: Many, space: int | Literal["CCFv3"] | None) -> dict[str, Any]:
     attrs: dict[str, Any] = {
         "reference_space": -1 if space is None else space,
         "reference_space_name": space_name(space),
         "resolution_microns": many.grid.step,
         "registration": ACCURACY if space in (9, 10) else "",
-        "between": wanted.between,
+        "between": many.request.between,
         "source": many.source.name,
         "atldld_version": __version__,
         "citation": CITATION.format(id="(see the coordinate dataset)"),
     }
-    if wanted.max_distance is not None:
-        attrs["max_distance_microns"] = wanted.max_distance
+    if many.request.max_distance is not None:
+        attrs["max_distance_microns"] = many.request.max_distance
     registration = many.request.registration
     if isinstance(registration, Registration):
         attrs["registration"] = f"a user's: {registration.description}"

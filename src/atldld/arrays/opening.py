@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import xarray as xr
@@ -19,55 +18,32 @@ from ..model.read import View
 from ..model.registration import Registration
 from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, Plane, space_name
-from ..sampling.reads import choose_tiers
 from ..source import source_from
-from ..source.protocol import Source
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
-from .base import Opening, failing_of, fill_of, guarded
 from .chunks import AUTO_SECTIONS, chunk_sizes, in_chunks
-from .describe import (
-    channel_coordinate,
-    frame,
-    microns_of,
-    showing,
-    warn_if_failed,
-)
+from .describe import Opening, channel_coordinate, frame, guarded, microns_of
 from .index import DIM, SectionIndex
 from .lazy import MatrixArray, PixelArray, UnfilledArray, not_filled, without_marks
 from .lookup import StructureArray, annotation_from, voxels_of
-from .registering import placing_of, registered
-from .request import (
-    OpeningOptions,
-    Region,
-    checked,
+from .placing import (
+    chosen_tiers,
+    failing_of,
+    fill_of,
+    placing_of,
     record_of,
-    serving,
+    registered,
+    showing,
     target_space,
-    warn_of_tiers,
+    warn_if_failed,
 )
+from .request import DatasetOptions, Region, Request, SectionOptions, checked_options, takes
 from .sections import Piece, SectionSampling
 
 _DIMS = (DIM, "y", "x", "channel")
 
 
-def open_dataarray(
-    dataset_id: int,
-    *,
-    resolution: float = 25,
-    tier: int | Literal["auto"] = "auto",
-    view: View = "image",
-    mapping: Literal["oblique", "parallel"] = "oblique",
-    detection_xy: tuple[float, float] | Literal["center"] | None = None,
-    region: Mapping[str, tuple[float, float]] | None = None,
-    interpolation: Literal["auto", "nearest", "linear", "cubic", "area"] = "auto",
-    masked: bool = False,
-    fill_value: int | None = None,
-    chunks: Literal["auto"] | Mapping[str, Any] | None = "auto",
-    reference_space: Literal["native", 9, 10] = "native",
-    registration: str | os.PathLike[str] | Mapping[Any, Any] | Registration | None = None,
-    on_error: Literal["raise", "fill"] = "raise",
-    source: str | Source | None = None,
-) -> xr.DataArray:
+@takes(SectionOptions)
+def open_dataarray(dataset_id: int, **options: Unpack[SectionOptions]) -> xr.DataArray:
     """Open a section dataset as one lazy array in reference space.
 
     Only metadata are read. Images are downloaded and warped when their pixels are asked for.
@@ -76,64 +52,8 @@ def open_dataarray(
     ----------
     dataset_id
         Id of the section dataset.
-    resolution
-        Microns between grid points in the section plane, above 0.
-    tier
-        Image tier: how many times each side of the source image is halved. ``"auto"`` takes,
-        for each section, the coarsest tier whose pixel, measured in reference microns along
-        its longer axis, is not larger than a grid step. No section is read past its last tier.
-    view
-        ``"image"``, ``"projection"``, ``"expression"`` (Allen's coloured heat map), or
-        ``"expression_mask"`` (its grey levels: one value a pixel, no ``channel`` dimension).
-        A section without an expression mask is left out of the expression views.
-    mapping
-        ``"oblique"``: each section is sampled on its own tilted plane, so that both in-plane
-        coordinates of the grid are exact. ``"parallel"``: on a plane of constant p (or r, or
-        i), the approximation of `atldld.sync.get_parallel_transform`. Neither makes the slice
-        coordinate right for every pixel of a tilted section: it stands for the section.
-    detection_xy
-        What gives a section its slice coordinate. None: where its plane meets the middle line
-        of the space, which is even and strictly monotone. ``(x, y)``: the place of that
-        full-resolution pixel. ``"center"``: the place of the middle of the image.
-    region
-        ``{"p": (low, high), "i": ..., "r": ...}`` in microns, ends included: cuts the grid in
-        the plane, before anything is chunked. Along the slicing axis it keeps every section
-        whose plane passes through the box anywhere on that part of the grid: a tilted section
-        belongs to a box that its slice coordinate lies outside of. (With
-        ``mapping="parallel"`` what counts is where the pixels lie that are shown, and the grid
-        is cut so that none of them is lost.)
-    interpolation
-        ``"nearest"``, ``"linear"``, ``"cubic"`` or ``"area"``; ``"auto"`` is linear, but area
-        where a grid step spans more than 1.5 source pixels.
-    masked
-        Whether to give float32 with NaN where nothing is covered, for arithmetic: uint8 wraps,
-        and a fill value enters a mean.
-    fill_value
-        Value where nothing is covered, with ``masked=False``: by default 255 for bright field,
-        0 for fluorescence and expression.
-    chunks
-        ``"auto"``: as many whole sections as fit into 16 MiB, at most 8; a larger plane is
-        split into pieces of at most 16 MiB. A dict as in xarray. None: no dask; the array is
-        read when it is indexed.
-    reference_space
-        ``"native"``, or 9 or 10: r of the other space is ``11350 - r``.
-    registration
-        A better registration in the place of Allen's affine one: the path of a file of QuickNII,
-        VisuAlign or DeepSlice (``.atlas.to_quicknii`` writes one to start from), what
-        such a file holds, or a mapping from section numbers or image ids to nine numbers; or the
-        folder or fsspec URL of a published registration, whose files are fetched section by
-        section. p, i, r
-        are then those of its atlas, CCFv3, and so says ``reference_space``. Sections that it
-        does not place are left out, with a warning.
-    on_error
-        What to do about an image that cannot be had. ``"raise"``: an `ImageError` that names
-        it. ``"fill"``: its section is filled and not covered, with a warning, and
-        ``.atlas.failures()`` tells afterwards; docs/reliability.md says what that costs. Either
-        way, with ``tier="auto"`` a neighbouring tier serves for an image that is bad at its
-        tier, and ``.atlas.failures()`` tells.
-    source
-        Where data come from: None, the service of ``set_options(api_url=...)``; the base URL of
-        a service; or a `Source`.
+    **options
+        As in `SectionOptions`.
 
     Returns
     -------
@@ -172,65 +92,22 @@ def open_dataarray(
     >>> section.sizes["y"], section.sizes["x"]
     (80, 132)
     """
-    opening = _open(
-        dataset_id,
-        source,
-        resolution=resolution,
-        tier=tier,
-        view=view,
-        mapping=mapping,
-        detection_xy=detection_xy,
-        region=region,
-        interpolation=interpolation,
-        masked=masked,
-        fill_value=fill_value,
-        chunks=chunks,
-        reference_space=reference_space,
-        registration=registration,
-        on_error=on_error,
-    )
+    opening = _open(dataset_id, checked_options(SectionOptions, "open_dataarray", options))
     return opening.dataset({"image": opening.pixels(opening.request.view)})["image"]
 
 
-def open_dataset(
-    dataset_id: int,
-    *,
-    include_expression: bool = False,
-    annotation: xr.DataArray | str | os.PathLike[str] | None = None,
-    resolution: float = 25,
-    tier: int | Literal["auto"] = "auto",
-    view: View = "image",
-    mapping: Literal["oblique", "parallel"] = "oblique",
-    detection_xy: tuple[float, float] | Literal["center"] | None = None,
-    region: Mapping[str, tuple[float, float]] | None = None,
-    interpolation: Literal["auto", "nearest", "linear", "cubic", "area"] = "auto",
-    masked: bool = False,
-    fill_value: int | None = None,
-    chunks: Literal["auto"] | Mapping[str, Any] | None = "auto",
-    reference_space: Literal["native", 9, 10] = "native",
-    registration: str | os.PathLike[str] | Mapping[Any, Any] | Registration | None = None,
-    on_error: Literal["raise", "fill"] = "raise",
-    source: str | Source | None = None,
-) -> xr.Dataset:
+@takes(DatasetOptions)
+def open_dataset(dataset_id: int, **options: Unpack[DatasetOptions]) -> xr.Dataset:
     """Open a section dataset as a lazy Dataset in reference space.
 
-    Only metadata are read. The options are those of `open_dataarray`, and two more.
+    Only metadata are read.
 
     Parameters
     ----------
     dataset_id
         Id of the section dataset.
-    include_expression
-        Whether to add Allen's coloured expression heat map as ``expression``. A section that
-        has none is filled there (NaN if masked), and ``has_expression`` is False for it.
-    annotation
-        Structure ids over p, i and r, as from `open_annotation`, or its name or path: adds
-        ``structure_id``, the label at the exact place of every pixel. As a mask it leaves out
-        what lies outside the brain; it is the key of a groupby, and the borders of a picture.
-    resolution, tier, view, mapping, detection_xy, region, interpolation, masked, fill_value
-        See `open_dataarray`.
-    chunks, reference_space, registration, on_error, source
-        See `open_dataarray`.
+    **options
+        As in `DatasetOptions`.
 
     Returns
     -------
@@ -257,38 +134,22 @@ def open_dataset(
     >>> list(both)
     ['image', 'expression', 'covered']
     """
-    checked(include_expression=include_expression)
-    opening = _open(
-        dataset_id,
-        source,
-        resolution=resolution,
-        tier=tier,
-        view=view,
-        mapping=mapping,
-        detection_xy=detection_xy,
-        region=region,
-        interpolation=interpolation,
-        masked=masked,
-        fill_value=fill_value,
-        chunks=chunks,
-        reference_space=reference_space,
-        registration=registration,
-        on_error=on_error,
-    )
+    wanted = checked_options(DatasetOptions, "open_dataset", options)
+    opening = _open(dataset_id, wanted)
     views: dict[str, View] = {"image": opening.request.view}
-    if include_expression:
+    if wanted["include_expression"]:
         views["expression"] = "expression"
     variables = opening.with_coverage(views)
-    if annotation is not None:
-        variables["structure_id"] = opening.structures(annotation_from(annotation))
-    return opening.dataset(variables, has_expression=include_expression)
+    if wanted["annotation"] is not None:
+        variables["structure_id"] = opening.structures(annotation_from(wanted["annotation"]))
+    return opening.dataset(variables, has_expression=wanted["include_expression"])
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class _Sections(Opening):
     """The sections of a dataset, and how they come onto a grid."""
 
-    request: OpeningOptions
+    request: Request
     sampling: SectionSampling
 
     def pixels(self, view: View) -> xr.Variable:
@@ -432,35 +293,32 @@ class _Sections(Opening):
         return guarded(coordinates, self.space, where, self.failing.ledger, places)
 
 
-def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Sections:
-    request = OpeningOptions.checked(dataset_id=dataset_id, **wanted)
-    origin = source_from(source)
-    record = record_of(origin, request.dataset_id)
+def _open(dataset_id: Any, wanted: Mapping[str, Any]) -> _Sections:
+    request = Request.of(dataset_id, wanted)
+    source = source_from(wanted["source"])
+    record = record_of(source, request.dataset_id)
     warn_if_failed(record, 3)
     if request.registration is not None:
         request = replace(request, registration=placing_of(request.registration, record))
     space, table, grid = _placed(record, request)
     table = showing(table, record, request.view, 3)
     table, grid = _in_region(table, grid, record, request)
-    tiers = choose_tiers(
-        request.tier, table.microns_per_pixel, table.tier_count, request.resolution
-    )
-    warn_of_tiers(record, request.tier, tiers, 3)
-    tiers = serving(origin, request, table.image_id, tiers)
     sampling = SectionSampling(
         dataset_id=record.id,
         sections=table,
         grid=grid,
-        tiers=tiers,
+        tiers=chosen_tiers(
+            source, record, table, request.tier, request.view, request.resolution, 3
+        ),
         view=request.view,
         interpolation=request.interpolation,
     )
     carried, failing = failing_of(
-        sampling, origin, fill=request.fill_failed, other_tiers=request.tier == "auto"
+        sampling, source, fill=request.on_error == "fill", other_tiers=request.tier == "auto"
     )
     return _Sections(
         record=record,
-        source=origin,
+        source=source,
         space=space,
         fill_value=fill_of(record, request.view, masked=request.masked, given=request.fill_value),
         carried=carried,
@@ -471,7 +329,7 @@ def _open(dataset_id: Any, source: str | Source | None, **wanted: Any) -> _Secti
 
 
 def _placed(
-    record: SectionDataset, request: OpeningOptions
+    record: SectionDataset, request: Request
 ) -> tuple[int | Literal["CCFv3"] | None, SectionTable, Grid]:
     """Return the space that sections lie in, where they do, and the grid over it."""
     placing: dict[str, Any] = {"mapping": request.mapping, "detection_xy": request.detection_xy}
@@ -487,7 +345,7 @@ def _placed(
 
 
 def _in_region(
-    table: SectionTable, grid: Grid, record: SectionDataset, request: OpeningOptions
+    table: SectionTable, grid: Grid, record: SectionDataset, request: Request
 ) -> tuple[SectionTable, Grid]:
     """Return the part of the grid within a region, and the sections that pass through it there."""
     plane, region = record.plane, request.region

@@ -1,87 +1,46 @@
-"""What a user asks of an opening: checked before anything is read."""
+"""What openings can be asked for: each option with its default, its check and what it means.
 
-from __future__ import annotations
+The options of a function are a TypedDict, whose annotations hold an `Option` each. From these come
+the signature and the docstring of the function (`takes`), and the checks before anything is read.
+"""
 
+import inspect
 import math
 import operator
-import warnings
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, fields
+from functools import cache, partial
+from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar, get_args, get_type_hints
 
-import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from ..errors import AtldldError, AtldldWarning, DatasetNotFoundError
 from ..model import affine
-from ..model.dataset import SectionDataset
-from ..model.grid import Grid, axis_through
 from ..model.read import VIEWS, View
 from ..model.registration import Registration
 from ..model.sections import Detection
-from ..model.space import AXES, can_flip, space_name
-from ..sampling.reads import INTERPOLATIONS, Interpolation, serving_tiers
-from ..source.protocol import Source, tiers_at_hand
+from ..model.space import AXES
+from ..model.terms import listed, near
+from ..sampling.reads import INTERPOLATIONS, Interpolation
+from ..source.protocol import Source
 from ..source.published import PublishedRegistration
-from ..source.search import dataset_of_image
-from .index import GUARD
-from .registering import registration_from
+from .placing import registration_from
 from .volumes import Between
 
 Region = dict[str, tuple[float, float]]
 Chunks = Literal["auto"] | Mapping[str, Any] | None
+F = TypeVar("F", bound=Callable[..., Any])
 
 LARGEST_TIER = 30
 """Times that a side may be halved: beyond, nothing is left of any image."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpeningOptions:
-    """The options of an opening, checked; `atldld.open_dataarray` says what they mean.
-
-    Raises
-    ------
-    ValueError, TypeError
-        From `checked`, if an option cannot be used.
-    """
-
-    dataset_id: int
-    resolution: float
-    tier: int | Literal["auto"]
-    view: View
-    region: Region
-    interpolation: Interpolation | Literal["auto"]
-    masked: bool
-    chunks: Chunks
-    reference_space: int | Literal["native"]
-    fill_failed: bool
-    mapping: affine.Mapping = "oblique"
-    detection_xy: Detection = None
-    fill_value: int | None = None
-    registration: Registration | PublishedRegistration | None = None
-
-    @classmethod
-    def checked(cls, **given: Any) -> OpeningOptions:
-        """Return the options in their own types, or say which of them is wrong."""
-        values = checked(**given)
-        if values["masked"] and values.get("fill_value") is not None:
-            raise ValueError("masked=True puts NaN where nothing is covered; leave out fill_value")
-        values["fill_failed"] = values.pop("on_error") == "fill"
-        return cls(**values)
-
-
-def checked(**given: Any) -> dict[str, Any]:
-    """Return options of openings by name, each in its own type, or say which of them is wrong."""
-    return {name: _CHECKS[name](value) for name, value in given.items()}
 
 
 def _is(value: Any, word: str) -> bool:
     return isinstance(value, str) and value == word
 
 
-def one_of(name: str, value: Any, known: Sequence[Any]) -> Any:
+def checked_choice(name: str, value: Any, known: Sequence[Any]) -> Any:
     """Return a text, one of those known, or say which they are."""
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}")
@@ -139,7 +98,8 @@ def pair(name: str, value: Any) -> tuple[float, float]:
     return finite(name, value[0]), finite(name, value[1])
 
 
-def _detection(value: Any) -> Detection:
+def checked_detection(value: Any) -> Detection:
+    """Return None, ``"center"`` or the x and y of a pixel."""
     if value is None or _is(value, "center"):
         return value  # type: ignore[no-any-return]  # narrowed by _is
     if isinstance(value, str):
@@ -191,186 +151,8 @@ def checked_space(value: Any) -> int | Literal["native"]:
     return number
 
 
-def target_space(
-    record: SectionDataset, wanted: int | Literal["native"]
-) -> tuple[int | None, bool]:
-    """Return the space that a dataset is opened in, and whether its r is flipped for that."""
-    native = record.reference_space
-    if wanted in ("native", native):
-        return native, False
-    if not can_flip(native, int(wanted)):
-        raise ValueError(
-            f"dataset {record.id} lies in reference space {native}; only 9 and 10 can be turned "
-            "into each other: use reference_space='native'"
-        )
-    return int(wanted), True
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Like:
-    """The nodes of another array.
-
-    Parameters
-    ----------
-    coords
-        Its p, i and r as they are.
-    space
-        The reference space that it says it lies in, or None.
-    grid
-        The evenly spaced nodes that hold them.
-    picked
-        Which of these they are, along each axis; a plain number where the axis is a scalar.
-    """
-
-    coords: dict[str, xr.Variable]
-    space: int | str | None
-    grid: Grid
-    picked: dict[str, npt.NDArray[np.int64] | int]
-
-    @classmethod
-    def of(cls, like: Any, lone_step: float) -> Like:
-        """Return the nodes of an array, or say what it lacks."""
-        if not isinstance(like, xr.DataArray | xr.Dataset):
-            raise TypeError(
-                f"like is {type(like).__name__}; it must be an xarray object with p, i and r"
-            )
-        coords = {}
-        for axis in AXES:
-            if axis not in like.coords or like.coords[axis].ndim > 1:
-                raise ValueError(
-                    f"like has no {axis} along one dimension; it must have coordinates p, i and r "
-                    "in microns, as volumes do"
-                )
-            variable = like.coords[axis].variable
-            if variable.dtype.kind not in "iuf":
-                raise TypeError(f"{axis} of like is {variable.dtype}; it must be microns")
-            if variable.ndim and variable.dims != (axis,):
-                raise ValueError(
-                    f"{axis} of like lies along {variable.dims[0]!r}: that is an array of "
-                    "sections; give an array with dimensions p, i and r"
-                )
-            coords[axis] = variable
-        space = _space_of(like)
-        axes, picked = [], {}
-        for axis, variable in coords.items():
-            values = np.atleast_1d(np.asarray(variable.values, dtype=np.float64))
-            nodes, numbers = axis_through(values, axis, lone_step)
-            axes.append(nodes)
-            picked[axis] = numbers if variable.ndim else int(numbers[0])
-        return cls(coords, space, Grid(AXES, tuple(axes)), picked)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class VolumeOptions:
-    """The options that only a volume has."""
-
-    max_distance: float | None
-    between: Between
-    mirror: bool
-    like: Like | None
-
-    @classmethod
-    def checked(cls, like: Any, resolution: float, **given: Any) -> VolumeOptions:
-        """Return the options in their own types, or say which of them is wrong."""
-        nodes = None if like is None else Like.of(like, resolution)
-        return cls(like=nodes, **checked(**given))
-
-
-def _space_of(like: xr.DataArray | xr.Dataset) -> int | str | None:
-    """Return the reference space that an array says it lies in, or None where it does not say."""
-    said: Any = like.coords[GUARD].item() if GUARD in like.coords else None
-    if said is None:
-        said = like.attrs.get("reference_space")
-    if isinstance(said, str) and said:
-        return said
-    try:
-        number = operator.index(said)
-    except TypeError:
-        return None
-    return number if number >= 0 else None
-
-
-def space_wanted(request: OpeningOptions, like: Like | None, record: SectionDataset) -> Any:
-    """Return the reference space asked for: that of `like`, if nothing else is."""
-    if like is None or like.space is None:
-        return request.reference_space
-    if isinstance(request.registration, Registration):
-        if like.space != request.registration.reference_space:
-            raise ValueError(
-                f"like lies in {like.space}, and the registration leads to "
-                f"{request.registration.space}: give an array in that space"
-            )
-        return request.reference_space
-    if isinstance(like.space, str):
-        raise ValueError(
-            f"like lies in {like.space}, and there is no way there from the spaces of section "
-            "datasets: give an array in reference space 9 or 10, or a registration that leads there"
-        )
-    native = record.reference_space
-    if request.reference_space not in ("native", like.space):
-        raise ValueError(
-            f"like lies in {space_name(like.space)} (reference space {like.space}), but "
-            f"reference_space={request.reference_space} is asked for: leave that out, or open "
-            "like in that space"
-        )
-    if like.space != native and not can_flip(native, like.space):
-        raise ValueError(
-            f"like lies in reference space {like.space} and dataset {record.id} in {native}: there "
-            "is no way from one to the other"
-        )
-    return "native" if like.space == native else like.space
-
-
-def record_of(source: Source, dataset_id: int) -> SectionDataset:
-    """Return a dataset of a source; of the id of an image, say whose it is.
-
-    Raises
-    ------
-    DatasetNotFoundError, RegistrationError, APIError, BundleError
-        As the source does.
-    """
-    try:
-        return source.dataset(dataset_id)
-    except DatasetNotFoundError as error:
-        try:
-            owner = dataset_of_image(source, dataset_id)
-        except (AtldldError, TypeError):
-            raise error from None
-        raise DatasetNotFoundError(
-            f"there is no section dataset {dataset_id}: that is the id of a section image of "
-            f"dataset {owner.id}. open_image({dataset_id}) opens it, open_dataarray({owner.id}) "
-            "its dataset"
-        ) from None
-
-
-def serving(
-    source: Source,
-    request: OpeningOptions,
-    image_ids: npt.NDArray[np.int64],
-    tiers: npt.NDArray[np.int16],
-) -> npt.NDArray[np.int16]:
-    """Return the tiers that serve ``tier="auto"`` where a source has only some of them."""
-    if request.tier != "auto":
-        return tiers
-    at_hand = [tiers_at_hand(source, int(each), request.view) for each in image_ids]
-    return serving_tiers(tiers, at_hand)
-
-
-def warn_of_tiers(
-    record: SectionDataset, wanted: int | Literal["auto"], chosen: npt.NDArray[Any], stacklevel: int
-) -> None:
-    """Warn where no section has such a tier; `stacklevel` counts from the caller."""
-    if wanted == "auto" or len(chosen) == 0 or int(chosen.max()) == wanted:
-        return
-    warnings.warn(
-        f"dataset {record.id}: no section has a tier {wanted}; each is read at its last one, up to "
-        f"{int(chosen.max())} (the coordinate 'tier' says which)",
-        AtldldWarning,
-        stacklevel=stacklevel + 1,
-    )
-
-
-def _flag(name: str, value: Any) -> bool:
+def checked_flag(name: str, value: Any) -> bool:
+    """Return True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; it must be True or False")
     return value
@@ -393,27 +175,376 @@ def _max_distance(value: Any) -> float | None:
     return distance
 
 
-_CHECKS: dict[str, Callable[[Any], Any]] = {
-    "dataset_id": partial(checked_id, "dataset_id"),
-    "image_id": partial(checked_id, "image_id"),
-    "resolution": partial(positive, "resolution"),
-    "tier": _tier,
-    "view": partial(one_of, "view", known=VIEWS),
-    "mapping": partial(one_of, "mapping", known=get_args(affine.Mapping)),
-    "detection_xy": _detection,
-    "region": checked_region,
-    "interpolation": partial(one_of, "interpolation", known=("auto", *INTERPOLATIONS)),
-    "masked": partial(_flag, "masked"),
-    "fill_value": lambda value: (
-        None if value is None else whole_number("fill_value", value, 0, 255)
-    ),
-    "chunks": checked_chunks,
-    "reference_space": checked_space,
-    "registration": lambda value: None if value is None else registration_from(value),
-    "on_error": partial(one_of, "on_error", known=("raise", "fill")),
-    "include_expression": partial(_flag, "include_expression"),
-    "between": partial(one_of, "between", known=get_args(Between)),
-    "mirror": partial(_flag, "mirror"),
-    "max_distance": _max_distance,
-}
-"""What each option of an opening must be: written here alone."""
+def _registration(value: Any) -> Registration | PublishedRegistration | None:
+    return None if value is None else registration_from(value)
+
+
+def _optional_id(value: Any) -> int | None:
+    return None if value is None else checked_id("dataset_id", value)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Option:
+    """What an option is if it is not given, and how a value for it is checked.
+
+    Parameters
+    ----------
+    default
+        In its own type.
+    check
+        Returns a value in its own type, or says what is wrong with it.
+    """
+
+    default: Any
+    check: Callable[[Any], Any]
+
+
+class ReadOptions(TypedDict, total=False):
+    """What all openings can be asked for.
+
+    Parameters
+    ----------
+    view
+        ``"image"``, ``"projection"``, ``"expression"`` (Allen's coloured heat map), or
+        ``"expression_mask"`` (its grey levels: one value a pixel, no ``channel`` dimension). A
+        section without an expression mask is left out of the expression views.
+    on_error
+        What to do about an image that cannot be had. ``"raise"``: an `ImageError` that names
+        it. ``"fill"``: it is filled and does not count as covered, with a warning, and
+        ``.atlas.failures()`` tells afterwards; docs/reliability.md says what that costs. Either
+        way, with ``tier="auto"`` a neighbouring tier serves for an image that is bad at its
+        tier, and ``.atlas.failures()`` tells.
+    source
+        Where data come from: None, the service of ``set_options(api_url=...)``; the base URL of a
+        service; the path or fsspec URL of a bundle; or a `Source`.
+    """
+
+    view: Annotated[View, Option("image", partial(checked_choice, "view", known=VIEWS))]
+    on_error: Annotated[
+        Literal["raise", "fill"],
+        Option("raise", partial(checked_choice, "on_error", known=("raise", "fill"))),
+    ]
+    source: Annotated[str | Source | None, Option(None, _as_it_is)]
+
+
+class GridOptions(ReadOptions, total=False):
+    """What openings that put sections onto a grid can be asked for as well.
+
+    Parameters
+    ----------
+    tier
+        Image tier: how many times each side of the source image is halved. ``"auto"`` takes,
+        for each section, the coarsest tier whose pixel, measured in reference microns along its
+        longer axis, is not larger than a grid step. No section is read past its last tier.
+    interpolation
+        Within a section: ``"nearest"``, ``"linear"``, ``"cubic"`` or ``"area"``; ``"auto"`` is
+        linear, but area where a grid step spans more than 1.5 source pixels.
+    masked
+        Whether to give float32 with NaN where nothing is shown, for arithmetic: uint8 wraps,
+        and a fill value enters a mean.
+    """
+
+    tier: Annotated[int | Literal["auto"], Option("auto", _tier)]
+    interpolation: Annotated[
+        Literal["auto", "nearest", "linear", "cubic", "area"],
+        Option("auto", partial(checked_choice, "interpolation", known=("auto", *INTERPOLATIONS))),
+    ]
+    masked: Annotated[bool, Option(False, partial(checked_flag, "masked"))]
+
+
+class SectionOptions(GridOptions, total=False):
+    """What openings of sections can be asked for.
+
+    Parameters
+    ----------
+    resolution
+        Microns between grid points in the section plane, above 0.
+    mapping
+        ``"oblique"``: each section is sampled on its own tilted plane, so that both in-plane
+        coordinates of the grid are exact. ``"parallel"``: on a plane of constant p (or r, or
+        i), the approximation of `atldld.sync.get_parallel_transform`. Neither makes the slice
+        coordinate right for every pixel of a tilted section: it stands for the section.
+    detection_xy
+        What gives a section its slice coordinate. None: where its plane meets the middle line
+        of the space, which is even and strictly monotone. ``(x, y)``: the place of that
+        full-resolution pixel. ``"center"``: the place of the middle of the image.
+    region
+        ``{"p": (low, high), "i": ..., "r": ...}`` in microns, ends included: cuts the grid in
+        the plane, before anything is chunked. Along the slicing axis it keeps every section
+        whose plane passes through the box anywhere on that part of the grid: a tilted section
+        belongs to a box that its slice coordinate lies outside of. (With ``mapping="parallel"``
+        what counts is where the pixels lie that are shown, and the grid is cut so that none of
+        them is lost.)
+    fill_value
+        Value where nothing is covered, with ``masked=False``: by default 255 for bright field,
+        0 for fluorescence and expression.
+    chunks
+        ``"auto"``: as many whole sections as fit into 16 MiB, at most 8; a larger plane is
+        split into pieces of at most 16 MiB. A dict as in xarray. None: no dask; the array is
+        read when it is indexed.
+    reference_space
+        ``"native"``, or 9 or 10: r of the other space is ``11350 - r``.
+    registration
+        A better registration in the place of Allen's affine one: the path of a file of QuickNII,
+        VisuAlign or DeepSlice (``.atlas.to_quicknii`` writes one to start from), what such a
+        file holds, or a mapping from section numbers or image ids to nine numbers; or the folder
+        or fsspec URL of a published registration, whose files are fetched section by section.
+        p, i, r are then those of its atlas, CCFv3, and so says ``reference_space``. Sections
+        that it does not place are left out, with a warning.
+    """
+
+    resolution: Annotated[float, Option(25, partial(positive, "resolution"))]
+    mapping: Annotated[
+        Literal["oblique", "parallel"],
+        Option("oblique", partial(checked_choice, "mapping", known=get_args(affine.Mapping))),
+    ]
+    detection_xy: Annotated[
+        tuple[float, float] | Literal["center"] | None, Option(None, checked_detection)
+    ]
+    region: Annotated[Mapping[str, tuple[float, float]] | None, Option(None, checked_region)]
+    fill_value: Annotated[int | None, Option(None, _fill_value)]
+    chunks: Annotated[Literal["auto"] | Mapping[str, Any] | None, Option("auto", checked_chunks)]
+    reference_space: Annotated[Literal["native", 9, 10], Option("native", checked_space)]
+    registration: Annotated[
+        str | os.PathLike[str] | Mapping[Any, Any] | Registration | PublishedRegistration | None,
+        Option(None, _registration),
+    ]
+
+
+class DatasetOptions(SectionOptions, total=False):
+    """What `open_dataset` can be asked for.
+
+    Parameters
+    ----------
+    include_expression
+        Whether to add Allen's coloured expression heat map as ``expression``. A section that
+        has none is filled there (NaN if masked), and ``has_expression`` is False for it.
+    annotation
+        Structure ids over p, i and r, as from `open_annotation`, or its name or path: adds
+        ``structure_id``, the label at the exact place of every pixel. As a mask it leaves out
+        what lies outside the brain; it is the key of a groupby, and the borders of a picture.
+    """
+
+    include_expression: Annotated[bool, Option(False, partial(checked_flag, "include_expression"))]
+    annotation: Annotated[xr.DataArray | str | os.PathLike[str] | None, Option(None, _as_it_is)]
+
+
+class VolumeOptions(GridOptions, total=False):
+    """What openings of volumes can be asked for.
+
+    Parameters
+    ----------
+    resolution
+        Microns between voxels along p, i and r; voxel k is centred on ``k * resolution``, with
+        ``floor(extent / resolution)`` voxels an axis.
+    like
+        An array with coordinates p, i and r, in microns: the volume has its nodes instead, to
+        the last bit, so that ``xr.align(volume, like, join="exact")`` holds. They must lie on
+        an evenly spaced lattice along each axis, or be picked from one. Where `like` says which
+        reference space it lies in, so does the volume. ``tier="auto"`` then goes by the
+        smallest of its steps.
+    max_distance
+        Microns of the image stack. By default the larger of 100 and half the median gap between
+        neighbouring sections of the whole dataset.
+    between
+        ``"nearest"``: the pixel of the nearest section. ``"linear"``: a voxel that shows a
+        section takes a share of the other one that it lies between as well, by distance in z,
+        where that one covers it too.
+    mirror
+        Whether a voxel that shows no section takes what its mirror image about the midline of
+        the atlas shows (r = 5675 microns in spaces 9 and 10). Sagittal datasets hold one
+        hemisphere. The variable ``mirrored`` marks such voxels: they are a guess, not data.
+    region
+        ``{"p": (low, high), "i": ..., "r": ...}`` in microns, ends included; cuts the volume.
+    chunks
+        ``"auto"``: slabs along the slicing axis (of one dataset), of at most 16 MiB (4 MiB with
+        ``between="linear"``). A dict as in xarray. None: no dask.
+    reference_space
+        ``"native"``, or 9 or 10: r of the other space is ``11350 - r``. Voxels are sampled
+        where they are in that space; nothing is resampled. Sagittal datasets lie in 10 and
+        coronal ones in 9: to have both in one array, say which.
+    registration
+        Another registration in the place of Allen's, as for `open_dataarray`; a published one
+        places each dataset by its animal. Sections that are placed one by one are not parallel: a
+        voxel shows the section nearest to it along the slicing axis, and `max_distance` and
+        ``distance`` are microns along that axis.
+    """
+
+    resolution: Annotated[float, Option(25, partial(positive, "resolution"))]
+    like: Annotated[xr.DataArray | xr.Dataset | None, Option(None, _as_it_is)]
+    max_distance: Annotated[float | None, Option(None, _max_distance)]
+    between: Annotated[
+        Between, Option("nearest", partial(checked_choice, "between", known=get_args(Between)))
+    ]
+    mirror: Annotated[bool, Option(False, partial(checked_flag, "mirror"))]
+    region: Annotated[Mapping[str, tuple[float, float]] | None, Option(None, checked_region)]
+    chunks: Annotated[Literal["auto"] | Mapping[str, Any] | None, Option("auto", checked_chunks)]
+    reference_space: Annotated[Literal["native", 9, 10], Option("native", checked_space)]
+    registration: Annotated[Any, Option(None, _registration)]
+
+
+class ImageOptions(ReadOptions, total=False):
+    """What `open_image` can be asked for.
+
+    Parameters
+    ----------
+    tier
+        How many times each side of the image is halved; 0 is full resolution.
+    region
+        What to cut out, ends included: ``{"x": (low, high), "y": ...}`` in full-resolution
+        pixels; or ``{"p": (low, high), "i": ..., "r": ...}`` in microns, for the rectangle
+        around what lies within. Both may be mixed; an axis that is not named is whole.
+    chunks
+        ``"auto"``: squares of 2048 pixels, with edges at multiples of 2048 of the tier,
+        whatever the region. A dict as in xarray. None: no dask.
+    reference_space
+        The space of p, i, r: ``"native"``, or 9 or 10 (r of the other one is ``11350 - r``).
+    registration
+        Another registration in the place of Allen's, as for `open_dataarray`: p, i, r are then
+        those of its space, through the bend of a section that has one. The pixels are the same.
+    dataset_id
+        The dataset that the image belongs to, if you know: that saves a search.
+    """
+
+    tier: Annotated[int, Option(0, partial(whole_number, "tier", least=0, most=LARGEST_TIER))]
+    region: Annotated[
+        Mapping[str, tuple[float, float]] | None,
+        Option(None, partial(checked_region, axes=("x", "y", *AXES))),
+    ]
+    chunks: Annotated[Literal["auto"] | Mapping[str, Any] | None, Option("auto", checked_chunks)]
+    reference_space: Annotated[Literal["native", 9, 10], Option("native", checked_space)]
+    registration: Annotated[Any, Option(None, _registration)]
+    dataset_id: Annotated[int | None, Option(None, _optional_id)]
+
+
+_KINDS = (
+    ReadOptions, GridOptions, SectionOptions, DatasetOptions, VolumeOptions, ImageOptions,
+)  # fmt: skip
+_ORDER = (
+    "include_expression", "annotation", "resolution", "like", "max_distance", "between", "mirror",
+    "tier", "view", "mapping", "detection_xy", "region", "interpolation", "masked", "fill_value",
+    "chunks", "reference_space", "registration", "dataset_id", "on_error", "source",
+)  # fmt: skip
+
+
+@cache
+def options_of(kind: type) -> dict[str, Option]:
+    """Return the options of a function by name, in the order in which they are told."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hints[name].__metadata__[0] for name in sorted(hints, key=_ORDER.index)}
+
+
+@cache
+def _meanings() -> dict[Option, str]:
+    """Return the part of a docstring that says what an option means."""
+    found: dict[Option, str] = {}
+    for kind in _KINDS:
+        text = inspect.cleandoc(kind.__doc__ or "").partition("----------\n")[2]
+        for each in re.split(r"^(?=\w+\n)", text, flags=re.MULTILINE)[1:]:
+            found[options_of(kind)[each.partition("\n")[0]]] = each.rstrip() + "\n"
+    return found
+
+
+def takes(kind: type) -> Callable[[F], F]:
+    """Give a function that takes ``**options`` their signature, and say what they mean.
+
+    Parameters
+    ----------
+    kind
+        The TypedDict of its options. What they mean takes the place of ``**options`` and the line
+        below it in the docstring.
+    """
+
+    def signed(function: F) -> F:
+        signature, hints = inspect.signature(function), get_type_hints(kind)
+        first = [each for each in signature.parameters.values() if each.kind != each.VAR_KEYWORD]
+        given = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=hints[name]
+            )
+            for name, option in options_of(kind).items()
+        ]
+        wanted: Any = function
+        wanted.__signature__ = signature.replace(parameters=[*first, *given])
+        if function.__doc__:
+            before, _, after = inspect.cleandoc(function.__doc__).partition("**options\n")
+            meanings = "".join(_meanings()[option] for option in options_of(kind).values())
+            function.__doc__ = before + meanings + after.partition("\n")[2]
+        return function
+
+    return signed
+
+
+def checked_options(kind: type, whose: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a function, each in its own type, with defaults for the others.
+
+    Parameters
+    ----------
+    kind
+        The TypedDict of the options.
+    whose
+        What has these options, for messages.
+    given
+        What a user gave.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If one of them cannot be used.
+    """
+    known = options_of(kind)
+    check_names(list(known), whose, given)
+    found = {name: option.check(given.get(name, option.default)) for name, option in known.items()}
+    if found.get("masked") and found.get("fill_value") is not None:
+        raise ValueError("masked=True puts NaN where nothing is covered; leave out fill_value")
+    return found
+
+
+def check_names(known: Sequence[str], whose: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that are not known; the message says which are."""
+    for name in given:
+        if name not in known:
+            raise TypeError(
+                f"{name!r} is no option of {whose}; {near(name, known)}The options are "
+                f"{listed(known)}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked of an opening that puts sections onto a grid, checked."""
+
+    dataset_id: int
+    resolution: float
+    tier: int | Literal["auto"]
+    view: View
+    region: Region
+    interpolation: Interpolation | Literal["auto"]
+    masked: bool
+    chunks: Chunks
+    reference_space: int | Literal["native"]
+    on_error: Literal["raise", "fill"]
+    registration: Registration | PublishedRegistration | None = None
+    mapping: affine.Mapping = "oblique"
+    detection_xy: Detection = None
+    fill_value: int | None = None
+
+    @classmethod
+    def of(cls, dataset_id: Any, options: Mapping[str, Any]) -> Self:
+        """Return a request of checked options; those that are for others are passed over."""
+        names = {field.name for field in fields(cls)} & set(options)
+        number = checked_id("dataset_id", dataset_id)
+        return cls(dataset_id=number, **{name: options[name] for name in names})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeRequest(Request):
+    """What is asked of an opening of volumes, checked."""
+
+    max_distance: float | None
+    between: Between
+    mirror: bool

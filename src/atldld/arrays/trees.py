@@ -18,8 +18,9 @@ from ..model.terms import SearchTerms
 from ..source import source_from
 from ..source.protocol import Source
 from ..source.search import summaries
-from .engine import checked_options
+from .engine import OPTIONS
 from .opening import open_dataset
+from .request import check_names, checked_choice
 
 _AT_ONCE = 8
 """Datasets whose metadata are asked for at one time."""
@@ -98,11 +99,8 @@ def open_datatree(
     >>> tree["Prox1_8/image"].dims
     ('section', 'y', 'x', 'channel')
     """
-    options = checked_options(options, "open_datatree")
-    if on_dataset_error not in ("raise", "skip"):
-        raise ValueError(
-            f"on_dataset_error is {on_dataset_error!r}; it must be one of 'raise', 'skip'"
-        )
+    check_names([*OPTIONS], "open_datatree", options)
+    checked_choice("on_dataset_error", on_dataset_error, ("raise", "skip"))
     conditions = {"gene": gene, "plane": plane, "product": product, "specimen": specimen}
     origin = source_from(source)
     numbers = _wanted(dataset_ids, conditions, failed, origin)

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
+from ..arrays.placing import registration_from
 from ..arrays.positions import known_places
-from ..arrays.registering import registration_from
 from ..model.affine import tier_origin, tier_size
 from ..model.anchoring import DEFAULT_TARGET, Target, anchoring_of
 from ..model.geometry import pixel_points

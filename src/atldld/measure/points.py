@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..arrays.registering import placing_of, registered, registration_from
+from ..arrays.placing import placing_of, registered, registration_from
 from ..model.dataset import SectionDataset
 from ..model.geometry import pixel_points
 from ..model.sections import SectionTable

@@ -12,17 +12,22 @@ import numpy as np
 import xarray as xr
 
 from .. import options
-from ..arrays.describe import attributes, microns_of, volume_frame, warn_if_failed
-from ..arrays.image_opening import ImageOpening
+from ..arrays.describe import attributes, microns_of, volume_frame
+from ..arrays.image import ImageOpening
 from ..arrays.index import GUARD, GuardIndex
-from ..arrays.registering import placing_of, registered, registration_from
+from ..arrays.placing import (
+    placing_of,
+    registered,
+    registration_from,
+    target_space,
+    warn_if_failed,
+)
 from ..arrays.request import (
     Region,
+    checked_choice,
     checked_region,
     checked_space,
-    one_of,
     positive,
-    target_space,
     whole_number,
 )
 from ..errors import AtldldWarning, RegistrationError
@@ -275,7 +280,7 @@ class QuantifyRequest:
             region=checked_region(region),
             space=checked_space(reference_space),
             chunks=_checked_chunks(chunks),
-            fill=one_of("on_error", on_error, ("raise", "fill")) == "fill",
+            fill=checked_choice("on_error", on_error, ("raise", "fill")) == "fill",
         )
 
 
@@ -290,7 +295,7 @@ def _chosen_measures(measures: Any, tier: int) -> tuple[str, ...]:
         return MEASURES if tier == 0 else ("energy",)
     if isinstance(measures, str):
         measures = [measures]
-    wanted = tuple(one_of("measures", each, MEASURES) for each in measures)
+    wanted = tuple(checked_choice("measures", each, MEASURES) for each in measures)
     refused = [each for each in wanted if each != "energy"]
     if tier and refused:
         raise ValueError(
@@ -318,7 +323,7 @@ def _checked_threshold(threshold: Any, function: Any) -> float:
 def _checked_view(view: Any, function: Any) -> View:
     if view is None:
         return "expression_mask" if function is None else "image"
-    wanted: View = one_of("view", view, VIEWS)
+    wanted: View = checked_choice("view", view, VIEWS)
     if function is None and wanted != "expression_mask":
         raise ValueError(
             f"view={wanted!r} needs a function of its pixels; without one, the grey levels of "

@@ -1,0 +1,244 @@
+"""The nodes that volumes are opened on, those of another array among them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from xarray.core import indexing
+
+from ..model.grid import Grid, axis_through
+from ..model.space import AXES
+from ..reading.failures import Ledger
+from .chunks import in_chunks, volume_chunk_sizes
+from .describe import channel_coordinate, guarded, microns_of
+from .index import GUARD
+from .lazy import NOTHING, UnfilledArray, What, not_filled, without_marks
+from .request import VolumeRequest
+
+_DIMS = (*AXES, "channel")
+_LONG_NAMES: dict[What, dict[str, Any]] = {
+    "section_number": {"long_name": "number of the section shown", "none": -1},
+    "distance": {"long_name": "distance from the section shown", "units": "µm"},
+    "mirrored": {"long_name": "mirrored from the other hemisphere"},
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Like:
+    """The nodes of another array.
+
+    Parameters
+    ----------
+    coords
+        Its p, i and r as they are.
+    space
+        The reference space that it says it lies in, or None.
+    grid
+        The evenly spaced nodes that hold them.
+    picked
+        Which of these they are, along each axis; a plain number where the axis is a scalar.
+    """
+
+    coords: dict[str, xr.Variable]
+    space: int | str | None
+    grid: Grid
+    picked: dict[str, npt.NDArray[np.int64] | int]
+
+    @classmethod
+    def of(cls, like: Any, lone_step: float) -> Like | None:
+        """Return the nodes of an array, or say what it lacks; None gives none."""
+        if like is None:
+            return None
+        if not isinstance(like, xr.DataArray | xr.Dataset):
+            raise TypeError(
+                f"like is {type(like).__name__}; it must be an xarray object with p, i and r"
+            )
+        coords = {}
+        for axis in AXES:
+            if axis not in like.coords or like.coords[axis].ndim > 1:
+                raise ValueError(
+                    f"like has no {axis} along one dimension; it must have coordinates p, i and r "
+                    "in microns, as volumes do"
+                )
+            variable = like.coords[axis].variable
+            if variable.dtype.kind not in "iuf":
+                raise TypeError(f"{axis} of like is {variable.dtype}; it must be microns")
+            if variable.ndim and variable.dims != (axis,):
+                raise ValueError(
+                    f"{axis} of like lies along {variable.dims[0]!r}: that is an array of "
+                    "sections; give an array with dimensions p, i and r"
+                )
+            coords[axis] = variable
+        space = _space_of(like)
+        axes, picked = [], {}
+        for axis, variable in coords.items():
+            values = np.atleast_1d(np.asarray(variable.values, dtype=np.float64))
+            nodes, numbers = axis_through(values, axis, lone_step)
+            axes.append(nodes)
+            picked[axis] = numbers if variable.ndim else int(numbers[0])
+        return cls(coords, space, Grid(AXES, tuple(axes)), picked)
+
+
+def _space_of(like: xr.DataArray | xr.Dataset) -> int | str | None:
+    """Return the reference space that an array says it lies in, or None where it does not say."""
+    said: Any = like.coords[GUARD].item() if GUARD in like.coords else None
+    if said is None:
+        said = like.attrs.get("reference_space")
+    if isinstance(said, str) and said:
+        return said
+    try:
+        number = operator.index(said)
+    except TypeError:
+        return None
+    return number if number >= 0 else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nodes:
+    """The nodes that volumes are opened on, and how their arrays are cut.
+
+    Parameters
+    ----------
+    grid
+        Evenly spaced nodes.
+    request
+        What is asked for.
+    like
+        What the nodes were taken from, if anything.
+    slicing
+        The axis along which chunks are slabs.
+    gap
+        Microns along it between two sections.
+    channels
+        Length of the channel dimension, or nothing.
+    """
+
+    grid: Grid
+    request: VolumeRequest
+    like: Like | None
+    slicing: str
+    gap: float
+    channels: tuple[int, ...]
+
+    def lazy(self, array: Any, attrs: dict[str, Any], leading: tuple[str, ...] = ()) -> xr.Variable:
+        """Return an array over the grid as a lazy variable over the nodes.
+
+        Parameters
+        ----------
+        array
+            Over `leading`, p, i, r and perhaps channels.
+        attrs
+            Its attributes.
+        leading
+            Dimensions before p, i and r, which chunks hold one of.
+        """
+        picked = {} if self.like is None else self.like.picked
+        dims = (*leading, *_DIMS)[: len(array.shape)]
+        variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs)
+        shape = tuple(
+            np.size(picked[axis]) if axis in picked else count
+            for axis, count in zip(AXES, self.grid.shape, strict=True)
+        )
+        picks = {
+            axis: numbers
+            for axis, numbers in picked.items()
+            if not np.array_equal(numbers, np.arange(variable.sizes[axis]))
+        }
+        variable = variable.isel(picks)
+        chunks = self.request.chunks
+        lead = dict.fromkeys(leading, 1)
+        if isinstance(chunks, Mapping) and chunks:
+            lead |= {dim: chunks[dim] for dim in leading if dim in chunks}
+            chunks = {dim: size for dim, size in chunks.items() if dim not in leading} or {"p": -1}
+        sizes = volume_chunk_sizes(
+            "auto" if chunks is None else chunks,
+            _DIMS,
+            (*shape, *(self.channels or (1,))),
+            4 if self.request.masked else 1,
+            self.slicing,
+            self.gap / self.grid.axes[AXES.index(self.slicing)].step,
+            blended=self.request.between == "linear",
+        )
+        if getattr(array, "marked", False):
+            sizes["channel"] = -1
+        chunked = self.request.chunks is not None
+        return in_chunks(variable, {**lead, **sizes}, array, picks, chunked=chunked)
+
+    def coordinates(
+        self, space: int | Literal["CCFv3"] | None, frame: str, ledger: Ledger
+    ) -> xr.Coordinates:
+        """Return the coordinates of volumes on the nodes, in a space."""
+        plain: dict[str, xr.Variable] = {}
+        for axis, nodes in zip(AXES, self.grid.axes, strict=True):
+            if self.like is None:
+                plain[axis] = xr.Variable(axis, nodes.microns, microns_of(axis))
+            else:
+                given = self.like.coords[axis]
+                plain[axis] = xr.Variable(given.dims, given.values, microns_of(axis))
+        if self.channels:
+            plain["channel"] = channel_coordinate()
+        return guarded(xr.Coordinates(plain), space, frame, ledger)
+
+    def dataset(
+        self,
+        array_of: Callable[[Literal["image"] | What], Any],
+        coordinates: xr.Coordinates,
+        attrs: dict[str, Any],
+        pixel_attrs: dict[str, Any],
+        leading: tuple[str, ...] = (),
+    ) -> xr.Dataset:
+        """Return volumes on the nodes, lazily.
+
+        Parameters
+        ----------
+        array_of
+            Returns the array of pixels (if it is marked, what was filled shows no section), or of
+            something that follows from matrices alone.
+        coordinates
+            From `coordinates`.
+        attrs, pixel_attrs
+            Of the volumes, and of their pixels.
+        leading
+            As in `lazy`.
+        """
+        image, chunks = array_of("image"), self.request.chunks
+        pixels = marked = self.lazy(image, pixel_attrs, leading)
+        if image.marked:
+            given = chunks if isinstance(chunks, Mapping) else {}
+            pixels = without_marks(marked, self.channels, given.get("channel", -1))
+        variables = {"image": pixels}
+        for what, named in _LONG_NAMES.items():
+            if what == "mirrored" and not self.request.mirror:
+                continue
+            array = array_of(what)
+            if image.marked and chunks is None:
+                array = UnfilledArray([image], array, NOTHING[what])
+            variables[what] = self.lazy(array, named, leading)
+            if image.marked and chunks is not None:
+                variables[what] = variables[what].where(not_filled([marked]), NOTHING[what])
+                variables[what].attrs = named
+        dataset = xr.Dataset(variables, coordinates, attrs)
+        if self.like is None or not self.request.region:
+            return dataset
+        return _cut(dataset, self.request.region)
+
+
+def _cut(dataset: xr.Dataset, region: dict[str, tuple[float, float]]) -> xr.Dataset:
+    """Return the nodes of `like` within a region."""
+    for axis, (low, high) in region.items():
+        values = np.atleast_1d(dataset[axis].values)
+        inside = (values >= low) & (values <= high)
+        if not inside.any():
+            raise ValueError(
+                f"region {axis}=({low:g}, {high:g}) holds no node of like; they lie from "
+                f"{values.min():g} to {values.max():g} microns"
+            )
+        if axis in dataset.dims and not inside.all():
+            dataset = dataset.isel({axis: np.flatnonzero(inside)})
+    return dataset
