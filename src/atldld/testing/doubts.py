@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, get_args, get_type_hints
 
 
@@ -99,10 +100,15 @@ class Doubts:
     failed_images: Literal["counted", "skipped"] = "counted"
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for spec in fields(self):
-            readings = get_args(hints[spec.name])
-            value = getattr(self, spec.name)
-            if readings and value not in readings:
+        for name, readings in _readings().items():
+            value = getattr(self, name)
+            if value not in readings:
                 known = ", ".join(repr(reading) for reading in readings)
-                raise ValueError(f"{spec.name} is {value!r}; it must be one of {known}")
+                raise ValueError(f"{name} is {value!r}; it must be one of {known}")
+
+
+@lru_cache(maxsize=1)
+def _readings() -> dict[str, tuple[str, ...]]:
+    """Return the readings of each doubt that has a few."""
+    hints = get_type_hints(Doubts)
+    return {name: get_args(hint) for name, hint in hints.items() if get_args(hint)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -11,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .doubts import Doubts
-from .jpegs import QUALITY, Bodies, encode
 from .served import Served
 from .service_rows import Row
 
@@ -20,6 +21,9 @@ Parameters = Mapping[str, str]
 
 GREY_FILTER = "0,1,0,256,0"
 """The parameters of the colour map that leaves the grey levels of an expression image."""
+
+QUALITY = 95
+"""Of a JPEG, where none is asked for."""
 
 _VIEWS = {"expression": "_expression", "projection": "_projection"}
 _MOST_PIXELS = 2**29
@@ -91,21 +95,21 @@ class Images:
     """
 
     def __init__(self, sources: Iterable[Served], doubts: Doubts, cache_bytes: int) -> None:
-        self.doubts = doubts
+        self._doubts = doubts
         self._bodies = Bodies(cache_bytes)
         self._sources: dict[int, Served] = {}
-        self._told: dict[int, Row] = {}
+        self._true: dict[int, Row] = {}
         for source in sources:
-            told = {
-                row["id"]: row
-                for dataset in source.rows
-                for row in _rows(dataset.get("section_images"))
-                if isinstance(row.get("id"), int)
-            }
             for image_id in source.image_ids:
-                if image_id not in self._sources:
-                    self._sources[image_id] = source
-                    self._told[image_id] = told.get(image_id, source.image(image_id))
+                if self._sources.setdefault(image_id, source) is source:
+                    self._true[image_id] = source.image(image_id)
+        told = {
+            image["id"]: image
+            for source in sources
+            for image_id, image in _told_images(source).items()
+            if self._sources.get(image_id) is source
+        }
+        self._told = {**self._true, **told}
         # Of two images under one path the first is served.
         self._named = {
             self.path(image_id, view): (image_id, view)
@@ -120,9 +124,9 @@ class Images:
 
     def row(self, image_id: int) -> Row:
         """Return the true row of an image, or raise a `BadRequestError` with status 404."""
-        if image_id not in self._sources:
+        if image_id not in self._true:
             raise BadRequestError(404, f"SectionImage {image_id} was not found")
-        return self._sources[image_id].image(image_id)
+        return self._true[image_id]
 
     def path(self, image_id: int, view: str) -> str:
         """Return the path that names an image and view at the image service."""
@@ -204,7 +208,7 @@ class Images:
         """Return a region in tier pixels of its section; None where it is all of it."""
         row, step = self.row(region.image_id), 2**region.tier
         whole = self.whole(region.image_id, region.view, region.tier)
-        if self.doubts.tier_origin == "floor":
+        if self._doubts.tier_origin == "floor":
             corner = (region.left // step - row["x"] // step, region.top // step - row["y"] // step)
             same = corner == (0, 0)
         else:
@@ -223,6 +227,8 @@ class Images:
         return len(self._bodies.get(region, lambda: self._encoded(region), for_good=True))
 
     def _encoded(self, region: Region) -> bytes:
+        import simplejpeg
+
         source = self._sources[region.image_id]
         told = self._told[region.image_id]
         if region.view.startswith("expression") and not told.get("expression_path"):
@@ -235,7 +241,9 @@ class Images:
             pixels = self._pixels(source, region)
         except LookupError as error:
             raise BadRequestError(404, f"no such image: {error}") from error
-        return encode(pixels, region.quality)
+        colour = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
+        colour = np.ascontiguousarray(colour)
+        return bytes(simplejpeg.encode_jpeg(colour, region.quality, "RGB", "444", fastdct=False))
 
     def _pixels(self, source: Served, region: Region) -> Pixels:
         row, step = self.row(region.image_id), 2**region.tier
@@ -250,11 +258,11 @@ class Images:
                 region.tier,
                 (along.start, down.start),
                 (along.length, down.length),
-                shift=0.5 if self.doubts.pixel_centre == "corner" else 0.0,
+                shift=0.5 if self._doubts.pixel_centre == "corner" else 0.0,
             )
         if shown is not None and (along.length, down.length) == (region.width, region.height):
             return shown
-        if self.doubts.outside == "clip":
+        if self._doubts.outside == "clip":
             if shown is None:
                 raise BadRequestError(404, f"the region lies outside of the slide: {region}")
             return shown
@@ -268,7 +276,7 @@ class Images:
     def _span(self, at: int, count: int, side: int, step: int) -> Span:
         """Return what part of `count` tier pixels from `at` on lies on the slide."""
         start, past = at, side
-        if self.doubts.tier_origin == "floor":
+        if self._doubts.tier_origin == "floor":
             start -= at % step
             past = max(side // step, 1) * step
         first = min(max(-(start // step), 0), count)
@@ -279,25 +287,25 @@ class Images:
         if tier < 0:
             raise BadRequestError(400, f"downsample={tier} is negative")
         last = (row.get("tier_count") or 1) - 1
-        if tier > last and self.doubts.beyond_tiers == "404":
+        if tier > last and self._doubts.beyond_tiers == "404":
             raise BadRequestError(404, f"downsample={tier} is beyond the last tier, {last}")
         return min(tier, last)
 
     def _shrinks(self, parameters: Parameters) -> bool:
         """Whether given sizes count full-resolution pixels."""
         flag = parameters.get("downsample_dimensions")
-        if flag is None or self.doubts.downsample_dimensions == "ignored":
-            return self.doubts.window_sizes == "full"
+        if flag is None or self._doubts.downsample_dimensions == "ignored":
+            return self._doubts.window_sizes == "full"
         full = flag.lower() in ("true", "t", "1")
-        return full if self.doubts.downsample_dimensions == "honoured" else not full
+        return full if self._doubts.downsample_dimensions == "honoured" else not full
 
     def _grey(self, parameters: Parameters) -> bool:
         by_filter = (
             parameters.get("filter") == "colormap" and parameters.get("filterVals") == GREY_FILTER
         )
         by_map = parameters.get("colormap") == GREY_FILTER
-        return (by_filter and self.doubts.grey_mask in ("both", "filter")) or (
-            by_map and self.doubts.grey_mask in ("both", "colormap")
+        return (by_filter and self._doubts.grey_mask in ("both", "filter")) or (
+            by_map and self._doubts.grey_mask in ("both", "colormap")
         )
 
 
@@ -330,5 +338,58 @@ def _whole(parameters: Parameters, name: str, default: Any = None) -> Any:
         raise BadRequestError(400, f"{name}={text!r} is not a whole number") from None
 
 
-def _rows(value: Any) -> list[Row]:
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+def _told_images(source: Served) -> dict[int, Row]:
+    """Return what a source tells of its images, by id; its rows may be as odd as one likes."""
+    images = [
+        image
+        for dataset in source.rows
+        if isinstance(held := dataset.get("section_images"), list)
+        for image in held
+        if isinstance(image, dict) and isinstance(image.get("id"), int)
+    ]
+    return {image["id"]: image for image in images}
+
+
+class Bodies:
+    """A cache of bodies; the least recently used go first, prepared ones stay.
+
+    Parameters
+    ----------
+    limit
+        Most bytes to keep besides what was prepared.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._lock = threading.Lock()
+        self._making: dict[Hashable, threading.Lock] = {}
+        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._prepared: dict[Hashable, bytes] = {}
+
+    def get(self, key: Hashable, make: Callable[[], bytes], *, for_good: bool = False) -> bytes:
+        """Return a body; the first to ask for it makes it, others wait.
+
+        Parameters
+        ----------
+        for_good
+            Keep it whatever the bound.
+        """
+        with self._lock:
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                body = self._prepared.get(key, self._kept.get(key))
+            if body is None:
+                body = make()
+            with self._lock:
+                self._held -= len(self._kept.pop(key, b""))
+                if for_good or key in self._prepared:
+                    self._prepared[key] = body
+                else:
+                    self._kept[key] = body
+                    self._held += len(body)
+                while self._held > self._limit:
+                    _, dropped = self._kept.popitem(last=False)
+                    self._held -= len(dropped)
+        return body

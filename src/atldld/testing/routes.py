@@ -6,7 +6,6 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -44,25 +43,16 @@ class Routes:
         archive: Mapping[str, bytes],
         structures: bytes | None,
     ) -> None:
+        self.images = Images(sources, doubts, cache_bytes)
+        self._tables = Tables(sources, doubts.missing_alignment)
         self._origin = origin
-        self._sources = sources
         self._doubts = doubts
-        self._cache_bytes = cache_bytes
         self._centres = centres
         self._grids = grids
         self._grid_files = grid_files
         self._archive = archive
         self._structures = structures
         self._queries = itertools.count(1)
-
-    @cached_property
-    def images(self) -> Images:
-        """The images, once the first is asked for."""
-        return Images(self._sources, self._doubts, self._cache_bytes)
-
-    @cached_property
-    def _tables(self) -> Tables:
-        return Tables(self._sources, self._doubts.missing_alignment)
 
     def respond(self, target: str) -> tuple[Request, Make]:
         """Return what a request is about, and what makes its answer."""

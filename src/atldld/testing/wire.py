@@ -16,7 +16,8 @@ from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, NamedTuple
 
-from .jpegs import as_png, damaged, wrong_size
+import numpy as np
+
 from .traffic import Fault
 
 _PIECE = 1 << 18
@@ -64,12 +65,62 @@ def spoilt(answer: Answer, fault: Fault) -> Answer:
     if kind == "truncated":
         return replace(answer, body=answer.body[: max(len(answer.body) * 3 // 5, 1)])
     if kind == "damaged":
-        return replace(answer, body=damaged(answer.body))
+        return replace(answer, body=_damaged(answer.body))
     if kind == "wrong-size":
-        return replace(answer, body=wrong_size(answer.body))
+        return replace(answer, body=_wrong_size(answer.body))
     if kind == "wrong-format":
-        return replace(answer, body=as_png(answer.body), content_type="image/png")
+        return replace(answer, body=_as_png(answer.body), content_type="image/png")
     return answer
+
+
+def _damaged(jpeg: bytes) -> bytes:
+    """Return a JPEG whose head and end are whole and whose inside strict decoders refuse.
+
+    Raises
+    ------
+    ValueError
+        If no damage to its scan is noticed; so small an image can be.
+    """
+    import simplejpeg
+
+    start = jpeg.rindex(b"\xff\xda")
+    start += 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")
+    length = len(jpeg) - 2 - start
+    random = np.random.default_rng(len(jpeg))
+    for attempt in range(200):
+        size = max(min(16 << (attempt // 20), length // 2), 1)
+        at = start + int(random.integers(length // 4, max(length * 3 // 4 - size, length // 4 + 1)))
+        noise = random.integers(0, 255, size, dtype=np.uint8).tobytes()
+        spoiled = jpeg[:at] + noise + jpeg[at + size :]
+        try:
+            simplejpeg.decode_jpeg(spoiled, strict=True)
+        except ValueError:
+            return spoiled
+    raise ValueError(f"no damage to a JPEG of {len(jpeg)} bytes is noticed")
+
+
+def _wrong_size(jpeg: bytes) -> bytes:
+    """Return a sound JPEG of the same picture that is half as wide, and a row higher."""
+    import simplejpeg
+
+    pixels = simplejpeg.decode_jpeg(jpeg)
+    height, width = pixels.shape[:2]
+    rows = np.append(np.arange(height), height - 1)
+    columns = np.arange(0, width, 2) if width > 1 else np.array([0, 0])
+    other = np.ascontiguousarray(pixels[rows[:, None], columns[None, :]])
+    return bytes(simplejpeg.encode_jpeg(other, 95, "RGB", "444", fastdct=False))
+
+
+def _as_png(jpeg: bytes) -> bytes:
+    """Return the same picture as PNG."""
+    import cv2
+    import simplejpeg
+
+    pixels = simplejpeg.decode_jpeg(jpeg)
+    done, data = cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))
+    if not done:
+        raise ValueError("the image cannot be encoded as PNG")
+    return data.tobytes()
 
 
 class Step(NamedTuple):
