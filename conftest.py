@@ -1,5 +1,6 @@
 """Where the tests find the recorded data, and a cache of its own for each of them."""
 
+import itertools
 import os
 import signal
 import threading
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent
+_NUMBERS = itertools.count()
 
 
 def pytest_configure(config):
@@ -25,10 +27,11 @@ def pytest_configure(config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Give each test a cache folder of its own; a hook, so that hypothesis tests have it too."""
-    factory = item.session.config._tmp_path_factory
-    os.environ["ATLDLD_CACHE_DIR"] = str(factory.mktemp("cache"))
+    base = item.session.config._tmp_path_factory.getbasetemp()
+    # Made by whoever writes there: most tests keep nothing.
+    os.environ["ATLDLD_CACHE_DIR"] = str(base / "caches" / str(next(_NUMBERS)))
     # Where the locks of connections are.
-    os.environ["XDG_RUNTIME_DIR"] = str(factory.getbasetemp())
+    os.environ["XDG_RUNTIME_DIR"] = str(base)
 
 
 @pytest.fixture(scope="session")

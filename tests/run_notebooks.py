@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
-import nbformat
-from nbclient import NotebookClient
 from PIL import Image
 
 import stand_in
+
+if TYPE_CHECKING:
+    import nbformat
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -57,6 +59,10 @@ def served(folder: Path, annotation: Path | None = None) -> Iterator[None]:
 
 def run(path: Path, folder: Path) -> nbformat.NotebookNode:
     """Run a notebook in a folder and return it with its outputs."""
+    # Imported late: they take seconds, and most tests of notebooks run none.
+    import nbformat
+    from nbclient import NotebookClient
+
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -96,6 +102,8 @@ def shrink(notebook: nbformat.NotebookNode) -> None:
 
 def main(names: list[str]) -> None:
     """Run notebooks, all or those named, and store each with what it shows."""
+    import nbformat
+
     for path in NOTEBOOKS:
         if names and path.name not in names:
             continue

@@ -16,6 +16,7 @@ import atldld
 from atldld.arrays.planning import readers
 from atldld.store.inventory import clear_cache
 from atldld.testing import AllenServer, Fault, phantom_dataset
+from usual import usual
 
 PHANTOM = phantom_dataset(31, sections=6, resolution=12, tier_count=6, seed=1)
 
@@ -57,7 +58,9 @@ def compute(array, scheduler):
         return array.compute(), array.atlas.failures()
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes", "distributed"])
+@pytest.mark.parametrize(
+    "scheduler", usual(["distributed", "threads", "synchronous", "processes"], 2)
+)
 def test_a_failed_section_is_filled_and_listed_on_every_scheduler(server, scheduler):
     array = opened(server, on_error="fill", tier=2, masked=True)
     good = array.isel(section=3).compute()
@@ -99,7 +102,7 @@ def test_one_warning_a_section(server):
 
 
 @pytest.mark.parametrize(
-    ("scheduler", "times"), [("synchronous", None), ("threads", 1), ("distributed", 1)]
+    ("scheduler", "times"), usual([("synchronous", None), ("threads", 1), ("distributed", 1)], 2)
 )
 def test_what_is_filled_is_not_covered_in_the_same_computation(server, scheduler, times):
     data = opened(server, atldld.open_dataset, on_error="fill", tier=2, chunks="auto")
@@ -175,7 +178,7 @@ def test_coverage_reads_images_only_where_they_may_be_filled(server):
 
 @pytest.mark.parametrize(
     ("scheduler", "between"),
-    [("threads", "nearest"), ("threads", "linear"), ("distributed", "nearest")],
+    usual([("threads", "nearest"), ("threads", "linear"), ("distributed", "nearest")], 2),
 )
 def test_a_volume_shows_no_section_that_is_filled(server, scheduler, between):
     options = {"resolution": 200, "between": between, "source": server.url, "masked": True}
@@ -291,6 +294,7 @@ if __name__ == "__main__":
     print(array.atlas.failures().image_id.tolist())
 """
 
+    @pytest.mark.exhaustive
     def test_nothing_is_left_behind(self, server, tmp_path):
         bad = PHANTOM.image_ids[1]
         server.add_fault(Fault("404", image_ids=(bad,)))

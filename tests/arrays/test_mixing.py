@@ -29,7 +29,7 @@ WAYS = {
 }
 
 
-@pytest.fixture(params=["chunked", "computed"])
+@pytest.fixture(params=["chunked", pytest.param("computed", marks=pytest.mark.exhaustive)])
 def pair(request, opened):
     """Return a function that opens two phantoms, lazily or computed."""
 

@@ -9,6 +9,7 @@ import atldld
 from atldld.arrays.planning import planned_reads
 from atldld.model.read import Window
 from atldld.testing import AllenServer, Fault, phantom_dataset
+from usual import usual
 
 LARGE = {"resolution": 4, "tier_count": 8, "sections": 4}
 PHANTOMS = [
@@ -72,8 +73,10 @@ def lies_within(one, other):
     return one[:3] == other[:3] and larger.holds(window)
 
 
-@pytest.mark.parametrize("chunks", ["auto", {"section": 1, "y": 100}, {"section": -1}, None])
-@pytest.mark.parametrize("dataset_id", [21, 22])
+@pytest.mark.parametrize(
+    "chunks", usual([{"section": 1, "y": 100}, "auto", {"section": -1}, None], 2)
+)
+@pytest.mark.parametrize("dataset_id", usual([22, 21]))
 @pytest.mark.parametrize("chain", CHAINS)
 def test_the_plan_is_what_the_server_then_sees(server, chain, dataset_id, chunks):
     options = {"resolution": 30, "tier": 1, "chunks": chunks, "source": server.url}
@@ -103,8 +106,8 @@ def test_the_plan_is_what_the_server_then_sees(server, chain, dataset_id, chunks
         assert asked(server) == planned(plan)
 
 
-@pytest.mark.parametrize("dataset_id", [21, 22])
-@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("dataset_id", usual([22, 21]))
+@pytest.mark.parametrize("chain", usual(CHAINS, ["all", "chained", "concat", "nowhere"]))
 def test_prefetching_asks_for_what_is_planned_and_computing_for_nothing_more(chain, dataset_id):
     with AllenServer(PHANTOMS) as server:
         options = {"resolution": 30, "tier": 1, "chunks": {"section": 2, "y": 90}}

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import atldld
+from usual import usual
 
 PLANES = {
     "coronal": ("p", "i", "r"),
@@ -130,7 +131,7 @@ def indexers(length):
     )
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", usual([False, True]))
 def test_random_indexers_give_what_numpy_gives(opened, masked):
     arrays = [
         opened("coronal", chunks=None, masked=masked),

@@ -616,6 +616,7 @@ def test_the_places_of_voxels_are_the_coordinates(server):
             np.testing.assert_array_equal(places[axis], obj[axis])
 
 
+@pytest.mark.exhaustive
 def test_volumes_travel_to_other_processes(server):
     """As tasks of a cluster do, with what is derived made anew there."""
     phantom = TILTED["transverse", 10.0]

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from atldld.reading import conventions
 from atldld.sampling.reads import LATTICE, choose_window
 from atldld.source import allen, source_from
 from atldld.testing import AllenServer, Doubts, PhantomBrain, image_service, phantom_dataset
+from usual import usual
 
 BRAIN = PhantomBrain(texture="tissue")
 
@@ -53,8 +55,15 @@ class TestChoice:
 
 @pytest.fixture(
     scope="module",
-    params=[(plane, slides) for plane in twins.AXES for slides in (False, True)],
-    ids=lambda pair: f"{pair[0]}-{'slides' if pair[1] else 'alone'}",
+    params=[
+        pytest.param(
+            (plane, slides),
+            id=f"{plane}-{'slides' if slides else 'alone'}",
+            marks=[] if (plane, slides) == ("sagittal", True) else pytest.mark.exhaustive,
+        )
+        for plane in twins.AXES
+        for slides in (False, True)
+    ],
 )
 def served(request):
     """Serve a large phantom of each plane, alone on its slide or not."""
@@ -139,9 +148,17 @@ def test_a_cached_larger_window_serves_a_smaller_one():
         assert server.image_requests == []
 
 
-@pytest.mark.parametrize("flag", ["honoured", "inverted", "ignored"])
-@pytest.mark.parametrize("sizes", ["tier", "full"])
-@pytest.mark.parametrize("origin", ["floor", "exact"])
+@pytest.mark.parametrize(
+    ("flag", "sizes", "origin"),
+    usual(
+        product(["honoured", "inverted", "ignored"], ["tier", "full"], ["floor", "exact"]),
+        [
+            ("honoured", "tier", "floor"),
+            ("inverted", "full", "exact"),
+            ("ignored", "tier", "exact"),
+        ],
+    ),
+)
 def test_every_reading_of_the_doubts_gives_the_right_pixels(flag, sizes, origin):
     phantom = large(
         slides=True,

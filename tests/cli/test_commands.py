@@ -450,6 +450,7 @@ def test_a_made_up_brain_is_served_until_ctrl_c(tmp_path):
     assert err == "Ended.\n"
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_leaves_what_is_done(tmp_path):
     """A real process, stopped by a real signal while the last image hangs."""
     hanging = PROX1.image_ids[-1]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import usual as cases
 from atldld.cli.service import doctor as command
 from atldld.options import current
 from atldld.reading.doctor import DATASET, ON_SLIDES, RECORDED, Finding, examine
@@ -171,8 +172,12 @@ def test_the_recorded_answer_is_reproduced():
     assert found["image_to_reference, recorded"].answer == "agrees"
 
 
-@pytest.mark.parametrize("kind", ["404", "500", "503", "html", "empty", "reset", "short", "drop"])
-@pytest.mark.parametrize("request_kind", ["image", "redirect", "metadata", "sync", "any"])
+@pytest.mark.parametrize(
+    "kind", cases.usual(["html", "reset", "404", "500", "503", "empty", "short", "drop"], 2)
+)
+@pytest.mark.parametrize(
+    "request_kind", cases.usual(["image", "metadata", "redirect", "sync", "any"], 2)
+)
 def test_a_service_in_trouble_is_described(kind, request_kind):
     with AllenServer([PHANTOM], faults=[Fault(kind, request=request_kind)]) as server:
         findings = examine(server.url, dataset_id=ID, timeout=10)

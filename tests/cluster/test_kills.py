@@ -13,6 +13,8 @@ from atldld.testing import AllenServer, Fault, phantom_dataset
 
 distributed = pytest.importorskip("distributed")
 
+pytestmark = pytest.mark.exhaustive
+
 PHANTOM = phantom_dataset(61, sections=24, resolution=60, seed=6)
 
 
@@ -65,7 +67,7 @@ def requests_of_workers(client):
     return dict(client.run(mine, on_error="ignore").values())
 
 
-@pytest.mark.parametrize("in_flight", [1, pytest.param(3, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("in_flight", [1, 3])
 def test_a_killed_worker_changes_nothing(cluster, expected, in_flight):
     with AllenServer([PHANTOM]) as server, atldld.set_options(max_connections=4):
         array = opened(server, chunks={"section": 4})

@@ -233,6 +233,7 @@ class TestPixels:
         for chunks in ("auto", {"section": 1, "y": 300, "x": 500}):
             same_pixels(opened_alone(tmp_path, 63, tmp_path / "b", chunks=chunks, **options), whole)
 
+    @pytest.mark.exhaustive
     def test_on_processes(self, server, tmp_path):
         expected = atldld.open_dataarray(61, resolution=200, source=server.url).compute()
         atldld.pack(61, tmp_path / "b.zip", resolution=200, source=server.url)

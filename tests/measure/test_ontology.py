@@ -91,6 +91,7 @@ class TestAnnotationsByName:
                 at = [float(found[axis]) for axis in "pir"]
                 assert int(found) == int(structure_at(at[0] - shift, *at[1:], reach=0)), name
 
+    @pytest.mark.exhaustive
     def test_25_microns_by_default(self, server):
         annotation = atldld.open_annotation("P56")
         assert annotation.shape == (528, 320, 456)

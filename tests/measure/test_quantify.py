@@ -20,6 +20,7 @@ from atldld.testing import (
     oracle,
     phantom_dataset,
 )
+from usual import usual
 
 SHAPE_AT_200 = (67, 41, 58)
 EXTENT = (13200, 8000, 11400)
@@ -93,8 +94,10 @@ def twin(phantom, levels, step, space, shape, region=None):
     return pixels, expressing, total
 
 
-@pytest.mark.parametrize("name", ["coronal", "sagittal"])
-@pytest.mark.parametrize("space", [9, 10])
+@pytest.mark.parametrize(
+    ("name", "space"),
+    usual([("coronal", 9), ("sagittal", 10), ("coronal", 10), ("sagittal", 9)], 2),
+)
 def test_counts_equal_a_slow_loop(server, name, space):
     phantom = PHANTOMS[name]
     levels = {
@@ -128,7 +131,7 @@ REGIONS = [
 ]
 
 
-@pytest.mark.parametrize("name", ["coronal", "sagittal"])
+@pytest.mark.parametrize("name", usual(["sagittal", "coronal"]))
 @pytest.mark.parametrize("region", REGIONS)
 def test_a_region_counts_exactly_the_pixels_that_lie_in_it(server, name, region):
     phantom = PHANTOMS[name]
@@ -453,6 +456,7 @@ def test_several_datasets_over_the_same_cells(server, tmp_path):
         assert filled.atlas.failures()["image_id"].tolist() == [lost]
 
 
+@pytest.mark.exhaustive
 def test_in_other_processes(server):
     lazy = atldld.quantify(
         SAGITTAL.id, function=lambda pixels: pixels.mean(axis=-1) < 130, source=server.url

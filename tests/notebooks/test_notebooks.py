@@ -4,7 +4,6 @@ import os
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
 
 from pages import ROOT
@@ -25,6 +24,8 @@ def run_again(path, folder):
     annotation = recorded / ANNOTATION
     with served(folder, annotation if annotation.is_file() else None):
         done = run(path, folder)
+    import nbformat
+
     stored = nbformat.read(path, as_version=4)
     assert len(pictures(done)) == len(pictures(stored)) > 0
     for cell, before in zip(cells(done), cells(stored), strict=True):
@@ -40,6 +41,7 @@ def test_they_are_numbered():
     assert {1, 2, 3, 4, 5, 6, 8} <= {*numbers}
 
 
+@pytest.mark.exhaustive
 def test_the_first_one_runs(tmp_path):
     run_again(FIRST, tmp_path)
 
@@ -52,6 +54,8 @@ def test_the_others_run(path, tmp_path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_is_stored_with_what_it_shows(path):
+    import nbformat
+
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     code = cells(notebook)
@@ -68,6 +72,8 @@ def test_it_is_stored_with_what_it_shows(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_is_for_the_real_service_and_says_what_is_stored(path):
+    import nbformat
+
     notebook = nbformat.read(path, as_version=4)
     assert "made-up brain" in notebook.cells[0].source
     code = "\n".join(cell.source for cell in cells(notebook))

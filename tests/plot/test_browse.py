@@ -5,6 +5,7 @@ import io
 import shutil
 import threading
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from atldld.plot.browsing import _Browser, frame_at
 from atldld.plot.subject import subject
 from atldld.testing import AllenServer, Fault, PhantomBrain, phantom_dataset
 
-pytest.importorskip("panel")
+if find_spec("panel") is None:
+    pytest.skip("needs panel", allow_module_level=True)
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -146,6 +148,7 @@ PLACE = f"""([x, y]) => {{
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.exhaustive
 def test_in_a_real_browser(sections, smooth, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api")
     images = sections.image_id.values

@@ -19,6 +19,8 @@ from atldld.testing import AllenServer, Fault, PhantomBrain, phantom_dataset
 mpl.use("agg")
 from matplotlib import pyplot
 
+from usual import usual
+
 SMOOTH = PhantomBrain(texture="smooth")
 OPENED = {
     plane: phantom_dataset(
@@ -576,7 +578,7 @@ class TestOverlays:
             assert atldld.structures_at(point, annotation).tolist() == [number]
 
 
-@pytest.mark.parametrize("gene", [r"$\frac{$", "$x$", "A_1^{"])
+@pytest.mark.parametrize("gene", usual([r"$\frac{$", "$x$", "A_1^{"]))
 def test_no_part_of_a_name_is_a_formula(gene, tmp_path):
     odd = phantom_dataset(dataset_id=309, sections=3, resolution=60, gene=gene)
     with AllenServer([odd]) as server:

@@ -13,11 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
+import atldld
 from atldld.model.read import ImageRead
 from atldld.options import set_options
+from atldld.testing import phantom_dataset
 
 REAL = Path(os.environ.get("ATLDLD_REAL_DATA", Path(__file__).parents[3] / "shared" / "real"))
 
@@ -190,6 +194,43 @@ def a_read(image_id: int = 7, **changes: Any) -> ImageRead:
         "section_number": 70,
     }  # fmt: skip
     return ImageRead(image_id, **{**fields, **changes})
+
+
+SMALL = phantom_dataset(5, sections=6, resolution=200, tier_count=1, seed=4)
+"""A dataset of which `small_answer` is the service: its images are noise, a few kilobytes each."""
+
+SMALL_IMAGES: list[dict[str, Any]] = sorted(
+    SMALL.row["section_images"], key=lambda image: image["id"]
+)
+BODIES = [
+    jpeg(image["width"], image["height"], seed=number) for number, image in enumerate(SMALL_IMAGES)
+]
+PIXELS = [simplejpeg.decode_jpeg(body) for body in BODIES]
+_NUMBERS = {image["id"]: number for number, image in enumerate(SMALL_IMAGES)}
+
+
+def number_asked(request: Request) -> int | None:
+    """Return which image of the small dataset is asked for, or None for anything else."""
+    path = request.path.partition("?")[0]
+    return _NUMBERS[int(path.rpartition("/")[2])] if "section_image_download" in path else None
+
+
+def numbers_asked(server: ScriptServer) -> list[int]:
+    """Return which images of the small dataset were asked for, in their order."""
+    numbers = map(number_asked, list(server.requests))
+    return [number for number in numbers if number is not None]
+
+
+def small_answer(request: Request) -> bytes:
+    """Answer for the service of the small dataset."""
+    number = number_asked(request)
+    return rows_answer([SMALL.row]) if number is None else answer(BODIES[number])
+
+
+def small_image(url: str, number: int) -> np.ndarray[Any, Any]:
+    """Return the pixels of an image of the small dataset, as a user gets them."""
+    image = SMALL_IMAGES[number]
+    return atldld.open_image(image["id"], dataset_id=SMALL.id, chunks=None, source=url).values
 
 
 @pytest.fixture

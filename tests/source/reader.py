@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import signal
 import sys
 import threading
-from contextlib import nullcontext
-from pathlib import Path
 
-from atldld.model.read import ImageRead
-from atldld.options import set_options
-from atldld.source.allen import AllenSource
-from atldld.store import cache
-
-
-def break_locks() -> None:
-    cache.locked = lambda *args: nullcontext()
-    cache.single_flight = lambda key, work: work()
+import atldld
 
 
 def stop_at(point: int) -> None:
-    """Say so and wait for ever when a file is about to be moved into place for the n-th time."""
+    """Say so and wait for ever when an image, or its record, is moved into place: the n-th time."""
     moved = []
-    move = Path.replace
+    move = os.replace
 
-    def stopping(self, target):
+    def stopping(source, target, **options):
+        if f"{os.sep}images{os.sep}" not in os.fspath(target):
+            return move(source, target, **options)
         if len(moved) == point:
             print("stopped", flush=True)
             threading.Event().wait()
-        there = move(self, target)
-        moved.append(there)
+        there = move(source, target, **options)
+        moved.append(target)
         return there
 
-    Path.replace = stopping
+    os.replace = stopping
+
+
+def digest(url: str, dataset_id: int, image_id: int) -> str:
+    image = atldld.open_image(image_id, dataset_id=dataset_id, chunks=None, source=url)
+    return hashlib.sha256(image.values.tobytes()).hexdigest()
 
 
 def main() -> None:
@@ -43,13 +41,12 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     job = json.loads(sys.argv[1])
     limit = job.get("cache_limit")
-    set_options(cache_dir=job["cache_dir"], cache_limit=limit, timeout=30, retries=2)
-    if job.get("break_locks"):
-        break_locks()
+    atldld.set_options(
+        cache_dir=job["cache_dir"], cache_limit=limit, timeout=job.get("timeout", 60), retries=2
+    )
     if "stop_at" in job:
         stop_at(job["stop_at"])
-    source = AllenSource(job["url"])
-    reads = [ImageRead(image_id, "image", 2, 64, 48) for image_id in job["image_ids"]]
+    images = job["image_ids"]
     order = random.Random(job.get("seed", 0))
     found: list[str] = []
     started = threading.Barrier(job.get("threads", 1) + 1)
@@ -58,8 +55,8 @@ def main() -> None:
         started.wait()
         for _ in range(job.get("rounds", 1)):
             if "seed" in job:
-                order.shuffle(reads)
-            found.extend(hashlib.sha256(source.image(read)).hexdigest() for read in [*reads])
+                order.shuffle(images)
+            found.extend(digest(job["url"], job["dataset_id"], each) for each in [*images])
 
     threads = [threading.Thread(target=read_all) for _ in range(job.get("threads", 1))]
     for thread in threads:

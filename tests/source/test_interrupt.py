@@ -15,7 +15,7 @@ from atldld.testing import AllenServer, Fault, phantom_dataset
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 
 PHANTOM = phantom_dataset(81, sections=6, resolution=100)
-LONG_BEFORE_THE_TIME_LIMIT = 40
+LONG_BEFORE_THE_TIME_LIMIT = 150
 """Seconds; the options leave a request five minutes. On an idle machine it takes one or two."""
 
 WAYS = {
@@ -92,7 +92,7 @@ def interrupted(server, tmp_path):
             env=os.environ | {"ATLDLD_CACHE_DIR": str(tmp_path / "cache")},
         )
         running.append(process)
-        until = time.monotonic() + 100
+        until = time.monotonic() + 300
         while not any(each.fault == "hang" for each in server.requests):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until
@@ -107,7 +107,7 @@ def interrupted(server, tmp_path):
         process.communicate()
 
 
-MOST_USUAL = ("compute", "cluster")
+MOST_USUAL = ("compute",)
 
 
 @pytest.mark.parametrize(

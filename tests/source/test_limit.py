@@ -92,6 +92,7 @@ def run(code, *arguments):
     )
 
 
+@pytest.mark.exhaustive
 def test_four_processes_together_hold_no_more_connections_than_one_may(tmp_path):
     images = [PHANTOM.image(image_id) for image_id in PHANTOM.image_ids]
     named = [f"{image['id']},{image['width']},{image['height']}" for image in images]

@@ -13,23 +13,19 @@ import threading
 import tracemalloc
 import uuid
 import zipfile
-from dataclasses import FrozenInstanceError, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 
 import atldld
 from atldld.errors import BundleError, DatasetNotFoundError, ImageError
-from atldld.model.read import Window
-from atldld.source import source_from
-from atldld.source.protocol import KeepingSource, Source
-from atldld.source.stored import StoredSource
-from atldld.store.files import Location
-from atldld.store.names import image_name
 
 from . import bundling
-from .bundling import DATASET, ROWS, WINDOW, reads
+from .bundling import DATASET, ROWS, dataset, image, packed, pixels, reads, right
 
 STORES = ("folder", "zip", "deflated zip", "memory", "zip in memory")
 
@@ -57,126 +53,94 @@ def store(request) -> str:
 
 class TestServing:
     def test_everything_that_was_packed_comes_back_as_it_was(self, store, tmp_path):
-        source = source_from(written(store, tmp_path))
-        assert source.dataset(DATASET) == bundling.record()
-        for read in (*reads(1), *reads(0, WINDOW)):
-            assert source.image(read) == bundling.files()[image_name(read)]
-
-    def test_it_is_a_source_that_keeps(self, tmp_path):
-        source = source_from(written("folder", tmp_path))
-        assert isinstance(source, Source)
-        assert isinstance(source, KeepingSource)
-        (whole, *_), (part, *_) = reads(1), reads(0, WINDOW)
-        assert source.held(whole) == {None}
-        assert source.held(part.whole()) == {WINDOW}
-        assert source.held(replace(whole, tier=2)) == frozenset()
-        assert source.held(replace(whole, view="expression")) == frozenset()
-        assert source.recall("conventions") == '{"windows": true, "whole_origin": "slide"}'
-        assert source.recall("anything_else") is None
-        source.remember("conventions", "{}")
-        source.discard(whole)
-        assert source.recall("conventions") != "{}"
-        assert source.image(whole)
+        where = written(store, tmp_path)
+        truth = bundling.row()["section_images"]
+        numbers = sorted(each["section_number"] for each in truth)
+        assert sorted(dataset(where).section.values) == numbers
+        assert right(where, *reads(1))
 
     def test_names_and_addresses(self, tmp_path):
         path = written("zip", tmp_path)
-        source = source_from(path)
-        assert source.name == path
-        assert source.url(reads(1)[0]) == f"{path}/{image_name(reads(1)[0])}"
-        assert repr(source) == f"StoredSource({path!r})"
+        assert dataset(path).attrs["source"] == path
+        (url,) = image(path, reads(1)[0]).atlas.plan().url
+        assert url == f"{path}/{reads(1)[0].name}"
 
     def test_it_is_found_under_every_spelling_of_its_path(self, tmp_path, monkeypatch):
         path = Path(written("zip", tmp_path))
         monkeypatch.chdir(tmp_path)
-        sources = [source_from(each) for each in (path, path.name, f"file://{path}", f" {path} ")]
-        assert sources == [StoredSource.at(path)] * 4
         monkeypatch.setenv("HOME", str(tmp_path))
-        assert source_from(f"~/{path.name}") == sources[0]
+        spelled = (path, path.name, f"file://{path}", f" {path} ", f"~/{path.name}")
+        assert all(right(each, reads(1)[0]) for each in spelled)
 
     def test_another_dataset_is_not_found_and_the_message_says_what_is_there(self, store, tmp_path):
-        source = source_from(written(store, tmp_path))
+        where = written(store, tmp_path)
         with pytest.raises(DatasetNotFoundError, match=r"no section dataset 6 .* holds dataset 5"):
-            source.dataset(6)
+            dataset(where, 6)
 
     def test_threads_may_read_at_once(self, store, tmp_path):
-        source = source_from(written(store, tmp_path))
-        wrong = []
+        where = written(store, tmp_path)
+        with ThreadPoolExecutor(6) as pool:
+            assert all(pool.map(lambda read: right(where, read), reads(1) * 5))
 
-        def read_all() -> None:
-            wrong.extend(
-                read
-                for read in (*reads(1), *reads(0, WINDOW)) * 5
-                if source.image(read) != bundling.files()[image_name(read)]
-            )
 
-        threads = [threading.Thread(target=read_all) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not wrong
+def elsewhere(array) -> subprocess.CompletedProcess[bytes]:
+    """Compute an opened array in another process."""
+    code = (
+        "import pickle, sys; array = pickle.load(sys.stdin.buffer);"
+        "sys.stdout.buffer.write(array.values.tobytes())"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(array), capture_output=True, check=False
+    )
 
 
 class TestValue:
-    def test_it_is_small_frozen_and_the_same_after_a_journey(self, tmp_path):
-        source = StoredSource.at(written("zip", tmp_path))
-        text = pickle.dumps(source)
-        assert len(text) < 600
-        assert pickle.loads(text) == source
-        with pytest.raises(FrozenInstanceError):
-            source.digest = "other"  # type: ignore[misc]
+    def test_a_pickled_array_carries_no_pixels(self, tmp_path):
+        array = image(written("zip", tmp_path), reads(1)[0])
+        text = pickle.dumps(array)
+        assert bundling.files()[reads(1)[0].name] not in text
+        assert packed(reads(1)[0].name).tobytes() not in text
+        np.testing.assert_array_equal(pickle.loads(text), packed(reads(1)[0].name))
 
     def test_its_token_is_that_of_its_content_wherever_it_is(self, tmp_path):
-        sources = [StoredSource.at(written(store, tmp_path)) for store in STORES]
-        assert len({source.__dask_tokenize__() for source in sources}) == 1
+        def name(where):
+            opened = atldld.open_dataarray(DATASET, resolution=400, tier=1, source=where)
+            return opened.data.name
+
+        assert len({name(written(store, tmp_path)) for store in STORES}) == 1
         other = written("zip", tmp_path, bundling.all_files(packed_on="2026-11-23"))
-        assert StoredSource.at(other).__dask_tokenize__() != sources[0].__dask_tokenize__()
+        assert name(other) != name(written("zip", tmp_path))
 
     def test_another_process_opens_it_by_itself(self, tmp_path):
-        source = StoredSource.at(written("zip", tmp_path))
-        code = (
-            "import pickle, sys; source, read = pickle.load(sys.stdin.buffer);"
-            "sys.stdout.buffer.write(source.image(read)); assert 'fsspec' not in sys.modules"
-        )
         read = reads(1)[1]
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            input=pickle.dumps((source, read)),
-            capture_output=True,
-            check=True,
-        )
-        assert done.stdout == bundling.files()[image_name(read)]
+        done = elsewhere(image(written("zip", tmp_path), read))
+        assert done.stdout == packed(read.name).tobytes(), done.stderr
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
     @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
     def test_a_forked_process_reads_too(self, tmp_path):
-        source, read = StoredSource.at(written("folder", tmp_path)), reads(1)[0]
+        array, wanted = image(written("folder", tmp_path), reads(1)[0]), packed(reads(1)[0].name)
         child = os.fork()
         if child == 0:
-            os._exit(0 if source.image(read) == bundling.files()[image_name(read)] else 1)
+            os._exit(0 if np.array_equal(array.values, wanted) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
     def test_where_another_bundle_stands_in_its_place_it_says_so(self, tmp_path):
         path = written("folder", tmp_path)
-        source = StoredSource.at(path)
+        array = image(path, reads(1)[0])
         bundling.write_folder(Path(path), bundling.all_files(packed_on="2026-11-23"))
-        code = "import pickle, sys; s, r = pickle.load(sys.stdin.buffer); s.image(r)"
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            input=pickle.dumps((source, reads(1)[0])),
-            capture_output=True,
-            check=False,
-        )
+        done = elsewhere(array)
         assert b"BundleError" in done.stderr
         assert b"is another bundle than when it was opened" in done.stderr
 
     def test_many_bundles_are_read_in_turn(self, tmp_path):
-        sources = [
-            StoredSource.at(written("folder", tmp_path, bundling.all_files(packed_on=str(number))))
+        paths = [
+            written("folder", tmp_path, bundling.all_files(packed_on=str(number)))
             for number in range(20)
         ]
-        for source in (*sources, *sources):
-            assert source.held(reads(1)[0]) == {None}
+        opened = [image(path, reads(1)[0]) for path in paths]
+        for array in (*opened, *opened):
+            np.testing.assert_array_equal(array, packed(reads(1)[0].name))
 
 
 class TestLacking:
@@ -184,7 +148,7 @@ class TestLacking:
 
     def error(self, path: str, read) -> str:
         with pytest.raises(ImageError) as caught:
-            source_from(path).image(read)
+            pixels(path, read)
         error = caught.value
         assert (error.image_id, error.dataset_id) == (read.image_id, DATASET)
         assert error.section_number == read.section_number
@@ -202,24 +166,15 @@ class TestLacking:
         said = self.error(written("folder", tmp_path), replace(reads(1)[0], view="expression"))
         assert "it holds only image of it" in said
 
-    def test_a_window(self, tmp_path):
-        read = reads(0, Window(0, 0, 40, 40))[0]
-        said = self.error(written("folder", tmp_path), read)
-        assert "at tier 0 in the window (0, 0, 40, 40)" in said
-
     def test_a_whole_image_of_which_there_are_parts(self, tmp_path):
         self.error(written("folder", tmp_path), reads(0)[0])
 
-    def test_an_image(self, tmp_path):
-        said = self.error(written("folder", tmp_path), replace(reads(1)[0], image_id=99))
-        assert "3 images of dataset 5, not this one" in said
-
     def test_what_could_not_be_had_when_it_was_packed(self, tmp_path):
         read = reads(2)[0]
-        failed = {image_name(read): "HTTP status 404"}
+        failed = {read.name: "HTTP status 404"}
         path = written("folder", tmp_path, bundling.all_files(failed=failed))
         with pytest.raises(ImageError, match=r"could not be had when .* packed: HTTP status 404"):
-            source_from(path).image(read)
+            pixels(path, read)
 
 
 class TestDamage:
@@ -231,7 +186,7 @@ class TestDamage:
             del these[name]
         else:
             these[name] = content
-        return source_from(written(store, tmp_path, these))
+        return written(store, tmp_path, these)
 
     @pytest.mark.parametrize(
         ("damage", "said"),
@@ -246,32 +201,32 @@ class TestDamage:
     )
     def test_of_an_image(self, store, tmp_path, damage, said):
         read = reads(1)[0]
-        name = image_name(read)
+        name = read.name
         source = self.damaged(store, tmp_path, name, damage(bundling.files()[name]))
         with pytest.raises(ImageError, match=said) as caught:
-            source.image(read)
+            pixels(source, read)
         assert caught.value.image_id == read.image_id
         assert name in str(caught.value)
-        assert source.image(reads(1)[1])
+        assert right(source, reads(1)[1])
 
     @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"\xff\xfe"])
     def test_of_the_metadata(self, store, tmp_path, content):
         source = self.damaged(store, tmp_path, ROWS, content)
         with pytest.raises(BundleError, match=r"datasets/5.json is of no use"):
-            source.dataset(DATASET)
+            dataset(source)
 
     def test_of_the_manifest(self, store, tmp_path):
         these = bundling.all_files()
         these["manifest.json"] = these["manifest.json"][:-100]
         with pytest.raises(BundleError, match="manifest is refused: Invalid JSON"):
-            source_from(written(store, tmp_path, these))
+            dataset(written(store, tmp_path, these))
 
     def test_of_a_file_after_it_was_opened(self, tmp_path):
         path = written("folder", tmp_path)
-        source = source_from(path)
-        (Path(path) / image_name(reads(1)[0])).unlink()
+        array = image(path, reads(1)[0])
+        (Path(path) / reads(1)[0].name).unlink()
         with pytest.raises(ImageError, match="missing from"):
-            source.image(reads(1)[0])
+            array.load()
 
     def test_a_zip_that_was_cut_off(self, tmp_path):
         path = Path(written("zip", tmp_path))
@@ -279,7 +234,7 @@ class TestDamage:
         for length in (0, 10, len(whole) // 2, len(whole) - 30, len(whole) - 1):
             path.write_bytes(whole[:length])
             with pytest.raises(BundleError, match="not a whole zip archive"):
-                source_from(path)
+                dataset(path)
 
 
 class TestFinding:
@@ -288,43 +243,39 @@ class TestFinding:
     def test_nothing(self, tmp_path):
         for where in (tmp_path / "none", f"memory://{uuid.uuid4().hex}/x.zip"):
             with pytest.raises(BundleError, match="there is nothing at"):
-                source_from(where)
+                dataset(where)
 
     def test_a_bundle_whose_packing_did_not_finish(self, store, tmp_path):
         these = bundling.all_files()
         del these["manifest.json"]
         with pytest.raises(BundleError, match=r"has no manifest.json: packing it did not finish"):
-            source_from(written(store, tmp_path, these))
+            dataset(written(store, tmp_path, these))
 
     def test_another_file(self, tmp_path):
         (tmp_path / "x.txt").write_text("hello")
         with pytest.raises(BundleError, match="not a whole zip archive"):
-            source_from(tmp_path / "x.txt")
+            dataset(tmp_path / "x.txt")
 
     def test_a_store_that_nobody_knows(self):
         with pytest.raises(BundleError, match="nosuch://x cannot be reached"):
-            source_from("nosuch://x")
+            dataset("nosuch://x")
 
     @pytest.mark.parametrize(
         "text", ["", "  ", "a\0b", "\ud800", "zip://x::memory://y.zip", "s3://k:p@b/x"]
     )
     def test_texts_that_name_no_place(self, text):
         with pytest.raises(ValueError, match="source or target"):
-            source_from(text)
+            dataset(text)
 
-    def test_what_a_place_may_be(self):
-        with pytest.raises(TypeError, match="must be a text or a path"):
-            Location.of(os.fsencode("x"))  # type: ignore[arg-type]
-        with pytest.raises(TypeError):
-            Location.of(5)  # type: ignore[arg-type]
-        assert Location.of("s3://b/k.zip?version=secret").name == "s3://b/k.zip"
-        assert Location.of("s3://b/K.ZIP?version=secret").says_zip
-        assert Location.of("memory://b/").text == "memory://b"
+    def test_what_is_no_place(self):
+        for where in (os.fsencode("x"), 5):
+            with pytest.raises(TypeError, match="must be"):
+                dataset(where)
 
     def test_paths_that_the_system_refuses(self):
         for text in ("x" * 5000, "~nobody-of-that-name/x"):
             with pytest.raises(BundleError):
-                source_from(text)
+                dataset(text)
 
     def test_secrets_are_in_no_message_and_no_cause(self):
         for text in (
@@ -334,7 +285,7 @@ class TestFinding:
             "zip://a::https://me:SECRET@127.0.0.1:9/x.zip",
         ):
             with pytest.raises((ValueError, BundleError)) as caught:
-                source_from(text)
+                dataset(text)
             error: BaseException | None = caught.value
             while error is not None:
                 assert "SECRET" not in f"{error} {error!r}"
@@ -353,7 +304,7 @@ class TestFinding:
 
         fsspec.register_implementation("leaky", Leaky, clobber=True)
         for text in ("leaky://bucket/x", "leaky://bucket/x.zip"):
-            for use in (source_from, atldld.verify_bundle):
+            for use in (dataset, atldld.verify_bundle):
                 with pytest.raises(BundleError, match="RuntimeError") as caught:
                     use(text)
                 error: BaseException | None = caught.value
@@ -424,24 +375,24 @@ class TestWeb:
             thread.join()
 
     def test_a_zip_file_opens_from_a_server_that_sends_parts(self, web):
-        source = source_from(web.url)
-        assert source.name == web.url.partition("?")[0]
+        array = image(web.url, reads(1)[0])
+        assert dataset(web.url).attrs["source"] == web.url.partition("?")[0]
         before = len(web.paths)
-        assert source.image(reads(1)[0]) == bundling.files()[image_name(reads(1)[0])]
+        np.testing.assert_array_equal(array, packed(reads(1)[0].name))
         assert len(web.paths) == before + 1
         assert atldld.verify_bundle(web.url).ok
 
     @pytest.mark.parametrize("how", ["whole", "gzip", "silent", "endless"])
     @pytest.mark.parametrize("late", [False, True], ids=["at once", "later"])
     def test_a_server_that_misbehaves_costs_little_and_is_named(self, web, how, late):
-        source = source_from(web.url) if late else None
+        array = image(web.url, reads(1)[0]) if late else None
         web.how = how
         tracemalloc.start()
         with (
             atldld.set_options(timeout=0.3, retries=0),
             pytest.raises((BundleError, ImageError), match=r"/b.zip") as caught,
         ):
-            _ = source_from(web.url) if source is None else source.image(reads(1)[0])
+            _ = dataset(web.url) if array is None else array.load()
         assert tracemalloc.get_traced_memory()[1] < 2**23
         tracemalloc.stop()
         assert web.sent < 2**26
@@ -450,7 +401,7 @@ class TestWeb:
     def test_a_redirect_that_leaves_the_web_is_refused_and_not_quoted(self, web):
         web.how, web.to = "redirect", "ftp://127.0.0.1:9"
         with pytest.raises(BundleError) as caught:
-            source_from(web.url)
+            dataset(web.url)
         error: BaseException | None = caught.value
         while error is not None:
             assert "SECRET" not in f"{error} {error!r}"
@@ -459,11 +410,11 @@ class TestWeb:
 
     def test_what_is_not_there_and_what_is_no_zip_file(self, web):
         with pytest.raises(BundleError, match="there is nothing at"):
-            source_from(web.url.replace("b.zip", "none.zip"))
+            dataset(web.url.replace("b.zip", "none.zip"))
         with pytest.raises(BundleError, match="a bundle is a zip file"):
             atldld.verify_bundle(web.url.replace("b.zip", "folder"))
         with pytest.raises(BundleError, match="cannot be written to"):
-            atldld.pack(DATASET, web.url, source=source_from(web.url))
+            atldld.pack(DATASET, web.url, source=web.url)
 
 
 class TestVerifying:
@@ -477,8 +428,8 @@ class TestVerifying:
         assert "is sound" in str(report)
 
     def test_everything_that_is_wrong_is_named(self, store, tmp_path):
-        first, second, third = map(image_name, reads(1))
-        these = bundling.all_files(failed={image_name(reads(2)[0]): "HTTP status 404"})
+        first, second, third = (each.name for each in reads(1))
+        these = bundling.all_files(failed={reads(2)[0].name: "HTTP status 404"})
         del these[first]
         these[second] = these[second][:-1]
         these[third] = these[third][:-9] + b"x" + these[third][-8:]
@@ -488,7 +439,7 @@ class TestVerifying:
         assert report.missing == (first,)
         assert report.damaged == (second, third)
         assert report.extra == ("notes.txt",)
-        assert report.failed == (image_name(reads(2)[0]),)
+        assert report.failed == (reads(2)[0].name,)
         assert "is NOT sound" in str(report)
         assert f"missing: {first}" in str(report)
         assert f"damaged: {third} (its content is not what came" in str(report)
@@ -496,7 +447,7 @@ class TestVerifying:
     def test_what_does_not_fit_the_metadata_is_damaged_too(self, tmp_path):
         """A bundle can agree with its manifest and still not with itself."""
         these = dict(bundling.files())
-        first, second, _ = map(image_name, reads(1))
+        first, second, _ = (each.name for each in reads(1))
         these[first] = these[second]
         these["images/99/image-t1.jpg"] = these[second]
         report = atldld.verify_bundle(written("zip", tmp_path, bundling.all_files(these)))

@@ -1,5 +1,8 @@
+"""What is downloaded is kept, believed only while it is whole, and never in the way."""
+
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -7,119 +10,109 @@ import subprocess
 import threading
 import time
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atldld.errors import AtldldWarning
-from atldld.model.read import VIEWS, ImageRead, Window
-from atldld.store import cache as cache_module
-from atldld.store.cache import Cache
-from atldld.store.files import Files, Location
-from atldld.store.names import dataset_name, image_name, service_folder
-from source.conftest import a_read
+import atldld
+from atldld.testing import AllenServer, Fault, phantom_dataset
 
-NAME = "images/7/image-t2.jpg"
-BODY = bytes(range(256)) * 10
+PHANTOM = phantom_dataset(1001, sections=2, resolution=60, tier_count=2, seed=5)
+TIER = 1
 
 
-def a_cache(folder: Path) -> Cache:
-    return Cache(Files(Location(str(folder))), "http://h")
+@pytest.fixture(scope="module")
+def shared_server():
+    with AllenServer(PHANTOM) as running:
+        yield running
 
 
 @pytest.fixture
-def cache(tmp_path):
-    return a_cache(tmp_path / "service")
+def server(shared_server):
+    shared_server.clear_faults()
+    shared_server.reset_log()
+    return shared_server
 
 
-def files(cache: Cache) -> set[str]:
-    return {
-        str(path.relative_to(cache.files.path))
-        for path in cache.files.path.rglob("*")
-        if path.is_file()
-    } - {str(path.relative_to(cache.files.path)) for path in cache.files.path.glob("locks/*")}
+@pytest.fixture(scope="module")
+def truth(shared_server, tmp_path_factory):
+    with atldld.set_options(cache_dir=tmp_path_factory.mktemp("truth")):
+        return opened(shared_server).values
 
 
-# Names
+@pytest.fixture
+def cache_dir(tmp_path):
+    with atldld.set_options(cache_dir=tmp_path / "cache", retries=0):
+        yield tmp_path / "cache"
 
 
-def test_names_tell_all_that_makes_a_file():
-    assert image_name(a_read(69177654)) == "images/69177654/image-t2.jpg"
-    assert image_name(a_read(7, view="expression_mask", tier=0)) == (
-        "images/7/expression_mask-t0.jpg"
-    )
-    assert image_name(a_read(7, window=Window(128, 0, 1024, 768))) == (
-        "images/7/image-t2-w128-0-1024-768.jpg"
-    )
-    assert dataset_name(5) == "datasets/5.json"
+def opened(server, **options):
+    options = {"resolution": 400, "tier": TIER, "chunks": None, **options}
+    return atldld.open_dataarray(PHANTOM.id, source=server.url, **options)
 
 
-reads = st.builds(
-    ImageRead,
-    image_id=st.integers(0),
-    view=st.sampled_from(VIEWS),
-    tier=st.integers(0, 12),
-    width=st.just(10),
-    height=st.just(10),
-    window=st.none()
-    | st.builds(Window, st.integers(), st.integers(), st.integers(1), st.integers(1)),
-)
+def asked(server, truth) -> list[int]:
+    """Hold the pixels against the truth, and return the images that they were asked for."""
+    server.reset_log()
+    np.testing.assert_array_equal(opened(server).values, truth)
+    return sorted(request.image_id for request in server.image_requests)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(reads, reads)
-def test_two_reads_share_a_name_only_if_they_are_one(one, two):
-    assert (image_name(one) == image_name(two)) == (one == two)
+def files(cache_dir: Path) -> set[str]:
+    """Return the files within the folder of the service, but its locks."""
+    (service,) = cache_dir.iterdir()
+    found = (path.relative_to(service).as_posix() for path in service.rglob("*") if path.is_file())
+    return {name for name in found if not name.startswith("locks/")}
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"image_id": "../../etc/passwd"}, {"image_id": 7.0}, {"view": "../image"}, {"tier": "2"},
-     {"window": Window("/etc", 0, 1, 1)}],
-)  # fmt: skip
-def test_no_name_leads_out_of_the_folder(changes):
-    with pytest.raises((ValueError, TypeError)):
-        image_name(a_read(**{"image_id": 7, **changes}))
+def images(cache_dir: Path) -> list[Path]:
+    return sorted(cache_dir.glob("*/images/*/*.jpg"))
 
 
-def test_services_have_folders_of_their_own():
-    urls = ["http://h/api/v2", "https://h/api/v2", "http://h:8000/api/v2", "http://h/api/v3",
-            "http://h.evil/api/v2", "http://[::1]:80/x", "http://../api"]  # fmt: skip
-    names = [service_folder(url) for url in urls]
-    assert len(set(names)) == len(urls)
-    assert all(Path(name).name == name and not name.startswith(".") for name in names[:-1])
+def test_what_was_downloaded_is_read_from_the_disk(server, truth, cache_dir):
+    assert asked(server, truth) == PHANTOM.image_ids
+    assert asked(server, truth) == []
+    names = {f"images/{image_id}/image-t{TIER}.jpg" for image_id in PHANTOM.image_ids}
+    names |= {"datasets/1001.json"}
+    there = {name for name in files(cache_dir) if not name.startswith("service/")}
+    assert there == {*names, *(f"{name}.json" for name in names)}
 
 
-def test_a_password_is_neither_shown_nor_hashed():
-    assert service_folder("http://me:secret@h/x") == service_folder("http://h/x")
+def test_a_window_has_a_name_of_its_own(server, cache_dir):
+    large = phantom_dataset(1002, sections=1, resolution=8, image_size=(1800, 1500))
+    (image_id,) = large.image_ids
+    with AllenServer(large) as other:
+        corner = atldld.open_image(
+            image_id, region={"x": (300, 500), "y": (300, 400)}, source=other.url
+        )
+        corner.values  # noqa: B018
+        plan = corner.atlas.plan().iloc[0]
+    numbers = "-".join(str(plan[name]) for name in ("left", "top", "width", "height"))
+    assert f"images/{image_id}/image-t0-w{numbers}.jpg" in files(cache_dir)
 
 
-# One file
+def test_a_record_is_small_and_readable(server, truth, cache_dir):
+    asked(server, truth)
+    path = images(cache_dir)[0]
+    fields = json.loads(path.with_name(f"{path.name}.json").read_text())
+    assert set(fields) == {"size", "sha256", "url", "time", "name", "service", "section"}
+    assert fields["size"] == path.stat().st_size
+    assert fields["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert fields["url"].startswith(server.url)
+    assert abs(fields["time"] - time.time()) < 1000
 
 
-def test_what_was_stored_is_loaded(cache):
-    assert cache.load(NAME) is None
-    assert not cache.holds(NAME)
-    assert cache.store(NAME, BODY, "http://h/7")
-    assert cache.load(NAME) == BODY
-    assert cache.holds(NAME)
-    record = cache.record(NAME)
-    assert (record.size, record.url) == (len(BODY), "http://h/7")
-    assert record.sha256 == hashlib.sha256(BODY).hexdigest()
-    assert abs(record.time - time.time()) < 100
-    assert files(cache) == {NAME, NAME + ".json"}
-
-
-def test_files_are_open_to_those_whom_the_user_lets(cache):
+@pytest.mark.skipif(os.name == "nt", reason="no modes of files here")
+def test_files_are_open_to_those_whom_the_user_lets(server, truth, cache_dir):
     old = os.umask(0o002)
     try:
-        cache.store(NAME, BODY, "")
+        asked(server, truth)
     finally:
         os.umask(old)
-    assert (cache.files.path / NAME).stat().st_mode & 0o777 == 0o664
+    assert {path.stat().st_mode & 0o777 for path in images(cache_dir)} == {0o664}
 
 
 def flip(path: Path) -> None:
@@ -130,20 +123,29 @@ def flip(path: Path) -> None:
 
 DAMAGES = {
     "bit flipped": flip,
-    "truncated": lambda path: path.write_bytes(BODY[:-1]),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "emptied": lambda path: path.write_bytes(b""),
-    "zeroed": lambda path: path.write_bytes(bytes(len(BODY))),
-    "longer": lambda path: path.write_bytes(BODY + b"\0"),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     "gone": lambda path: path.unlink(),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_a_miss(cache, damage):
-    cache.store(NAME, BODY, "")
-    DAMAGES[damage](cache.files.path / NAME)
-    assert cache.load(NAME) is None
+def test_a_damaged_file_is_fetched_again_once(server, truth, cache_dir, damage):
+    asked(server, truth)
+    DAMAGES[damage](images(cache_dir)[0])
+    assert asked(server, truth) == PHANTOM.image_ids[:1]
+    assert asked(server, truth) == []
+
+
+def test_a_folder_in_the_place_of_a_file_is_a_miss(server, truth, cache_dir):
+    asked(server, truth)
+    path = images(cache_dir)[0]
+    path.unlink()
+    path.mkdir()
+    with pytest.warns(atldld.AtldldWarning, match="cannot be written to"):
+        assert asked(server, truth) == PHANTOM.image_ids[:1]
 
 
 RECORDS = [
@@ -156,170 +158,108 @@ RECORDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", RECORDS)
-def test_a_damaged_record_is_a_miss(cache, text):
-    cache.store(NAME, BODY, "")
-    (cache.files.path / (NAME + ".json")).write_bytes(text)
-    assert cache.load(NAME) is None
+def test_a_damaged_record_is_a_miss(server, truth, cache_dir):
+    asked(server, truth)
+    path = images(cache_dir)[0]
+    record = path.with_name(f"{path.name}.json")
+    for text in RECORDS:
+        record.write_bytes(text)
+        assert asked(server, truth) == PHANTOM.image_ids[:1], text
+    record.unlink()
+    assert asked(server, truth) == PHANTOM.image_ids[:1]
+    assert asked(server, truth) == []
 
 
-def test_a_file_without_record_is_a_miss(cache):
-    cache.store(NAME, BODY, "")
-    (cache.files.path / (NAME + ".json")).unlink()
-    assert cache.load(NAME) is None
-    assert not cache.holds(NAME)
-
-
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=200))
-def test_any_bytes_are_kept_and_no_record(cache, content):
-    section = (0, 0, 3, 4)
-    cache.store(NAME, content, "http://h/7", section)
-    assert cache.load(NAME, section) == content
-    (cache.files.path / (NAME + ".json")).write_bytes(content)
-    assert cache.load(NAME, section) is None
+def test_no_bytes_are_a_record(shared_server, truth, cache_dir, content):
+    asked(shared_server, truth)
+    path = images(cache_dir)[0]
+    path.with_name(f"{path.name}.json").write_bytes(content)
+    assert asked(shared_server, truth) == PHANTOM.image_ids[:1]
 
 
-def test_discarding(cache):
-    cache.discard(NAME)
-    cache.store(NAME, BODY, "")
-    cache.discard(NAME)
-    assert files(cache) == set()
+def test_a_failed_download_leaves_nothing(server, truth, cache_dir):
+    server.add_fault(Fault("500", request="image"))
+    with pytest.raises(atldld.ImageError):
+        opened(server).load()
+    assert not any(name.startswith(("images/", "partial/")) for name in files(cache_dir))
 
 
-# Fetching what is missing
+def test_a_damaged_file_is_thrown_away_even_if_no_other_comes(server, truth, cache_dir):
+    asked(server, truth)
+    path = images(cache_dir)[0]
+    flip(path)
+    server.add_fault(Fault("500", request="image"))
+    with pytest.raises(atldld.ImageError):
+        opened(server).load()
+    assert path not in images(cache_dir)
 
 
-def fetches(cache: Cache, *bodies: bytes, fits=lambda content: True, name: str = NAME) -> int:
-    """Obtain a file, and return how many times it was fetched."""
-    calls = []
-
-    def fetch():
-        calls.append(None)
-        return bodies[0]
-
-    assert cache.obtain(name, fetch, fits, "http://h") == bodies[-1]
-    return len(calls)
-
-
-def test_a_file_is_fetched_once(cache):
-    assert fetches(cache, BODY) == 1
-    assert fetches(cache, b"another", BODY) == 0
-
-
-@pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "a folder"])
-def test_a_damaged_file_is_fetched_again_once(cache, damage):
-    fetches(cache, BODY)
-    DAMAGES[damage](cache.files.path / NAME)
-    assert fetches(cache, BODY) == 1
-    assert fetches(cache, BODY) == 0
-
-
-def test_a_file_that_does_not_fit_any_more_is_fetched_again(cache):
-    fetches(cache, BODY)
-    assert fetches(cache, b"new", fits=lambda content: content == b"new") == 1
-    assert fetches(cache, b"new") == 0
-
-
-def test_a_failed_fetch_leaves_nothing(cache):
-    def fail():
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        cache.obtain(NAME, fail, lambda content: True, "")
-    assert files(cache) == set()
-
-
-def test_a_damaged_file_is_thrown_away_even_if_no_other_comes(cache):
-    fetches(cache, BODY)
-    flip(cache.files.path / NAME)
-    with pytest.raises(ZeroDivisionError):
-        cache.obtain(NAME, lambda: 1 / 0, lambda content: True, "")
-    assert files(cache) == set()
-
-
-def test_names_that_share_a_lock_do_not_block_one_another_for_good(cache, monkeypatch):
-    monkeypatch.setattr(cache_module, "lock_name", lambda name: "locks/000.lock")
-    assert fetches(cache, BODY) + fetches(cache, BODY, name="images/8/image-t2.jpg") == 2
-
-
-def test_readers_see_one_whole_content_or_none(cache):
-    """Two writers that differ, no locks: what is read is one or the other, never a mixture."""
-    bodies = [bytes([letter]) * 20_000 for letter in b"ab"]
+def test_readers_see_what_is_whole_or_ask_again(server, truth, cache_dir):
+    """While somebody tears the files: right pixels, whatever a reader finds on the disk."""
+    asked(server, truth)
+    places = {path: path.read_bytes() for path in images(cache_dir)}
     stop = threading.Event()
-    seen = set()
-
-    def write(body):
-        for _ in range(150):
-            cache.store(NAME, body, "")
+    right = []
 
     def read():
         while not stop.is_set():
-            seen.add(cache.load(NAME))
+            right.append(np.array_equal(opened(server).values, truth))
 
     readers = [threading.Thread(target=read) for _ in range(3)]
-    writers = [threading.Thread(target=write, args=(body,)) for body in bodies]
-    for thread in (*readers, *writers):
+    for thread in readers:
         thread.start()
-    for thread in writers:
-        thread.join()
+    for length in range(40):
+        for path, content in places.items():
+            with contextlib.suppress(OSError):
+                path.write_bytes(content[: length * 7])
+                path.write_bytes(content)
     stop.set()
     for thread in readers:
         thread.join()
-    assert seen <= {None, *bodies}
-    assert seen & set(bodies)
+    assert right
+    assert all(right)
 
 
-# Files on their way
-
-
-def test_files_on_their_way_are_ignored_and_swept_when_old(cache):
-    cache.store(NAME, BODY, "")
-    partial = cache.files.path / "partial"
+def test_files_on_their_way_are_ignored_and_swept_when_old(server, truth, tmp_path):
+    with atldld.set_options(cache_dir=tmp_path / "once"):
+        asked(server, truth)
+        (service,) = (path.name for path in (tmp_path / "once").iterdir())
+    # A cache that no reader of this process has written to yet.
+    cache_dir = tmp_path / "cache"
+    partial = cache_dir / service / "partial"
+    partial.mkdir(parents=True)
     for name, age in (("old", 90_000), ("new", 10)):
         (partial / name).write_bytes(b"half")
         os.utime(partial / name, (time.time() - age, time.time() - age))
-    cache.files.sweep(time.time() - 86_400)
-    assert files(cache) == {NAME, NAME + ".json", "partial/new"}
-
-
-def test_the_first_storing_of_a_process_sweeps(cache):
-    partial = cache.files.path / "partial"
-    partial.mkdir(parents=True)
-    (partial / "old").write_bytes(b"half")
-    os.utime(partial / "old", (0, 0))
-    cache.store(NAME, BODY, "")
-    assert files(cache) == {NAME, NAME + ".json"}
+    with atldld.set_options(cache_dir=cache_dir):
+        assert asked(server, truth) == PHANTOM.image_ids
+    assert {name for name in files(cache_dir) if name.startswith("partial/")} == {"partial/new"}
 
 
 # Folders that cannot be written to
 
 
-@contextmanager
+@contextlib.contextmanager
 def one_warning(match: str):
-    with pytest.warns(AtldldWarning, match=match) as caught:
+    with pytest.warns(atldld.AtldldWarning, match=match) as caught:
         yield
     assert len(caught) == 1
 
 
-def uncached(cache: Cache, match: str) -> None:
-    """Hold that files come right, are not kept, and that one warning says so."""
-    with one_warning(match):
-        assert fetches(cache, BODY) == 1
-        assert fetches(cache, BODY) == 1
-        assert fetches(cache, BODY, name="images/8/image-t2.jpg") == 1
+def uncached(server, truth, folder: Path, match: str) -> None:
+    """Hold that pixels come right, are not kept, and that one warning says so."""
+    with atldld.set_options(cache_dir=folder), one_warning(match):
+        assert asked(server, truth) == PHANTOM.image_ids
+        assert asked(server, truth) == PHANTOM.image_ids
 
 
-def test_a_folder_below_a_file(tmp_path):
+def test_a_folder_below_a_file(server, truth, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    uncached(a_cache(tmp_path / "file" / "service"), "cannot be written to .*set_options")
-
-
-def test_each_folder_has_its_warning(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    for name in "ab":
-        with one_warning(f"file/{name}"):
-            fetches(a_cache(tmp_path / "file" / name), BODY)
+    uncached(server, truth, tmp_path / "file" / "a", "cannot be written to .*set_options")
+    # Each folder has its warning.
+    uncached(server, truth, tmp_path / "file" / "b", "file/b")
 
 
 @pytest.fixture
@@ -345,39 +285,39 @@ def mounted(tmp_path):
         subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_read_only_folder(mounted):
-    uncached(a_cache(mounted("ro") / "service"), "Read-only file system")
+def test_a_read_only_folder(server, truth, mounted):
+    uncached(server, truth, mounted("ro"), "Read-only file system")
 
 
-def test_a_read_only_folder_that_is_full_of_files_serves(mounted):
+def test_a_read_only_folder_that_is_full_of_files_serves(server, truth, mounted):
     place = mounted("size=10m")
-    cache = a_cache(place / "service")
-    assert fetches(cache, BODY) == 1
-    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert fetches(cache, BODY) == 0
-    # A damaged file cannot be thrown away there, and still is not served.
-    subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
-    flip(cache.files.path / NAME)
-    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-    with one_warning("Read-only"):
-        assert fetches(cache, BODY) == 1
+    with atldld.set_options(cache_dir=place):
+        assert asked(server, truth) == PHANTOM.image_ids
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert asked(server, truth) == []
+        # A damaged file cannot be thrown away there, and still is not served.
+        subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
+        flip(images(place)[0])
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        with one_warning("Read-only"):
+            assert asked(server, truth) == PHANTOM.image_ids[:1]
 
 
-def test_a_full_disk(mounted):
-    cache = a_cache(mounted("size=64k") / "service")
-    body = os.urandom(200_000)
-    with one_warning("No space left"):
-        assert fetches(cache, body) == 1
-        assert fetches(cache, body) == 1
-    assert not any("partial" in name for name in files(cache))
-    # Small files still find their place.
-    assert fetches(cache, b"small", name="images/8/image-t2.jpg") == 1
-    assert fetches(cache, b"small", name="images/8/image-t2.jpg") == 0
-
-
-def test_a_record_is_small_and_readable(cache):
-    cache.store(NAME, BODY, "http://h/7")
-    fields = json.loads((cache.files.path / (NAME + ".json")).read_text())
-    assert set(fields) == {"size", "sha256", "url", "time", "name", "service", "section"}
+def test_a_full_disk(server, truth, mounted):
+    place = mounted("size=160k")
+    (place / "filled").write_bytes(bytes(2**16))
+    with atldld.set_options(cache_dir=place):
+        opened(server)  # What describes the dataset still fits.
+        with contextlib.suppress(OSError), (place / "more").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(2**12))
+        with one_warning("No space left"):
+            assert asked(server, truth) == PHANTOM.image_ids
+            assert asked(server, truth) == PHANTOM.image_ids
+        assert not any("partial" in str(path) for path in place.rglob("*") if path.is_file())
+        # Where there is room again, files are kept.
+        (place / "more").unlink()
+        assert asked(server, truth) == PHANTOM.image_ids
+        assert asked(server, truth) == []
