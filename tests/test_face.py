@@ -9,10 +9,15 @@ ROOT = Path(__file__).parents[1]
 
 FACE = {
     "__version__",
-    "arrays.accessor.AtlasAccessor",
+    "arrays.accessor",
     "arrays.engine",
     "cli.main",
     "errors",
+    "export.read_quicknii",
+    "export.to_nifti",
+    "export.to_nrrd",
+    "export.to_ome_zarr",
+    "export.to_quicknii",
     "options.current",
     "options.set_options",
     "plot",
@@ -28,7 +33,59 @@ FACE = {
 PURE = {"model", "sampling"}
 """Rooms of pure functions: their own folders of tests hold each to its contract."""
 
+_HTTP = "answers byte by byte: what the one client makes of each, before anybody reads a row"
+_PARTS = "parts of xarray and dask that are private: fails first when they change"
+_PLAN = "planned reads are told of before the plan is a table"
+_RESTORED = "rows of a dataset, changed, and what their record says of them"
+
 LEANING: dict[str, str] = {
+    "arrays/test_bent.py": "markers as a registration file gives them, before any image",
+    "arrays/test_failures.py": "the file of what failed, which no user is told of, and its owner",
+    "arrays/test_image.py": "the search for the dataset of an image ends at a service's last page",
+    "arrays/test_internals.py": _PARTS,
+    "arrays/test_laziness.py": "counts how often metadata are read while arrays travel",
+    "arrays/test_planning.py": _PLAN,
+    "arrays/test_published.py": "the parts of a published registration are cut by columns",
+    "arrays/test_schedulers.py": "the options that a task carries are those of its opening",
+    "arrays/test_volume.py": "the reader of a volume is small when it travels",
+    "arrays/test_windows.py": "which window is chosen: a pure function with a contract",
+    "benchmarks/test_plain_warp.py": "the plain loop of the benchmarks against the warp itself",
+    "cli/test_cache.py": "sizes in words, to the last digit",
+    "cli/test_commands.py": "tables as text, whatever the width of the terminal",
+    "cli/test_doctor.py": "findings before they are printed: each question and its answer",
+    "cluster/test_kills.py": "which worker has a request under way, so as to kill that one",
+    "cluster/test_machines.py": "the share of a machine: a pure function, asked on a cluster",
+    "cluster/test_memory.py": "the size that chunks are made of, to hold memory against",
+    "export/test_packing.py": "how many images wait, and a target that another one holds",
+    "hostile/test_network.py": "every connection that the one client makes, image by image",
+    "measure/test_grids.py": "MetaImage headers: pure parsing of hostile text",
+    "measure/test_guard.py": "the name of the coordinate that guards",
+    "measure/test_ontology.py": "the addresses of Allen's annotations",
+    "measure/test_points.py": _RESTORED,
+    "measure/test_quantify.py": "sums of pixels: a pure function against a slow twin",
+    "plot/test_plot.py": _PLAN,
+    "reading/test_images.py": "decoding in order, with so many images in memory at most",
+    "source/conftest.py": "makes reads for the tests of this room",
+    "source/test_allen.py": "the URLs of reads, and a source as a value that travels",
+    "source/test_bucket.py": "a bucket as a source, image by image against the slides",
+    "source/test_catalogue.py": "a source described by tables",
+    "source/test_http.py": _HTTP,
+    "source/test_jpeg.py": "what makes bytes a JPEG of some size: pure functions of bytes",
+    "source/test_limit.py": "places among processes, held and freed without any request",
+    "source/test_prefetch.py": "downloads ahead: order, number and threads, with a slow source",
+    "source/test_rma.py": "the query language: text of queries, and pages of answers",
+    "source/test_search.py": "terms of a search against rows: pure functions",
+    "source/test_tls.py": _HTTP,
+    "store/test_names.py": "the grammar of names in a store: pure functions of text",
+    "store/test_single_flight.py": "one piece of work for a crowd of threads: a pure contract",
+    "test_bundles_page.py": "the limits that the page tells are those that are kept",
+    "test_docs_pages.py": "the page on options lists every option",
+    "test_forking.py": "a value for each process: a pure contract",
+    "test_frozen_values.py": "values of pure functions, frozen to the last bit",
+    "test_options.py": "options as they travel with a task",
+    "test_real.py": _RESTORED,
+    "test_sync.py": "how many images are decoded ahead",
+    "test_urls.py": "URLs and what is secret in them: pure functions of text",
 }
 """The modules that lean on inner rooms, with what only can be held there."""
 

@@ -187,3 +187,16 @@ def test_public_names_are_there():
     assert set(atldld.__all__) <= set(dir(atldld))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = atldld.nothing
+
+
+EVALUATING = {"cloudpickle", "eval", "exec", "extractall", "marshal", "pickle", "shelve"}
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if not name.startswith("testing/")])
+def test_nothing_that_was_read_is_run(name):
+    """No bytes from elsewhere are unpickled, evaluated, or unpacked to where they say."""
+    tree = ast.parse((SOURCE / name).read_text(encoding="utf-8"))
+    words = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    words |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    words |= {node.name for node in ast.walk(tree) if isinstance(node, ast.alias)}
+    assert not words & EVALUATING

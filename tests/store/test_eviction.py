@@ -250,16 +250,23 @@ def test_a_record_without_its_file_counts_and_goes(server, cache_dir):
 
 
 def test_grids_go_too_and_are_shown_and_cleared(server, cache_dir):
-    volume = np.zeros((67, 41, 58))
-    with AllenServer(grids={7: zipped_grid({"energy": volume})}) as grids:
+    zips = {7: zipped_grid({"energy": np.zeros((67, 41, 58))})}
+
+    def there():
+        return [path for path in cache_dir.rglob("*.zip") if path.is_file()]
+
+    with AllenServer(grids=zips) as grids:
         atldld.open_grid(7, volumes=["energy"], source=grids.url)
-    (stock,) = cache_stock(cache_dir)
-    assert stock.files["grids"] > 0
-    files, size = trim_cache(cache_dir, limit=1)
-    assert files == stock.files["grids"]
-    assert size >= stock.bytes["grids"]
-    assert not [path for path in cache_dir.rglob("*.zip") if path.is_file()]
-    assert clear_cache(cache_dir)[0] > 0
+        assert len(there()) == 1
+        (stock,) = cache_stock(cache_dir)
+        assert stock.files["grids"] == 1
+        files, size = trim_cache(cache_dir, limit=1)
+        assert files == 1
+        assert size >= stock.bytes["grids"] > 0
+        assert there() == []
+        atldld.open_grid(7, volumes=["energy"], source=grids.url)
+        assert len(there()) == 1
+    assert clear_cache(cache_dir)[0] == 1
     assert not list(cache_dir.iterdir())
 
 
