@@ -30,7 +30,7 @@ from ..store.names import (
     record_name,
 )
 from ..store.zipped import ZipFiles
-from .http import Body, fetch
+from .http import Answer, fetch
 from .jpeg import jpeg_fault, size_limit
 from .rma import DatasetRows
 
@@ -223,7 +223,7 @@ def files_at(location: Location) -> ReadableFiles:
     )
 
 
-def _web(location: Location, start: int, stop: int) -> Body:
+def _web(location: Location, start: int, stop: int) -> Answer:
     """Return a part of a file on a web server."""
     try:
         return fetch(location.text, limit_bytes=stop - start, byte_range=(start, stop))

@@ -36,7 +36,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from http.client import IncompleteRead
 from pathlib import Path
@@ -105,28 +105,6 @@ Check = Callable[[bytes, Mapping[str, str]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
-    """A whole body and how it came.
-
-    Parameters
-    ----------
-    content
-        The bytes.
-    headers
-        Headers of the answer; names in any case.
-    tries
-        How many tries it took.
-    whole_bytes
-        Of a part of a file: how many bytes the file has, if the service says so.
-    """
-
-    content: bytes
-    headers: Mapping[str, str]
-    tries: int
-    whole_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """What one request brought, after redirects.
 
@@ -140,12 +118,18 @@ class Answer:
         The body; of a status that was not wanted only the beginning.
     hops
         Where redirects led, one after another, without credentials and query.
+    tries
+        How many it took.
+    whole_bytes
+        Of a part of a file: how many bytes the file has, if the service says so.
     """
 
     status: int
     headers: Mapping[str, str]
     content: bytes
     hops: tuple[str, ...] = ()
+    tries: int = 1
+    whole_bytes: int | None = None
 
 
 def fetch(
@@ -156,7 +140,7 @@ def fetch(
     headers: Mapping[str, str] | None = None,
     byte_range: tuple[int, int] | None = None,
     options: Options | None = None,
-) -> Body:
+) -> Answer:
     """Return the whole body that a URL answers with, or a part of it.
 
     Parameters
@@ -178,7 +162,8 @@ def fetch(
 
     Returns
     -------
-    Body
+    Answer
+        Its body is whole.
 
     Raises
     ------
@@ -206,7 +191,7 @@ def fetch(
             whole_bytes = None if byte_range is None else _part(answer, byte_range)
             if check is not None:
                 check(answer.content, answer.headers)
-            return Body(answer.content, answer.headers, number, whole_bytes)
+            return replace(answer, tries=number, whole_bytes=whole_bytes)
         except UnfitBodyError as unfit:
             fault = FaultError(str(unfit), status=200)
         except limit.NoPlaceError as taken:

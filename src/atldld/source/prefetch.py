@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextvars
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import chain, islice
 from queue import Empty, SimpleQueue
 from typing import Any, Self, TypeVar
@@ -51,23 +50,10 @@ def fetch_ahead(
     ImageError
         If a read cannot be had.
     """
-    coming = iter(reads)
-    first = list(islice(coming, 2))
-    if len(first) < 2:
-        for read in first:
-            yield read, source.image(read)
-        return
-    coming = chain(first, coming)
-    waiting: deque[tuple[ImageRead, Future[bytes]]] = deque()
-    with _Threads() as threads:
-        while True:
-            for read in islice(coming, max(ahead, 1) - len(waiting)):
-                waiting.append((read, threads.begin(source.image, read)))
-            if not waiting:
-                return
-            read, future = waiting.popleft()
-            content = _outcome(future)
-            del future
+    with closing(_fetched(source, reads, ahead, None, in_order=True)) as coming:
+        for read, content in coming:
+            if isinstance(content, ImageError):
+                raise content
             yield read, content
 
 
@@ -121,6 +107,12 @@ def fetch_each(
     begun
         Fetches that have begun already; they are not repeated.
     """
+    yield from _fetched(source, reads, ahead, begun, in_order=False)
+
+
+def _fetched(
+    source: Source, reads: Iterable[ImageRead], ahead: int, begun: Begun | None, *, in_order: bool
+) -> Generator[tuple[ImageRead, bytes | ImageError], None, None]:
     coming = iter(reads)
     first = list(islice(coming, 2))
     if len(first) < 2 and begun is None:
@@ -140,10 +132,13 @@ def fetch_each(
                 future.add_done_callback(done.put)
             if not waiting:
                 return
-            future = _next(done)
+            future = next(iter(waiting)) if in_order else _next(done)
+            while not future.done():
+                _next(done)
             read, content = waiting.pop(future), future.result()
             del future
             yield read, content
+            del content
 
 
 def _image_or_error(source: Source, read: ImageRead) -> bytes | ImageError:
@@ -182,17 +177,6 @@ class _Threads:
     def _work(self, work: Callable[..., T], *args: Any) -> T:
         with cancel.cancelled_by(self._left):
             return work(*args)
-
-
-def _outcome(future: Future[T]) -> T:
-    done = threading.Event()
-    future.add_done_callback(lambda _: done.set())
-    cancel.wait(done.wait, math.inf)
-    try:
-        return future.result()
-    finally:
-        # Its error holds this frame, and this frame would hold its error.
-        del future
 
 
 def _next(done: SimpleQueue[T]) -> T:
