@@ -22,7 +22,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Final, Self
@@ -311,50 +311,28 @@ def using(carried: Carried) -> Iterator[None]:
 
 
 @dataclass(eq=False, slots=True)
-class _Choice:
-    """A value that `set_options` was given (None gives it back), and where that happened."""
-
-    value: Any
-    process: str
-    before: tuple[_Choice, ...]
-    """What held for the process before, the last one last, as far as that may matter."""
-    plain: bool = True
-    """Whether it holds for the process: that of a ``with`` block does not, once entered."""
-
-
-_Choices = Mapping[str, _Choice]
-
-
-@dataclass(eq=False, slots=True)
 class _Block:
     """What a call of `set_options` set: for the process, or once entered for a ``with`` block."""
 
-    choices: dict[str, _Choice]
+    values: Mapping[str, Any]
+    """None gives an option back."""
+    process: str
+    """Token of the process that it was called in."""
     open: bool = False
     main: bool = False
     """Whether it was entered in the main thread."""
     around: tuple[_Block, ...] = ()
     """The blocks within which it was entered, and itself last."""
-    inner: dict[str, _Choice] = field(default_factory=dict)
-    """What plain calls within the block set, in its own thread."""
+    inner: tuple[_Block, ...] = ()
+    """The plain calls within the block, in its own thread."""
 
     def __enter__(self) -> Self:
+        global _calls
         with _changing.value:
-            for choice in self.choices.values():
-                choice.plain = False
-            _replace_plain(
-                {
-                    name: next((each for each in reversed(choice.before) if each.plain), None)
-                    for name, choice in self.choices.items()
-                    # Unless another call came in between.
-                    if _plain.get(name) is choice
-                }
-            )
             outer = tuple(block for block in _blocks.get() if block.open)
+            _calls = tuple(call for call in _calls if call is not self)
             if outer:
-                for name, choice in self.choices.items():
-                    if outer[-1].inner.get(name) is choice:
-                        del outer[-1].inner[name]
+                outer[-1].inner = tuple(call for call in outer[-1].inner if call is not self)
             self.open, self.around = True, (*outer, self)
             self.main = threading.current_thread() is threading.main_thread()
             _open.append(self)
@@ -373,8 +351,8 @@ class _Block:
         _blocks.set(tuple(block for block in _blocks.get() if block.open))
 
 
-_plain: _Choices = {}
-"""What plain calls set; replaced whole, so that readers need no lock."""
+_calls: tuple[_Block, ...] = ()
+"""The plain calls, the last one last; replaced whole, so that readers need no lock."""
 
 _blocks: ContextVar[tuple[_Block, ...]] = ContextVar("atldld_option_blocks", default=())
 _open: list[_Block] = []
@@ -402,39 +380,37 @@ def _blocks_here() -> tuple[_Block, ...]:
 
 def _set(values: Mapping[str, Any]) -> _Block:
     """Set options for the process, and return what makes a ``with`` block of that."""
+    global _calls
+    block = _Block(values, _process.value)
     with _changing.value:
-        choices = {}
-        for name, value in values.items():
-            last = _plain.get(name)
-            before = () if last is None else (*last.before[-_MOST_BEFORE:], last)
-            choices[name] = _Choice(value, _process.value, before)
-        _replace_plain(choices)
-        own = [block for block in _blocks.get() if block.open]
+        _calls = _with_last(_calls, block)
+        own = [each for each in _blocks.get() if each.open]
         if own:
-            own[-1].inner.update(choices)
-    return _Block(choices)
+            own[-1].inner = _with_last(own[-1].inner, block)
+    return block
 
 
-def _replace_plain(changes: Mapping[str, _Choice | None]) -> None:
-    global _plain
-    merged = {**_plain, **changes}
-    _plain = {name: choice for name, choice in merged.items() if choice is not None}
+def _with_last(calls: tuple[_Block, ...], last: _Block) -> tuple[_Block, ...]:
+    """Return calls with one more; of many the first two are made one, of no ``with`` any more."""
+    calls = (*calls, last)
+    if len(calls) > _MOST_CALLS and calls[0].process == calls[1].process:
+        one = _Block({**calls[0].values, **calls[1].values}, calls[0].process)
+        calls = (one, *calls[2:])
+    return calls
 
 
 def _chosen_values(carried: Carried | None, blocks: tuple[_Block, ...]) -> dict[str, Any]:
     """Return everything that was set on purpose, the strongest last."""
-    environment = _from_environment()
-    here = dict(_plain)
-    for block in blocks:
-        here.update({**block.choices, **block.inner})
-    if carried is None or carried.process == _process.value:
-        weaker = environment
-    else:
+    given = _from_environment()
+    here = [*_calls, *(each for block in blocks for each in (block, *block.inner))]
+    if carried is not None and carried.process != _process.value:
         # A forked worker inherits what its parent had set by then; that was not set here.
-        here = {name: each for name, each in here.items() if each.process == _process.value}
-        weaker = {**dict(carried.chosen), **environment}
-    given = {name: choice.value for name, choice in here.items() if choice.value is not None}
-    return {**weaker, **given}
+        here = [each for each in here if each.process == _process.value]
+        given = {**dict(carried.chosen), **given}
+    set_here: dict[str, Any] = {}
+    for each in here:
+        set_here |= each.values
+    return given | {name: value for name, value in set_here.items() if value is not None}
 
 
 _Key = tuple[Carried | None, tuple[_Block, ...]]
@@ -444,8 +420,8 @@ def _resolved(carried: Carried | None, blocks: tuple[_Block, ...]) -> Options:
     # Asked for with every image: worked out again only where something was set since.
     state = (
         tuple(map(os.environ.get, _VARIABLES)),
-        _plain,
-        [dict(block.inner) for block in blocks],
+        _calls,
+        [block.inner for block in blocks],
         _process.value,
     )
     before = _worked_out.get((carried, blocks))
@@ -503,7 +479,7 @@ _VARIABLES = (
     "HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "USERPROFILE",
 )  # fmt: skip
 
-_MOST_BEFORE = 8
+_MOST_CALLS = 256
 _MOST_WORKED_OUT = 64
 _worked_out: dict[_Key, tuple[tuple[Any, ...], Options]] = {}
 """The last answer for carried options and blocks, and what it was worked out from."""
