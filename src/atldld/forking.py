@@ -7,7 +7,7 @@ begun, would be waited for there without end.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -51,3 +51,12 @@ def _renew_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
+
+
+def first_time(key: Hashable) -> bool:
+    """Whether this is the first time in this process that a key is asked for."""
+    mine = object()
+    return _seen.value.setdefault(key, mine) is mine
+
+
+_seen: PerProcess[dict[Hashable, object]] = PerProcess(dict)

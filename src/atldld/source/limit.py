@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from .. import cancel
 from ..errors import AtldldWarning
-from ..forking import PerProcess
+from ..forking import PerProcess, first_time
 
 _FIRST_WAIT: Final = 0.002
 _LONGEST_WAIT: Final = 0.05
@@ -189,7 +189,13 @@ def _folder(url: str) -> Path | None:
             continue
         if trusted:
             return folder / name
-    _warn_once()
+    if first_time("no folder for locks of connections"):
+        warnings.warn(
+            "the limit of connections holds for each process alone: there is no folder of the "
+            "user's own to keep locks in (XDG_RUNTIME_DIR names one)",
+            AtldldWarning,
+            stacklevel=2,
+        )
     return None
 
 
@@ -198,20 +204,6 @@ def _is_private(folder: Path) -> bool:
     found = folder.lstat()
     ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()
     return stat.S_ISDIR(found.st_mode) and ours and not found.st_mode & stat.S_IWOTH
-
-
-_warned = PerProcess(threading.Event)
-
-
-def _warn_once() -> None:
-    if not _warned.value.is_set():
-        _warned.value.set()
-        warnings.warn(
-            "the limit of connections holds for each process alone: there is no folder of the "
-            "user's own to keep locks in (XDG_RUNTIME_DIR names one)",
-            AtldldWarning,
-            stacklevel=2,
-        )
 
 
 def share_of(most: int, machines: int) -> int:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from ..errors import AtldldWarning, plain
-from ..forking import PerProcess
+from ..forking import PerProcess, first_time
 from ..model.read import ImageRead, Window
 from ..options import current
 from ..urls import without_credentials
@@ -148,8 +148,7 @@ class Cache:
         larger than the limit.
         """
         if self.limit is not None and len(content) > self.limit:
-            _warn_once(
-                self.place,
+            self._warn_once(
                 f"a download of {len(content)} bytes is not kept: the cache may have "
                 f"{self.limit} bytes in all; set_options(cache_limit=...) gives it more",
             )
@@ -157,8 +156,7 @@ class Cache:
         try:
             self.write(name, content, url, section)
         except FileFaultError as error:
-            _warn_once(
-                self.place,
+            self._warn_once(
                 f"downloads are not kept: the cache {self.place} cannot be written to "
                 f"({error.reason}); set_options(cache_dir=...) names another folder",
             )
@@ -178,15 +176,15 @@ class Cache:
         if len(content) > most_bytes(name):
             raise FileFaultError(f"{name} has {len(content)} bytes, more than are read back")
         record = Record.made(content, name, self.service or "", url, section)
-        told = _told.value
-        with told.lock:
-            new = self.place not in told.swept
-            told.swept.add(self.place)
-        if new:
+        if first_time(("swept", self.place)):
             self.files.sweep(time.time() - _STALE_AFTER)
         self.files.write(name, content, durable=durable)
         self.files.write(record_name(name), record.model_dump_json().encode(), durable=durable)
         return record
+
+    def _warn_once(self, message: str) -> None:
+        if first_time(("keeps nothing", self.place)):
+            warnings.warn(plain(message, 500), AtldldWarning, stacklevel=3)
 
     def discard(self, name: str) -> None:
         """Forget a file."""
@@ -247,27 +245,6 @@ class Cache:
         if kept and self.limit is not None and folder is not None:
             enforce_limit(folder.parent, self.limit, len(content) + _ROOM_OF_A_RECORD)
         return content
-
-
-class _Told:
-    """Which caches were swept, and of which it was said that they keep nothing."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.swept: set[str] = set()
-        self.warned: set[str] = set()
-
-
-_told = PerProcess(_Told)
-
-
-def _warn_once(place: str, message: str) -> None:
-    told = _told.value
-    with told.lock:
-        if place in told.warned:
-            return
-        told.warned.add(place)
-    warnings.warn(plain(message, 500), AtldldWarning, stacklevel=2)
 
 
 class _UnderWay:
