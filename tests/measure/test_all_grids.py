@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import xarray as xr
@@ -14,6 +15,7 @@ import xarray as xr
 import atldld
 from atldld.errors import AtldldWarning, BundleError
 from atldld.testing import AllenServer, Fault, SyntheticAtlas
+from moto_server import BUCKET, ENVIRONMENT, s3_server
 
 COUNT = 90
 ATLAS = SyntheticAtlas(COUNT)
@@ -249,3 +251,80 @@ def test_a_mirror_takes_only_what_fits(server, cache, tmp_path):
         other.energy.atlas.to_zarr(path)
     with pytest.raises(BundleError, match="no mirror"):
         atldld.open_grids(tmp_path / "nothing")
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """The URL of a folder in a bucket of a real S3 server."""
+    with pytest.MonkeyPatch.context() as patch, s3_server() as url:
+        for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": url}.items():
+            patch.setenv(name, value)
+        fsspec.filesystem("s3").mkdir(BUCKET)
+        yield f"s3://{BUCKET}"
+
+
+def objects(url):
+    files = fsspec.filesystem("s3")
+    files.invalidate_cache()
+    return {path: files.cat_file(path) for path in files.find(url)}
+
+
+def test_a_mirror_in_a_bucket_goes_on_grows_and_reads_back(server, cache, bucket):
+    path = f"{bucket}/mirror"
+    server.add_fault(Fault("500", request="any", path=f"download/{SAGITTAL[2]}"))
+    failed = sagittal(*SAGITTAL[:5], source=server.url).atlas.to_zarr(path, shard=4)
+    assert failed.dataset_id.tolist() == [SAGITTAL[2]]
+    server.clear_faults()
+    server.reset_log()
+    assert sagittal(*SAGITTAL[:7], source=server.url).atlas.to_zarr(path, shard=4).empty
+    fetched = [request for request in server.requests if "grid_data" in request.path]
+    assert len(fetched) == 3
+    back = atldld.open_grids(path)
+    assert back.status.values.tolist() == [1] * 7
+    for number in SAGITTAL[:7]:
+        assert np.array_equal(back.energy.sel(dataset=number), truth(number), equal_nan=True)
+    assert not [name for name in objects(bucket) if name.endswith(".writer")]
+
+
+def test_a_bucket_that_another_machine_writes_is_refused(server, cache, bucket):
+    path = f"{bucket}/shared"
+    fsspec.filesystem("s3").pipe_file(f"{path}.writer", b"elsewhere")
+    grids = sagittal(*SAGITTAL[:2], source=server.url)
+    server.reset_log()
+    with pytest.raises(BundleError, match=r"'elsewhere' writes the mirror s3://atlas/shared"):
+        grids.atlas.to_zarr(path)
+    assert server.requests == []
+    assert [*objects(f"{bucket}/shared")] == []
+    fsspec.filesystem("s3").rm_file(f"{path}.writer")
+    assert grids.atlas.to_zarr(path).empty
+
+
+@pytest.mark.exhaustive
+def test_killed_while_it_writes_a_bucket_it_goes_on_and_ends_the_same(
+    server, cache, bucket, tmp_path
+):
+    numbers = [number for number in SAGITTAL if number not in NO_GRID][:10]
+    grids = sagittal(*numbers, source=server.url)
+    grids.atlas.to_zarr(f"{bucket}/undisturbed", shard=4)
+    undisturbed = {
+        name.partition("/undisturbed/")[2]: content
+        for name, content in objects(f"{bucket}/undisturbed").items()
+    }
+    for after in (3, 9):
+        path = f"{bucket}/killed-{after}"
+        server.reset_log()
+        server.add_fault(Fault("hang", request="any", path="grid_data", skip=after - 1))
+        child = writer(server, path, tmp_path / f"cache-{after}", numbers)
+        try:
+            while sum("grid_data" in request.path for request in server.requests) < after:
+                assert child.poll() is None
+                threading.Event().wait(0.01)
+        finally:
+            child.kill()
+            child.wait()
+        server.clear_faults()
+        assert grids.atlas.to_zarr(path, shard=4).empty
+        assert undisturbed == {
+            name.partition(f"/killed-{after}/")[2]: content
+            for name, content in objects(path).items()
+        }

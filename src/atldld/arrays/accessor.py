@@ -370,10 +370,11 @@ class AtlasAccessor:
         """Mirror what `atldld.open_grids` returned to one Zarr store, or what is missing of it.
 
         The store is Zarr 3, a dataset a chunk, `shard` of them a file. If the call is stopped or
-        killed, the next one goes on where it stopped; several processes may write the same
-        store at once and share the work (on a local path; on object storage give each its own
-        datasets). Datasets that the store does not have yet are added behind the others; those
-        that failed are tried again, the others left alone. ``open_grids(path)`` opens it.
+        killed, the next one goes on where it stopped; several processes of one machine may write
+        the same store at once and share the work. A bucket is written by one machine at a time:
+        another one is refused. Datasets that the store does not have yet are added behind the
+        others; those that failed are tried again, the others left alone. ``open_grids(path)``
+        opens it.
 
         Parameters
         ----------
@@ -396,6 +397,8 @@ class AtlasAccessor:
         ValueError, TypeError
             If these are not grids, or the store holds others: another space, other nodes or
             volumes, another dtype.
+        BundleError
+            If another machine writes the same bucket, or was stopped while it did.
         """
         from ..measure.mirror import write_mirror
 

@@ -7,19 +7,23 @@
     <path>/status/c/<k>            what became of each dataset of a shard; written after it
     <path>/dataset, gene, ...      labels
     <path>.locks/                  who writes which shard just now, on this machine
+    <path>.writer                  in a bucket: which machine writes
 
 A shard is written whole or not at all, and only then its status. So whatever ends a writer, the
-next one begins with the first shard that has no status, and several writers share the work.
+next one begins with the first shard that has no status, and several writers share the work. Locks
+reach as far as a machine; a bucket, which others could write to at once, has one machine at a time.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +35,7 @@ import xarray as xr
 from ..errors import AtldldError, BundleError
 from ..model.space import AXES
 from ..options import current
+from ..store.files import Location
 from ..urls import without_secrets
 from .guard import guarded
 
@@ -75,6 +80,7 @@ def write_mirror(
         raise ValueError(f"shard is {shard!r}; it must be from 1 to 4096 datasets")
     mirror = _Mirror(os.fspath(path))
     with mirror.locked("store", wait=True):
+        mirror.claim()
         mirror.prepare(source, dtype, shard)
     places = mirror.places(source.ids)
     failures: dict[int, str] = {}
@@ -177,8 +183,47 @@ class _Mirror:
     where: str
 
     @property
-    def is_local(self) -> bool:
-        return "://" not in self.where
+    def folder(self) -> Path | None:
+        """Its folder; None for a store that is not on this machine."""
+        return Location.of(self.where).path
+
+    @property
+    def locks(self) -> Path:
+        """The folder of the locks on this machine."""
+        if self.folder is not None:
+            return Path(f"{self.folder}.locks")
+        name = sha256(self.where.encode()).hexdigest()[:16]
+        return current().local_cache_dir / "mirrors" / name
+
+    def claim(self) -> None:
+        """Note in a bucket that this machine writes, unless another one does.
+
+        Raises
+        ------
+        BundleError
+            If another one does.
+        """
+        if self.folder is not None:
+            return
+        files, marker = self._marker()
+        mine = platform.node().encode()
+        try:
+            files.pipe_file(marker, mine, mode="create")
+        except FileExistsError:
+            held = files.cat_file(marker)
+            if held != mine:
+                name = without_secrets(self.where)
+                raise BundleError(
+                    f"the machine {held.decode(errors='replace')!r} writes the mirror {name}, or "
+                    "was stopped while it did; in a bucket, two machines would overwrite what each "
+                    f"other wrote. If it does not write any more, remove {name}.writer"
+                ) from None
+
+    def _marker(self) -> tuple[Any, str]:
+        import fsspec
+
+        files, root = fsspec.core.url_to_fs(self.where)
+        return files, f"{str(root).rstrip('/')}.writer"
 
     def opened(self, mode: Literal["r", "r+"] = "r") -> Any:
         """Return the Zarr group, or None where there is none."""
@@ -372,14 +417,10 @@ class _Mirror:
     @contextmanager
     def locked(self, name: str, *, wait: bool) -> Iterator[bool]:
         """Hold part of a store on this machine against other writers, if it is to be had."""
-        if not self.is_local:
-            yield True
-            return
         from filelock import FileLock, Timeout
 
-        folder = Path(f"{self.where.rstrip('/')}.locks")
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{name}.lock")
+        self.locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.locks / f"{name}.lock")
         try:
             lock.acquire(timeout=-1 if wait else 0)
         except Timeout:
@@ -391,18 +432,21 @@ class _Mirror:
             lock.release()
 
     def tidy(self) -> None:
-        """Remove what writers that were killed left, if nobody is writing."""
-        if not self.is_local:
-            return
+        """Remove what writers left, if nobody is writing."""
         from filelock import FileLock, Timeout
 
         held = []
         try:
-            for path in sorted(Path(f"{self.where.rstrip('/')}.locks").glob("*.lock")):
+            for path in sorted(self.locks.glob("*.lock")):
                 lock = FileLock(path)
                 lock.acquire(timeout=0)
                 held.append(lock)
-            for path in Path(self.where).rglob("*.partial"):
+            if self.folder is None:
+                files, marker = self._marker()
+                with suppress(FileNotFoundError):
+                    files.rm_file(marker)
+                return
+            for path in self.folder.rglob("*.partial"):
                 with suppress(OSError):
                     path.unlink()
         except Timeout:
