@@ -33,12 +33,11 @@ if TYPE_CHECKING:
     from .measure.annotation import open_annotation
     from .measure.atlas_coverage import covering, open_coverage
     from .measure.grids import open_grid, open_grids
-    from .measure.measures import aggregate, structure_measures
+    from .measure.measures import aggregate, structure_measures, unionizes
     from .measure.points import points_to_sections, sections_to_points
     from .measure.quantify import quantify
     from .measure.similarity import correlations
     from .measure.structures import structure_bounds, structure_table, structures_at
-    from .measure.unionizes import unionizes
     from .options import set_options
     from .sampling.displacement import DisplacementField
     from .source.bundle import verify_bundle
@@ -76,7 +75,7 @@ _HOMES = {
     "structures": ".arrays.ontology",
     "structure_table": ".measure.structures",
     "structures_at": ".measure.structures",
-    "unionizes": ".measure.unionizes",
+    "unionizes": ".measure.measures",
     "verify_bundle": ".source.bundle",
     "view": ".export.napari",
     "watch_images": ".reading.progress",

@@ -27,15 +27,14 @@ from ..source import source_from
 from ..source.allen import AllenSource
 from ..source.atlases import FILES, annotation_file, annotation_url, ontology_rows
 from ..source.protocol import Source
-from .guard import guarded
-from .metaimage import MetaImage, metaimages_of, read_metaimage
+from .grid_files import guarded, node_coordinates
 from .symmetry import Origin, settle_origin
+from .voxel_files import VoxelFile, metaimages_of, read_metaimage
 
 ATLASES: dict[str, Space] = {"P56": 9, "CCFv3": CCFV3}  # type: ignore[dict-item]  # its one text
 """Allen's own annotations by name, and the space of each."""
 
 _BY_NAME = " and ".join(map(repr, ATLASES))
-_AXIS_NAMES = {"p": "posterior", "i": "inferior", "r": "right"}
 _OPPOSITE = {"p": "a", "a": "p", "i": "s", "s": "i", "r": "l", "l": "r"}
 _LARGEST_MM = 100.0
 
@@ -193,14 +192,7 @@ def _labelled(
         )
     values = _whole(_turned(labels.values, order, path), path)
     settled: Origin = settle_origin(values, step, origin, labels.moved, str(path))
-    coords = {
-        axis: xr.Variable(
-            axis,
-            first + np.arange(count) * step,
-            {"long_name": f"{axis} ({_AXIS_NAMES[axis]})", "units": "µm"},
-        )
-        for axis, first, count in zip(AXES, settled.first, values.shape, strict=True)
-    }
+    coords = node_coordinates(settled.first, step, values.shape)
     attrs = {
         "long_name": "structure id",
         "atlas": name or labels.name or Path(fspath(path)).name.split(".")[0],
@@ -281,7 +273,7 @@ def _read(path: str | PathLike[str]) -> Labels:
     )
 
 
-def _of_metaimage(image: MetaImage) -> Labels:
+def _of_metaimage(image: VoxelFile) -> Labels:
     return Labels(image.values, image.spacing, "pir", moved=any(image.offset))
 
 

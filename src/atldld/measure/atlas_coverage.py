@@ -24,8 +24,7 @@ from ..model.space import AXES, can_flip, extent
 from ..source.allen import AllenSource
 from ..source.catalogue import Catalogue
 from ..source.protocol import Source
-from .grid_files import GridForm, form_attributes, form_coordinates
-from .guard import guarded
+from .grid_files import GridForm, form_attributes, form_coordinates, guarded
 from .selection import known_datasets, labels_of, selected, service_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,13 +14,14 @@ import numpy.typing as npt
 import xarray as xr
 
 from .. import __version__
+from ..arrays.index import GUARD, GuardIndex
 from ..model.space import AXES, FLIP_R, can_flip, space_name
 from ..source.grid import CONNECTIVITY, zip_members
-from .guard import guarded
-from .metaimage import MetaImage, metaimages_of
+from .voxel_files import VoxelFile, metaimages_of
 
 Space = int | Literal["CCFv3"]
 Single = npt.NDArray[np.float32]
+_Volume = TypeVar("_Volume", xr.DataArray, xr.Dataset)
 
 _LARGEST_VOLUME = 2**24
 """Bytes of one expression volume; the largest, of day 13.5 of the embryo, has 3.2 million."""
@@ -198,7 +199,7 @@ def zip_grid(content: bytes, name: str, said: Said, volumes: Collection[str] = (
 
 
 def images_grid(
-    images: Mapping[str, MetaImage], name: str, space: int, dataset_id: int | None = None
+    images: Mapping[str, VoxelFile], name: str, space: int, dataset_id: int | None = None
 ) -> Grid:
     """Return expression volumes with their nodes, or refuse those of another kind.
 
@@ -228,7 +229,7 @@ def images_grid(
     return Grid(forms.pop(), values, dataset_id)
 
 
-def nrrd_volume(image: MetaImage, volume: str, name: str) -> Grid:
+def nrrd_volume(image: VoxelFile, volume: str, name: str) -> Grid:
     """Return a volume of the connectivity atlas, or refuse what is none."""
     step = image.spacing[0]
     # Allen's NRRD count in microns, others in millimetres.
@@ -270,14 +271,47 @@ def long_name(volume: str) -> str:
 
 def form_coordinates(form: GridForm) -> dict[str, xr.Variable]:
     """Return p, i and r of the nodes."""
+    return node_coordinates((form.first,) * 3, form.step, form.shape)
+
+
+def node_coordinates(
+    first: tuple[float, ...], step: float, shape: tuple[int, ...]
+) -> dict[str, xr.Variable]:
+    """Return p, i and r of evenly spaced nodes, in microns."""
     return {
         axis: xr.Variable(
             axis,
-            form.first + np.arange(count) * form.step,
+            start + np.arange(count) * step,
             {"long_name": f"{axis} ({_AXIS_NAMES[axis]})", "units": "µm"},
         )
-        for axis, count in zip(AXES, form.shape, strict=True)
+        for axis, start, count in zip(AXES, first, shape, strict=True)
     }
+
+
+def guarded(volume: _Volume, space: Any) -> _Volume:
+    """Return a volume over p, i, r that refuses to mix with those of another space.
+
+    Parameters
+    ----------
+    volume
+        The volume; a guard that it has is replaced.
+    space
+        9, 10 or ``"CCFv3"``.
+
+    Examples
+    --------
+    >>> nine, ten = (guarded(xr.DataArray([1.0], {"p": [0.0]}), space) for space in (9, 10))
+    >>> nine + ten
+    Traceback (most recent call last):
+    ...
+    atldld.errors.MixError: an array of volumes in P56 Brain and one of volumes in P56 \
+Brain, L/R Flipped cannot be combined: their rows and columns are different directions. Open both \
+with the same reference_space=, or as volumes on one grid
+    """
+    where = f"volumes in {space_name(space)}"
+    guard = xr.Variable((), space, {"long_name": "reference space", "frame": where})
+    coords = xr.Coordinates({GUARD: guard}, indexes={GUARD: GuardIndex(GUARD, where)})
+    return volume.drop_vars(GUARD, errors="ignore").assign_coords(coords)
 
 
 def form_attributes(

@@ -39,6 +39,7 @@ from .grid_files import (
     ccfv3_form,
     form_attributes,
     form_coordinates,
+    guarded,
     images_grid,
     labelled,
     long_name,
@@ -46,11 +47,9 @@ from .grid_files import (
     p56_form,
     zip_grid,
 )
-from .guard import guarded
-from .metaimage import read_metaimage
 from .mirror import open_mirror
-from .nrrd_file import parse_nrrd
 from .selection import dataset_id_of, known_datasets, labels_of, selected, service_of
+from .voxel_files import parse_nrrd, read_metaimage
 
 if TYPE_CHECKING:
     import dask.array as da

@@ -37,7 +37,7 @@ from ..model.space import AXES
 from ..options import current
 from ..store.files import Location
 from ..urls import without_secrets
-from .guard import guarded
+from .grid_files import guarded
 
 DIMS = ("dataset", *AXES)
 SHARD = 64

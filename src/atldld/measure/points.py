@@ -94,16 +94,13 @@ def points_to_sections(
     """
     record = _record(dataset, source)
     where = points_array(points)
-    if registration is not None:
-        if max_distance is not None and not max_distance >= 0:
-            raise ValueError(f"max_distance is {max_distance!r}; it must be microns, 0 or above")
-        index = points.index if isinstance(points, pd.DataFrame) else None
-        table = _registered(record, registration, reference_space)
-        return _nearest(table, record.plane, where, max_distance, index)
-    if _flips(record, reference_space):
-        where = where * [1, 1, -1] + [0, 0, FLIP_R]
     if max_distance is not None and not max_distance >= 0:
         raise ValueError(f"max_distance is {max_distance!r}; it must be microns, 0 or above")
+    if registration is not None:
+        table = _registered(record, registration, reference_space)
+        return _nearest(table, record.plane, points, where, max_distance)
+    if _flips(record, reference_space):
+        where = where * [1, 1, -1] + [0, 0, FLIP_R]
     images, thickness = record.images, record.section_thickness
     trv = record.matrix("trv")
     stack = where @ trv[:, :3].T + trv[:, 3]
@@ -120,27 +117,14 @@ def points_to_sections(
         for row in (0, 1)
     )
     distance = stack[:, 2] - numbers[place] * thickness
-    width = np.array([image.width for image in images])[chosen]
-    height = np.array([image.height for image in images])[chosen]
-    with np.errstate(invalid="ignore"):
-        covered = known & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-        if max_distance is not None:
-            covered &= np.abs(distance) <= max_distance
     half = _half_gaps(numbers)
     beyond = known & ((wanted < numbers[0] - half[0]) | (wanted > numbers[-1] + half[1]))
-    image_id = np.array([image.id for image in images], dtype=np.int64)[chosen]
-    return pd.DataFrame(
-        {
-            "section_number": np.where(known, numbers[place], -1).astype(np.int64),
-            "image_id": np.where(known, image_id, -1),
-            "x": np.where(known, x, np.nan),
-            "y": np.where(known, y, np.nan),
-            "distance": np.where(known, distance, np.nan),
-            "covered": covered,
-            "beyond": beyond,
-        },
-        index=points.index if isinstance(points, pd.DataFrame) else None,
+    image_id, width, height = (
+        np.array([getattr(image, name) for image in images], dtype=np.int64)[chosen]
+        for name in ("id", "width", "height")
     )
+    sections = numbers[place].astype(np.int64), image_id, width, height
+    return _found(points, known, sections, (x, y), distance, max_distance, beyond)
 
 
 def sections_to_points(
@@ -227,9 +211,9 @@ def _registered(record: SectionDataset, registration: Any, space: Any) -> Sectio
 def _nearest(
     table: SectionTable,
     plane: Plane,
+    points: Any,
     where: npt.NDArray[np.float64],
     max_distance: float | None,
-    index: pd.Index[Any] | None,
 ) -> pd.DataFrame:
     """Return for each point the section nearest to it along the slicing axis."""
     known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(where).all(axis=1))
@@ -259,22 +243,51 @@ def _nearest(
         if bend is not None:
             here = chosen == section
             x[here], y[here] = bend.to_bent(x[here], y[here])
+    sections = (
+        table.section_number[chosen], table.image_id[chosen],
+        table.width[chosen], table.height[chosen],
+    )  # fmt: skip
+    return _found(points, known, sections, (x, y), distance, max_distance, beyond)
+
+
+def _found(
+    points: Any,
+    known: npt.NDArray[np.bool_],
+    sections: tuple[npt.NDArray[Any], ...],
+    pixels: tuple[npt.NDArray[Any], ...],
+    distance: npt.NDArray[np.float64],
+    max_distance: float | None,
+    beyond: npt.NDArray[np.bool_],
+) -> pd.DataFrame:
+    """Return the frame of `points_to_sections`.
+
+    Parameters
+    ----------
+    points
+        As they were given.
+    known
+        Shape (N,), as all that follow: whether a point is a number.
+    sections
+        Number, image id, width and height of the nearest section.
+    pixels, distance, max_distance, beyond
+        x and y there, and as `points_to_sections` says.
+    """
+    (number, image_id, width, height), (x, y) = sections, pixels
     with np.errstate(invalid="ignore"):
-        covered = np.asarray(known & (x >= 0) & (x <= table.width[chosen] - 1))
-        covered &= (y >= 0) & (y <= table.height[chosen] - 1)
+        covered = known & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         if max_distance is not None:
             covered &= np.abs(distance) <= max_distance
     return pd.DataFrame(
         {
-            "section_number": np.where(known, table.section_number[chosen], -1),
-            "image_id": np.where(known, table.image_id[chosen], -1),
+            "section_number": np.where(known, number, -1),
+            "image_id": np.where(known, image_id, -1),
             "x": np.where(known, x, np.nan),
             "y": np.where(known, y, np.nan),
             "distance": np.where(known, distance, np.nan),
             "covered": covered,
             "beyond": beyond,
         },
-        index=index,
+        index=points.index if isinstance(points, pd.DataFrame) else None,
     )
 
 

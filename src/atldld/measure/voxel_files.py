@@ -1,15 +1,18 @@
-"""MetaImage volumes (``.mhd`` with ``.raw``, or ``.mha``): the small part of it that Allen uses.
+"""Volumes in files, within bounds: MetaImage (``.mhd`` with ``.raw``, or ``.mha``), and NRRD.
 
-A header of ``Key = value`` lines says how the samples that follow, or lie in another file, are
-to be read [1]_. The first index runs fastest.
+A header says how the samples that follow, or lie in another file, are to be read [1]_ [2]_. It may
+come from a stranger: no more is unpacked than a bound allows, and than it says. MetaImage is read
+here, the small part of it that Allen uses, from bytes of an archive, too; NRRD headers by pynrrd.
 
 References
 ----------
 .. [1] "MetaIO documentation", https://itk.org/Wiki/ITK/MetaIO/Documentation
+.. [2] "Definition of NRRD File Format", https://teem.sourceforge.net/nrrd/format.html
 """
 
 from __future__ import annotations
 
+import io
 import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -28,19 +31,25 @@ _TYPES = {
 }  # fmt: skip
 """Types of one meaning on every machine; MET_LONG has 4 bytes on some and 8 on others."""
 
+_NRRD_TYPES = {
+    "float": "f4", "double": "f8", "uchar": "u1", "unsigned char": "u1", "uint8": "u1",
+    "ushort": "u2", "unsigned short": "u2", "uint16": "u2", "short": "i2", "int16": "i2",
+    "uint": "u4", "unsigned int": "u4", "uint32": "u4", "int": "i4", "int32": "i4",
+}  # fmt: skip
+
 _LONGEST_HEADER = 65_536
 _MOST_BYTES = 2**34
 """Of the samples: the largest annotation, of 10 micron voxels, has 4.8e9."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MetaImage:
+class VoxelFile:
     """A volume and what its header says.
 
     Parameters
     ----------
     values
-        Shape as in ``DimSize``: the index that runs fastest in the file comes first.
+        The index that runs fastest in the file comes first.
     spacing, offset
         A number for each axis, in the units of the header.
     header
@@ -53,7 +62,7 @@ class MetaImage:
     header: Mapping[str, str]
 
 
-def read_metaimage(path: Path) -> MetaImage:
+def read_metaimage(path: Path) -> VoxelFile:
     """Read a MetaImage file; its samples may lie in another file beside it.
 
     Raises
@@ -70,7 +79,7 @@ def read_metaimage(path: Path) -> MetaImage:
 
 def metaimages_of(
     names: Iterable[str], read: Callable[[str], bytes], most_bytes: int = _MOST_BYTES
-) -> dict[str, MetaImage]:
+) -> dict[str, VoxelFile]:
     """Return the MetaImages of an archive by the names of their headers, without folder, suffix.
 
     Parameters
@@ -103,7 +112,7 @@ def _beside(read: Callable[[str], bytes], folder: PurePosixPath, name: str) -> b
 
 def parse_metaimage(
     data: bytes, name: str, beside: Callable[[str], bytes], most_bytes: int = _MOST_BYTES
-) -> MetaImage:
+) -> VoxelFile:
     r"""Read a MetaImage from its header file's bytes.
 
     Parameters
@@ -153,7 +162,7 @@ def parse_metaimage(
             f"{name}: {place} has {len(content)} bytes; {shape} voxels of {dtype} are {size}"
         )
     values = np.frombuffer(content, dtype).reshape(shape, order="F")
-    return MetaImage(values.astype(dtype.newbyteorder("=")), spacing, offset, header)
+    return VoxelFile(values.astype(dtype.newbyteorder("=")), spacing, offset, header)
 
 
 def _header(data: bytes, name: str) -> tuple[dict[str, str], bytes]:
@@ -194,3 +203,84 @@ def _bare(place: str, name: str) -> str:
     if PurePosixPath(place).name != place or "\\" in place or place.startswith("LIST"):
         raise ValueError(f"{name}: the samples lie in {place!r}, not in one file beside it")
     return place
+
+
+def parse_nrrd(content: bytes, name: str, most_bytes: int) -> VoxelFile:
+    """Return a volume and what its header says.
+
+    Parameters
+    ----------
+    content
+        The file: header and samples.
+    name
+        What to call it in messages.
+    most_bytes
+        Of the samples: a header that claims more is refused before anything is unpacked.
+
+    Returns
+    -------
+    VoxelFile
+        ``values`` with the index that runs fastest in the file first; ``spacing`` and ``offset``
+        in the units of the header.
+
+    Raises
+    ------
+    ValueError
+        If it is not such a file, or one of a kind that is not supported.
+    ImportError
+        If pynrrd is missing.
+    """
+    try:
+        import nrrd
+    except ImportError as error:
+        raise ImportError(f"{name} needs pynrrd: pip install pynrrd") from error
+    stream = io.BytesIO(content)
+    try:
+        header = nrrd.read_header(stream)
+        shape = tuple(int(side) for side in header["sizes"])
+        dtype = np.dtype(_NRRD_TYPES[header["type"].lower()])
+        spacing, offset = _nrrd_spacing(header, len(shape)), _nrrd_offset(header, len(shape))
+    except (nrrd.NRRDError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{name} is not an NRRD volume of a kind that is read: {error}") from error
+    size = math.prod(shape) * dtype.itemsize
+    if not shape or min(shape) < 1 or size > most_bytes or "data file" in header:
+        raise ValueError(f"{name}: {shape} voxels, {size} bytes, are not read here")
+    if header.get("endian", "little") == "big":
+        dtype = dtype.newbyteorder(">")
+    samples = _nrrd_samples(content[stream.tell() :], str(header.get("encoding")), size, name)
+    values = np.frombuffer(samples, dtype).reshape(shape, order="F")
+    texts = {str(key): str(value) for key, value in header.items()}
+    return VoxelFile(values.astype(dtype.newbyteorder("=")), spacing, offset, texts)
+
+
+def _nrrd_samples(rest: bytes, encoding: str, size: int, name: str) -> bytes:
+    if encoding.lower() in ("gzip", "gz"):
+        unpack = zlib.decompressobj(31)  # gzip
+        try:
+            # One byte more than there should be tells a longer stream from a whole one.
+            rest = unpack.decompress(rest, size + 1)
+        except zlib.error as error:
+            raise ValueError(f"{name}: the samples are damaged: {error}") from error
+    elif encoding.lower() != "raw":
+        raise ValueError(f"{name}: the encoding is {encoding}; gzip and raw are read")
+    if len(rest) != size:
+        raise ValueError(f"{name}: the samples have {len(rest)} bytes instead of {size}")
+    return rest
+
+
+def _nrrd_spacing(header: Any, axes: int) -> tuple[float, ...]:
+    if "space directions" in header:
+        matrix = np.asarray(header["space directions"], dtype=np.float64)
+        if matrix.shape != (axes, axes) or np.count_nonzero(matrix - np.diag(np.diag(matrix))):
+            raise ValueError("the axes are turned against those of the space")
+        steps = np.diag(matrix)
+    else:
+        steps = np.asarray(header.get("spacings", np.ones(axes)), dtype=np.float64)
+    if steps.shape != (axes,) or not np.isfinite(steps).all() or (steps <= 0).any():
+        raise ValueError(f"the spacing is {steps.tolist()}")
+    return tuple(steps.tolist())
+
+
+def _nrrd_offset(header: Any, axes: int) -> tuple[float, ...]:
+    origin = np.asarray(header.get("space origin", np.zeros(axes)), dtype=np.float64)
+    return tuple(np.nan_to_num(origin).tolist())
