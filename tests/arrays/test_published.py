@@ -5,18 +5,15 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-import SimpleITK
 
 import atldld
+import published_set
 from atldld.errors import AtldldWarning, RegistrationError
 from atldld.testing import AllenServer, PhantomBrain, phantom_dataset
+from published_set import of_animal
 
 BRAIN = PhantomBrain(texture="fine", fine_period=1600)
 ANIMAL = "04-0283"
-
-
-def own_animal(row):
-    row["specimen"] = {**(row.get("specimen") or {}), "name": ANIMAL}
 
 
 PHANTOMS = [
@@ -30,82 +27,16 @@ PHANTOMS = [
         seed=number,
         slides=True,
         tier_count=4,
-    ).altered(own_animal)
+    ).altered(of_animal(ANIMAL))
     for number in (1435, 584)
 ]
 MICRONS = 20.0
 """Of a full-resolution pixel."""
 
 
-def small(image):
-    """Return the sizes of the pictures of 10 and of 25 micron pixels: width, height."""
-    tens = [round(image[side] * MICRONS / 10) for side in ("width", "height")]
-    return tens, [round(each * 10 / 25) for each in tens]
-
-
-def canvas(image):
-    """Return rows and columns of the canvas: the picture and some ground, odd and even."""
-    width, height = small(image)[1]
-    return height + 7, width + 12
-
-
-AFFINE = np.array([[1.01, 0.02, -3.0], [-0.015, 0.98, 4.5]])
-"""Row and column of the canvas to row and column."""
-
-
-def field(image):
-    """Return the displacements at the pixels of the canvas, rows first: slow waves."""
-    rows, columns = (np.arange(length) for length in canvas(image))
-    down = 6 * np.sin(rows / 40)[:, None] * np.cos(columns / 55)
-    along = 4 * np.cos(rows / 60 + 1)[:, None] + 3 * np.sin(columns / 35)
-    return np.stack([down, along], axis=-1)
-
-
-def write(folder, phantoms=PHANTOMS, waves=field, affine=AFFINE):
-    """Write a folder as it is published, all experiments of the animal in one file."""
-    import json
-
-    slices = []
-    for phantom in phantoms:
-        for image in map(phantom.image, phantom.image_ids):
-            name = f"{image['id']}_s{image['section_number']:04}"
-            corners = [(-0.5, -0.5), (image["width"] - 0.5, -0.5), (-0.5, image["height"] - 0.5)]
-            o, u, v = (
-                np.array([r / 25, 528 - p / 25, 320 - i / 25])
-                for p, i, r in (np.ravel(phantom.pir(image["id"], x, y)) for x, y in corners)
-            )
-            width, height = small(image)[0]
-            slices.append(
-                {
-                    "filename": f"{phantom.id}/10um/{name}.jpg",
-                    "anchoring": [*o, *(u - o), *(v - o)],
-                    "width": width,
-                    "height": height,
-                    "nr": image["section_number"],
-                    "markers": [],
-                }
-            )
-            place = folder / "affine_registration_files" / ANIMAL / str(phantom.id)
-            place.mkdir(parents=True, exist_ok=True)
-            transform = SimpleITK.AffineTransform(2)
-            transform.SetMatrix(affine[:, :2].ravel().tolist())
-            # About a centre, as ANTs writes it.
-            centre = np.array([100.0, 150.0])
-            transform.SetCenter(centre.tolist())
-            shift = affine[:, 2] - centre + affine[:, :2] @ centre
-            transform.SetTranslation(shift.tolist())
-            SimpleITK.WriteTransform(transform, str(place / f"{name}_SyN_affineTransfo.mat"))
-            place = folder / "nonlinear_registration_files" / ANIMAL / str(phantom.id)
-            place.mkdir(parents=True, exist_ok=True)
-            values = waves(image).astype(np.float32)[:, :, None, None, :]
-            made = nibabel.Nifti1Image(values, np.diag([-1.0, -1.0, 1.0, 1.0]))
-            made.header.set_intent("vector")
-            nibabel.save(made, place / f"{name}_SyN_nonLinearDF.nii.gz")
-    jsons = folder / "QUINT_registration_jsons"
-    jsons.mkdir(exist_ok=True)
-    content = {"name": "", "target": "ABA_Mouse_CCFv3_2017_25um.cutlas", "slices": slices}
-    (jsons / f"{ANIMAL}.json").write_text(json.dumps(content))
-    return folder
+def write(folder, phantoms=PHANTOMS):
+    """Write the set of the animal into a folder."""
+    return published_set.write(folder, phantoms, ANIMAL, MICRONS)
 
 
 @pytest.fixture(scope="module")
@@ -131,33 +62,9 @@ def opened(server, tmp_path):
 
 
 def truth(phantom, image, step=100):
-    """Return the full-resolution pixel of each grid point, as the peer finds it, but exactly."""
+    """Return the full-resolution pixel of each grid point, and whether the field says it."""
     i, r = np.meshgrid(np.arange(0, 7901, step), np.arange(0, 11301, step), indexing="ij")
-    base = np.stack([np.ravel(phantom.pir(image["id"], x, y)) for x, y in ((0, 0), (1, 0), (0, 1))])
-    steps = (base[1:] - base[0])[:, 1:].T
-    x, y = np.linalg.solve(steps, np.stack([i.ravel() - base[0, 1], r.ravel() - base[0, 2]]))
-    # The anchoring spans the canvas from edge to edge.
-    rows, columns = canvas(image)
-    column = (x + 0.5) / image["width"] * columns - 0.5
-    row = (y + 0.5) / image["height"] * rows - 0.5
-    known = (row > -0.5) & (row < rows - 0.5) & (column > -0.5) & (column < columns - 0.5)
-    waves = field(image)
-    moved = []
-    for each in (0, 1):
-        a, b = np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)
-        top, left = np.minimum(a.astype(int), rows - 2), np.minimum(b.astype(int), columns - 2)
-        v, u = a - top, b - left
-        part = waves[..., each]
-        moved.append(
-            (part[top, left] * (1 - u) + part[top, left + 1] * u) * (1 - v)
-            + (part[top + 1, left] * (1 - u) + part[top + 1, left + 1] * u) * v
-        )
-    row, column = AFFINE[:, :2] @ [row + moved[0], column + moved[1]] + AFFINE[:, 2:]
-    width, height = small(image)[1]
-    row, column = row - (rows - height) // 2, column - (columns - width) // 2
-    x = (column + 0.5) * image["width"] / width - 0.5
-    y = (row + 0.5) * image["height"] / height - 0.5
-    return x.reshape(i.shape), y.reshape(i.shape), known.reshape(i.shape)
+    return published_set.bent_pixels(phantom, image, i, r, MICRONS)
 
 
 @pytest.mark.parametrize("phantom", PHANTOMS, ids=lambda phantom: str(phantom.id))
@@ -278,7 +185,7 @@ def test_another_animal_is_refused(opened, tmp_path, published):
 def test_experiments_known_to_be_misnumbered_warn(tmp_path):
     phantom = phantom_dataset(
         dataset_id=1878, plane="coronal", sections=2, resolution=60, seed=2
-    ).altered(own_animal)
+    ).altered(of_animal(ANIMAL))
     folder = write(tmp_path, [phantom])
     with AllenServer([phantom]) as server, pytest.warns(AtldldWarning, match="wrong direction"):
         atldld.open_dataarray(1878, registration=folder, source=server.url)

@@ -1,5 +1,6 @@
 """Layers for napari, without a window: each takes its pixels to where they lie."""
 
+import json
 import sys
 
 import dask.array as da
@@ -48,6 +49,23 @@ def test_native_pixels_lie_where_they_do(server, phantoms):
     np.testing.assert_allclose(
         places(arguments["affine"], 0 * rows, rows, columns), np.stack(true, axis=-1), atol=1e-6
     )
+
+
+def test_layers_of_a_registration_lie_where_it_puts_them(opened, tmp_path):
+    opened().atlas.to_quicknii(tmp_path / "q.json")
+    content = json.loads((tmp_path / "q.json").read_text())
+    for each in content["slices"]:
+        each["anchoring"][1] -= 8  # voxels of 25 microns, to the back
+    stack, plain = opened(registration=content), opened()
+    layers = [atldld.napari_layers(each) for each in (stack, plain)]
+    own = {arguments["name"]: arguments["affine"] for _, arguments, _ in layers[1]}
+    for place, (data, arguments, _) in enumerate(layers[0]):
+        number = int(stack.section[place])
+        assert arguments["name"] == f"section {number} in CCFv3"
+        assert arguments["metadata"]["atldld"]["reference_space"] == "CCFv3"
+        moved = arguments["affine"] - own[f"section {number}"]
+        np.testing.assert_allclose(moved[:3, 3], [200, 0, 0], atol=0.2)
+        np.testing.assert_array_equal(data[0].compute(), stack[place].values)
 
 
 def test_volumes_are_one_layer(volume):

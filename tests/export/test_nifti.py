@@ -5,8 +5,10 @@ import json
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import xarray as xr
 
+import atldld
 from atldld.errors import AtldldWarning
 from atldld.export import to_nifti
 
@@ -200,3 +202,51 @@ def test_wrong_names_and_types_are_refused(tmp_path, volume):
         to_nifti(volume("float16", 0), tmp_path / "v.nii")
     with pytest.raises(TypeError, match="ndarray cannot be exported"):
         to_nifti(volume().values, tmp_path / "v.nii")
+
+
+def test_siibra_finds_a_volume_of_ccfv3_in_its_atlas(tmp_path, opened):
+    opened().atlas.to_quicknii(tmp_path / "q.json")
+    content = json.loads((tmp_path / "q.json").read_text())
+    del content["atldld"]
+    dataset = opened().attrs["dataset_id"]
+    array = atldld.open_volume(
+        dataset, resolution=400, registration=content, source=opened().source
+    ).image
+    array.atlas.to_nifti(tmp_path / "v.nii.gz", origin="siibra")
+    image = nibabel.load(tmp_path / "v.nii.gz")
+    assert image.header.get_xyzt_units()[0] == "mm"
+    assert int(image.header["sform_code"]) == int(image.header["qform_code"]) == 5
+    upright = nibabel.as_closest_canonical(image)
+    assert nibabel.aff2axcodes(upright.affine) == ("R", "A", "S")
+    # Its transform of QuickNII's voxels of 25 microns, in nanometres.
+    for place in ((0, 0, 0), (3, 8, 5)):
+        p, i, r = (array[axis].values[k] for axis, k in zip("pir", place, strict=True))
+        voxel = np.array([r / 25, 528 - p / 25, 320 - i / 25])
+        nanometres = 25000 * voxel + [-5737500, -6637500, -4037500]
+        np.testing.assert_allclose(world(image, *place[::-1]), nanometres / 1e6, atol=1e-5)
+    with pytest.raises(ValueError, match="'siibra' is of CCFv3"):
+        opened().isel(section=2).atlas.to_nifti(tmp_path / "w.nii", origin="siibra")
+    with pytest.raises(ValueError, match="'corner' or 'siibra'"):
+        array.atlas.to_nifti(tmp_path / "w.nii", origin="middle")
+    assert not (tmp_path / "w.nii").exists()
+
+
+@pytest.mark.parametrize("colours", ["axis", "rgb24"])
+def test_the_library_of_itk_snap_reads_the_same_directions(tmp_path, volume, colours):
+    """ITK counts to the left, posterior and superior."""
+    array = volume()
+    to_nifti(array, tmp_path / "v.nii.gz", colours=colours)
+    image = SimpleITK.ReadImage(str(tmp_path / "v.nii.gz"))
+    size = image.GetDimension()
+    direction = np.reshape(image.GetDirection(), (size, size))[:3, :3]
+    # Columns run to the right, rows down, sections to the back.
+    np.testing.assert_allclose(direction, [[-1, 0, 0], [0, 0, 1], [0, -1, 0]], atol=1e-6)
+    np.testing.assert_allclose(image.GetSpacing()[:3], [0.1] * 3, rtol=1e-6)
+    index = (5, 2, 3, *(0,) * (size - 3))
+    left, posterior, superior = image.TransformIndexToPhysicalPoint(index)[:3]
+    where = array.r.values[5], array.p.values[3], array.i.values[2]
+    np.testing.assert_allclose([-left * 1000, posterior * 1000, -superior * 1000], where, atol=1e-3)
+    if colours == "axis":
+        assert image.GetPixel(index) == array.values[3, 2, 5, 0]
+    else:
+        assert image.GetPixel(*index) == tuple(array.values[3, 2, 5])

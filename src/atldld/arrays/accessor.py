@@ -409,12 +409,13 @@ class AtlasAccessor:
         path: str | os.PathLike[str],
         *,
         colours: Literal["axis", "rgb24"] = "axis",
+        origin: Literal["corner", "siibra"] = "corner",
         overwrite: bool = False,
     ) -> None:
         """Write this as a NIfTI file; see `atldld.export.to_nifti`."""
         from ..export.nifti import to_nifti
 
-        to_nifti(self._obj, path, colours=colours, overwrite=overwrite)
+        to_nifti(self._obj, path, colours=colours, origin=origin, overwrite=overwrite)
 
     def to_quicknii(
         self, path: str | os.PathLike[str], *, tier: int = 0, overwrite: bool = False

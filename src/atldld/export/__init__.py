@@ -1,6 +1,8 @@
 """To other people's formats."""
 
+from .meshview import to_meshview
 from .napari import napari_layers, view
+from .neuroglancer import neuroglancer_link, neuroglancer_state
 from .nifti import to_nifti
 from .nrrd import to_nrrd
 from .ome_zarr import to_ome_zarr
@@ -8,7 +10,10 @@ from .quicknii import read_quicknii, to_quicknii
 
 __all__ = [
     "napari_layers",
+    "neuroglancer_link",
+    "neuroglancer_state",
     "read_quicknii",
+    "to_meshview",
     "to_nifti",
     "to_nrrd",
     "to_ome_zarr",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from ..arrays.lookup import CCFV3, space_of
 from ..errors import library
 from .placed import Placed, index_affine, placed, stored_dtype, written_attributes
 from .whole_files import pack_file, packed, replacing, write_planar, write_values
@@ -17,6 +18,14 @@ RAS_OF_PIR = np.array([[0.0, 0.0, 1e-3], [-1e-3, 0.0, 0.0], [0.0, -1e-3, 0.0]])
 """From p, i, r in microns to x (right), y (anterior), z (superior) in millimetres."""
 
 _LONGEST_SIDE = 2**15 - 1
+SIIBRA_SHIFT = np.array([-5.7375, 6.5625, 3.9625])
+"""From RAS of the corner of CCFv3 to that of siibra's Allen atlas, in millimetres.
+
+siibra counts from amid the brain: QuickNII's voxels of 25 microns, times 25, less 5737.5,
+6637.5 and 4037.5 microns. Source: HumanBrainProject/interactive-viewer, transform of the template
+"allen" (``[[1, 0, 0, -5737500], [0, 1, 0, -6637500], [0, 0, 1, -4037500]]``, nanometres).
+"""
+
 _TEMPLATE = 5
 """NIFTI_XFORM_TEMPLATE_OTHER: coordinates of a template that is not one of the human ones."""
 
@@ -29,6 +38,7 @@ def to_nifti(
     path: str | os.PathLike[str],
     *,
     colours: Literal["axis", "rgb24"] = "axis",
+    origin: Literal["corner", "siibra"] = "corner",
     overwrite: bool = False,
 ) -> None:
     """Write an array as a NIfTI file that stands upright in viewers.
@@ -45,6 +55,10 @@ def to_nifti(
         which every reader takes as numbers (``get_fdata()`` of nibabel). ``"rgb24"``: as one
         value of three bytes (datatype 128, uint8 only), which ITK-SNAP, FSLeyes, MRIcroGL and 3D
         Slicer show as colours, and which ``get_fdata()`` refuses.
+    origin
+        Where the world counts from: the ``"corner"`` of reference space, or, for what lies in
+        CCFv3, where siibra-explorer does in its Allen mouse atlas (``"siibra"``), so that the file
+        lies over that atlas.
     overwrite
         Whether a file that is there already may be replaced.
 
@@ -95,14 +109,21 @@ def to_nifti(
         raise ValueError(f"{name}: a NIfTI file is named .nii or .nii.gz")
     if colours not in ("axis", "rgb24"):
         raise ValueError(f"colours is {colours!r}; it must be 'axis' or 'rgb24'")
+    if origin not in ("corner", "siibra"):
+        raise ValueError(f"origin is {origin!r}; it must be 'corner' or 'siibra'")
     where = placed(obj)
+    if origin == "siibra":
+        _check_ccfv3(where.array)
     if colours == "rgb24" and (not where.coloured or where.array.dtype != np.uint8):
         raise ValueError(
             f"rgb24 holds three uint8 channels, not {where.array.dtype} over {where.array.dims}: "
             "use colours='axis'"
         )
     planar = where.coloured and colours == "axis"
-    header = _header(nibabel, where, planar)
+    affine = world_affine(where)
+    if origin == "siibra":
+        affine[:3, 3] += SIIBRA_SHIFT
+    header = _header(nibabel, where, planar, affine)
     with replacing(path, overwrite=overwrite) as made:
         plain = made.with_name("plain") if compressed and planar else made
         with plain.open("xb") as raw:
@@ -131,7 +152,16 @@ def world_affine(where: Placed) -> np.ndarray[Any, np.dtype[np.float64]]:
     return out
 
 
-def _header(nibabel: Any, where: Placed, planar: bool) -> Any:
+def _check_ccfv3(array: xr.DataArray) -> None:
+    if space_of(array, "these values") != CCFV3:
+        raise ValueError(
+            "origin='siibra' is of CCFv3, where this does not lie: open with registration=..."
+        )
+
+
+def _header(
+    nibabel: Any, where: Placed, planar: bool, affine: np.ndarray[Any, np.dtype[np.float64]]
+) -> Any:
     array = where.array
     shape = (1,) * (3 - len(where.shape)) + where.shape
     sides: tuple[int, ...] = shape[::-1]
@@ -151,7 +181,6 @@ def _header(nibabel: Any, where: Placed, planar: bool) -> Any:
     except nibabel.spatialimages.HeaderDataError:
         raise TypeError(f"NIfTI has no type for {dtype}; convert with astype first") from None
     header.set_data_shape(sides)
-    affine = world_affine(where)
     header.set_sform(affine, code=_TEMPLATE)
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     sheared = np.abs(directions.T @ directions - np.eye(3)).max() > _MOST_SHEAR
