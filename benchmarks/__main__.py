@@ -17,6 +17,7 @@ from .figures import Outcome, outcome
 from .machine import load, machine
 from .page import page
 from .process import ROOT
+from .published import LATEST as PUBLISHED
 from .report import plain, results, table
 from .service import serving
 from .sizes import FULL, QUICK
@@ -68,7 +69,8 @@ def _write_docs(source: Path) -> None:
     text = source.read_text(encoding="utf-8")
     LATEST.write_text(text, encoding="utf-8")
     of_atlas = json.loads(ATLAS.read_text(encoding="utf-8")) if ATLAS.exists() else None
-    PAGE.write_text(page(json.loads(text), of_atlas), encoding="utf-8")
+    of_published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    PAGE.write_text(page(json.loads(text), of_atlas, of_published), encoding="utf-8")
 
 
 def _say(line: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import atlas
+from . import atlas, published
 from .contests import CONTESTS
 from .report import markdown, table
 
@@ -90,7 +90,41 @@ start of a step: far above 0, others were at work, and the seconds are upper bou
 """
 
 
-def page(measured: Mapping[str, Any], of_atlas: Mapping[str, Any] | None = None) -> str:
+_PUBLISHED = """
+## A published registration
+
+`python -m benchmarks.published` writes an animal with two experiments of {sections} sections each
+in the layout of the published registration (Carey et al. 2026), and opens it here and with
+spatial_brain_maps 0.1.2 (pynutil 0.3.3, antspyx 0.6.1), in an environment of its own. Each call is
+a fresh process; its imports are left out. The pictures are on disk for the one, in the cache for
+the other.
+
+{facts}
+
+{table}
+
+- It gives a pixel of the canvas the place of its upper left corner, `o + u x / width + v y /
+  height`, where the middle is at `x + 0.5` and `y + 0.5`: half a pixel off, 12.5 um at 25 um. The
+  same half voxel is in its volumes along the slicing axis ({behind:.1f} um here), since it rounds
+  where voxel k reaches from k to k + 1.
+- Once that half pixel is added, both put the same pixels to the same places, but for its steps to
+  the nearest pixel: half a pixel for the affine and half a pixel for the field, 25.4 um along an
+  axis of the picture here, and up to a fifth more where the field stretches.
+- Values are held against each other at the pixel that it took. Its values are rounded to whole
+  levels twice and ours once, which leaves up to 1.5 levels.
+- Its volume is grey, empty between sections, and the sum where two sections meet in a voxel. It is
+  the quicker one where that is what is wanted.
+- At another resolution than 25 um it rounds the picture to whole pixels of that resolution, and
+  pads and scales it to a canvas that was rounded at 25 um. `tests/arrays/test_published_peer.py`
+  says how far off that is, and that the arrays here are not.
+"""
+
+
+def page(
+    measured: Mapping[str, Any],
+    of_atlas: Mapping[str, Any] | None = None,
+    of_published: Mapping[str, Any] | None = None,
+) -> str:
     """Return the page for some results.
 
     Parameters
@@ -99,6 +133,8 @@ def page(measured: Mapping[str, Any], of_atlas: Mapping[str, Any] | None = None)
         What `report.results` returned.
     of_atlas
         What `benchmarks.atlas` wrote, or None.
+    of_published
+        What `benchmarks.published` wrote, or None.
     """
     facts = "\n".join(f"- {name}: {fact}" for name, fact in measured["machine"].items())
     rounds = [len(several) for several in measured["rounds"].values()]
@@ -117,4 +153,12 @@ def page(measured: Mapping[str, Any], of_atlas: Mapping[str, Any] | None = None)
     if of_atlas is not None:
         told = "\n".join(f"- {name}: {fact}" for name, fact in of_atlas["machine"].items())
         whole += _ATLAS.format(facts=told, table=atlas.table(of_atlas))
+    if of_published is not None:
+        told = "\n".join(f"- {name}: {fact}" for name, fact in of_published["machine"].items())
+        whole += _PUBLISHED.format(
+            facts=told,
+            table=published.table(of_published),
+            sections=of_published["sections"],
+            behind=-of_published["errors"]["theirs_behind"],
+        )
     return whole

@@ -23,8 +23,8 @@ from .machine import load, machine
 from .measure import Job, Run, answer
 from .process import ROOT, run_job
 
+# Where the set is written, as for the tests.
 sys.path.insert(0, str(ROOT / "tests"))
-import published_set
 
 LATEST = ROOT / "benchmarks" / "published.json"
 ANIMAL, DATASETS = "04-0086", (121096, 121097)
@@ -60,6 +60,7 @@ def compare(python: str, work: Path, sections: int) -> dict[str, Any]:
     import cv2
 
     import atldld
+    import published_set
     from atldld.testing import AllenServer
 
     shutil.rmtree(work, ignore_errors=True)
@@ -83,23 +84,20 @@ def compare(python: str, work: Path, sections: int) -> dict[str, Any]:
         environment = {"ATLDLD_CACHE_DIR": str(work / "cache")}
         ours = {
             name: run_job("published", name, given, environment=environment)
-            for name in ("warm", "slabs", "volume")
+            for name in ("warm", "planes", "slabs", "volume")
         }
         errors = _errors(work, phantoms[0], server.url)
     return {
         "sections": sections,
         "placed": placed,
         "errors": errors,
-        "runs": {
-            "theirs": theirs.to_json(),
-            "slabs": ours["slabs"].to_json(),
-            "volume": ours["volume"].to_json(),
-        },
+        "runs": {name: run.to_json() for name, run in {"theirs": theirs, **ours}.items()},
     }
 
 
 def datasets(sections: int) -> list[Any]:
     """Return the experiments of the animal, whose every place has its own colour."""
+    import published_set
     from atldld.testing import PhantomBrain, phantom_dataset
 
     return [
@@ -123,6 +121,7 @@ def _placed(python: str, work: Path, url: str, phantom: Any) -> dict[str, Any]:
     import xarray as xr
 
     import atldld
+    import published_set
 
     options: dict[str, Any] = {"registration": work / "set", "source": url}
     given = {"folder": str(work), "dataset": phantom.id, "resolution": 25}
@@ -194,6 +193,8 @@ def _edges(work: Path) -> dict[str, tuple[Any, Any]]:
 
 def _errors(work: Path, phantom: Any, url: str) -> dict[str, Any]:
     """Return how far the values of both volumes are off the phantom's, at the peer's voxels."""
+    import published_set
+
     with np.load(work / "volume.npz") as file:
         theirs = dict(file)
     with np.load(work / "slabs.npz") as file:
@@ -268,12 +269,62 @@ def _opened(given: Mapping[str, Any], **options: Any) -> Any:
     )
 
 
-JOBS: dict[str, Job] = {"warm": warm, "volume": volume, "slabs": slabs}
+def planes(given: Mapping[str, Any], run: Run) -> None:
+    """Put each section onto its own plane, three colours."""
+    import atldld
+
+    with run.lap("volume"):
+        atldld.open_dataarray(
+            given["dataset"],
+            resolution=25,
+            registration=str(Path(given["folder"]) / "set"),
+            source=given["url"],
+        ).compute()
+
+
+JOBS: dict[str, Job] = {"warm": warm, "volume": volume, "slabs": slabs, "planes": planes}
+
+_ROWS = (
+    ("theirs", "`id_to_volume(id, ..., resolution=25, mode='histology')`", "theirs"),
+    ("planes", "`open_dataarray(id, resolution=25, registration=...)`", ""),
+    ("slabs", "`open_volume(id, like=<its voxels>, max_distance=25, registration=...)`", "ours"),
+    ("volume", "`open_volume(id, resolution=25, registration=...)`", ""),
+)
+_WHAT = {
+    "theirs": "one grey value in the voxels that sections pass through",
+    "planes": "three colours on the plane of each section",
+    "slabs": "three colours in the voxels within 25 um of a section, and which section it is",
+    "volume": "three colours in every voxel within half a gap of a section",
+}
 
 
 def table(told: Mapping[str, Any]) -> str:
     """Return measurements as tables in Markdown."""
-    return json.dumps({k: told[k] for k in ("placed", "errors", "runs")}, indent=1)
+    lines = [
+        "| call | gives | seconds | processor s | peak MB | off the phantom: mean, 99 % |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, call, errors in _ROWS:
+        run = Run.from_json(told["runs"][name])
+        off = ", ".join(f"{each:.2f}" for each in told["errors"][errors]) if errors else ""
+        lines.append(
+            f"| {call} | {_WHAT[name]} | {run.wall('volume'):.1f} | {run.cpu('volume'):.1f} | "
+            f"{run.peak_bytes / 1e6:,.0f} | {off} |"
+        )
+    lines += [
+        "",
+        "| experiment | points | its place less ours along i, r, um | once half a pixel is added: "
+        "mean, most along i and r, um | values: mean apart, within one level, most |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for each in told["placed"]:
+        shift = ", ".join(f"{value:.1f}" for value in each["shift"][1:])
+        mean, most = max(each["mean_apart"][1:]), max(each["most_apart"][1:])
+        lines.append(
+            f"| {each['dataset']} | {each['points']:,} | {shift} | {mean:.1f}, {most:.1f} | "
+            f"{each['mean_levels']:.2f}, {each['within_one']:.1%}, {each['most_levels']:.2f} |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

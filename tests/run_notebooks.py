@@ -31,7 +31,9 @@ LARGEST = 1_500_000
 
 
 @contextmanager
-def served(folder: Path, annotation: Path | None = None) -> Iterator[None]:
+def served(
+    folder: Path, annotation: Path | None = None, *, registered: bool = False
+) -> Iterator[None]:
     """Serve what the notebooks read, to kernels that are started meanwhile in a folder.
 
     Parameters
@@ -40,12 +42,16 @@ def served(folder: Path, annotation: Path | None = None) -> Iterator[None]:
         Where the kernels work. The annotation is put there, under its own name.
     annotation
         Allen's own annotation, or None for a made-up one.
+    registered
+        Whether a published registration is there, and what it places.
     """
     if annotation is None:
         stand_in.write_annotation(folder)
     else:
         shutil.copy(annotation, folder / stand_in.ANNOTATION)
-    with stand_in.stand_in() as server:
+    if registered:
+        stand_in.write_registration(folder)
+    with stand_in.stand_in(registered=registered) as server:
         # What a user set on this machine is not what a notebook should show.
         own = {name: value for name, value in os.environ.items() if "ATLDLD_" not in name}
         own |= {
@@ -55,6 +61,11 @@ def served(folder: Path, annotation: Path | None = None) -> Iterator[None]:
         }
         with mock.patch.dict(os.environ, own, clear=True):
             yield
+
+
+def is_registered(path: Path) -> bool:
+    """Whether a notebook is about a published registration."""
+    return stand_in.REGISTRATION in path.read_text(encoding="utf-8")
 
 
 def run(path: Path, folder: Path) -> nbformat.NotebookNode:
@@ -107,7 +118,10 @@ def main(names: list[str]) -> None:
     for path in NOTEBOOKS:
         if names and path.name not in names:
             continue
-        with tempfile.TemporaryDirectory() as name, served(Path(name)):
+        with (
+            tempfile.TemporaryDirectory() as name,
+            served(Path(name), registered=is_registered(path)),
+        ):
             notebook = run(path, Path(name))
         shrink(notebook)
         # The rest of what Jupyter notes differs from machine to machine.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+import published_set
 from atldld.testing import AllenServer, phantom_dataset
 from atldld.testing.tissue import MIDDLE_R
 from atldld.testing.volume_files import STRUCTURES as ONTOLOGY
@@ -120,6 +121,39 @@ def datasets(resolution=8):
     return [prox1, coronal, young, *others]
 
 
+ACAN = {77869840: "07-0126", 72128777: "05-2984"}
+"""Two coronal datasets of a gene, each of another animal, that a published registration places."""
+
+REGISTRATION = "published-registration"
+_ACAN_MICRONS = 16.0
+_CCFV3_BEHIND = 300.0
+"""Microns that the made-up CCFv3 lies further back than the made-up brain."""
+
+
+def acan():
+    """Return brains whose sections were bent as they were laid on glass."""
+    return [
+        phantom_dataset(
+            number, "coronal", 2, 14, gene="Acan", resolution=_ACAN_MICRONS, tier_count=5,
+            seed=seed, first_number=10 + 6 * seed, brain=published_set.BentBrain(reach=reach),
+        ).altered(published_set.of_animal(animal))
+        for seed, ((number, animal), reach) in enumerate(
+            zip(ACAN.items(), (260.0, -220.0), strict=True)
+        )
+    ]  # fmt: skip
+
+
+def write_registration(folder):
+    """Write a published registration that puts them right into a folder."""
+    whole = Path(folder) / REGISTRATION
+    whole.mkdir()
+    for phantom in acan():
+        published_set.write(
+            whole, [phantom], ACAN[phantom.id], _ACAN_MICRONS, field=phantom.brain.field,
+            further_back=_CCFV3_BEHIND,
+        )  # fmt: skip
+
+
 def grids():
     """Return the zips of the grid service."""
     numbers = {"Prox1": PROX1} | dict(zip(GENES, range(1011, 1011 + len(GENES)), strict=True))
@@ -129,6 +163,7 @@ def grids():
     }
 
 
-def stand_in(resolution=8):
-    """Return a server of all this."""
-    return AllenServer(datasets(resolution), grids=grids())
+def stand_in(resolution=8, *, registered=False):
+    """Return a server of all this, with what a published registration places where it is asked."""
+    more = acan() if registered else []
+    return AllenServer([*datasets(resolution), *more], grids=grids())

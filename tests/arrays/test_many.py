@@ -49,10 +49,14 @@ def test_each_is_what_it_is_alone(server, options):
     else:
         alone = options
     computed = many.compute()
+    shown = (computed.section_number >= 0).sum("dataset")
+    assert computed.coverage.dtype == np.int32
+    np.testing.assert_array_equal(computed.coverage, shown)
+    assert len(np.unique(shown)) > 1
     for number in IDS:
         volume = atldld.open_volume(number, **alone)
         one = computed.sel(dataset=number)
-        assert set(one.data_vars) == set(volume.data_vars)
+        assert set(one.data_vars) == {*volume.data_vars, "coverage"}
         for name in volume.data_vars:
             assert one[name].dtype == volume[name].dtype
             np.testing.assert_array_equal(one[name], volume[name])

@@ -313,7 +313,11 @@ def test_volumes_of_an_animals_datasets_share_one_grid(published, server, tmp_pa
         each = [atldld.open_volume(number, masked=True, **options) for number in (1435, 584)]
         for place, one in enumerate(each):
             np.testing.assert_array_equal(both.image[place].values, one.image.values)
-        counted = (both.section_number >= 0).sum("dataset").values
+        counted = both.coverage.values
+        shown = (both.section_number >= 0).sum("dataset").values
+        np.testing.assert_array_equal(counted, shown)
+        one = both.coverage.isel(p=20, i=slice(3, 9), r=7)
+        np.testing.assert_array_equal(one.values, counted[20, 3:9, 7])
         assert set(np.unique(counted)) == {0, 1, 2}
         np.testing.assert_array_equal(mean.isnull().all("channel").values, counted == 0)
         like = atldld.open_volume(1435, like=both, **options)

@@ -661,3 +661,27 @@ class TestCCFv3:
         assert "open_annotation('CCFv3')" in str(caught.value)
         with pytest.raises(ValueError, match="no variable 'P56'"):
             section.atlas.plot(overlay="P56")
+
+    def test_the_outline_of_a_bent_section_is_bent(self, placed, opened):
+        for each in placed.content["slices"]:
+            width, height = each["width"], each["height"]
+            # Pulled to the right at the middle of the left side, and up amid the lower one.
+            each["markers"] = [
+                [0.0, height * 0.5, width * 0.06, height * 0.5],
+                [width * 0.5, height, width * 0.5, height * 0.94],
+            ]
+        section = placed(atldld.open_dataset, masked=True, resolution=50).isel(section=4).compute()
+        lazy = placed(atldld.open_dataarray, masked=True, resolution=50).isel(section=4)
+        ring = of_gid(lazy.atlas.plot().axes[0], "outline")[0].get_xydata()
+        straight = opened(resolution=50).sel(section=int(lazy.section)).atlas.plot().axes[0]
+        assert len(of_gid(straight, "outline")[0].get_xydata()) == 5
+        covered = section.covered.values
+        seen = 0
+        for x, y in ring:
+            row, column = round(y / 50), round(x / 50)
+            near = covered[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+            if near.shape == (3, 3):
+                assert near.any()
+                assert not near.all()
+                seen += 1
+        assert seen > 80

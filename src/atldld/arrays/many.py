@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..errors import DatasetNotFoundError
 from ..model.grid import Grid, grid_over
 from ..model.info import DatasetSummary
 from ..model.registration import Registration
-from ..model.space import extent, space_name
+from ..model.space import AXES, extent, space_name
 from ..model.terms import SearchTerms, listed
 from ..reading.failures import Failing, Ledger
 from ..reading.reader import LazyArray, Reader, places
@@ -72,7 +72,9 @@ def open_volumes(
     -------
     xarray.Dataset
         ``image (dataset, p, i, r, channel)``; ``section_number`` and ``distance`` (and
-        ``mirrored``) over ``dataset, p, i, r``, as `open_volume` gives each. Along ``dataset``,
+        ``mirrored``) over ``dataset, p, i, r``, as `open_volume` gives each. ``coverage (p, i,
+        r)``, int32: how many of the datasets show something there, from matrices alone; those
+        behind a mean over ``dataset``. Along ``dataset``,
         its id, and ``gene``, ``plane`` and ``specimen``.
 
     Raises
@@ -140,6 +142,7 @@ def open_volumes(
     pixel_attrs = {**attrs, "view": request.view, "long_name": request.view.replace("_", " ")}
     coordinates = nodes.coordinates(space, voxel_frame(space_name(space)), many.ledger)
     dataset = nodes.dataset(array_of, coordinates, attrs, pixel_attrs, (_DATASET,))
+    dataset["coverage"] = _coverage(nodes, many, dataset)
     return dataset.assign_coords(_labels(ids, found))
 
 
@@ -243,6 +246,53 @@ class ManyArray(LazyArray):
 
     def __dask_tokenize__(self) -> Hashable:
         return type(self).__name__, self.what, self.many.token, self.marked
+
+
+class CoverageArray(LazyArray):
+    """How many of many datasets show a section, counted one after the other.
+
+    Parameters
+    ----------
+    many
+        The datasets.
+
+    Notes
+    -----
+    Shape (p, i, r), int32. Nothing is downloaded but matrices, and one dataset is held at a time.
+    """
+
+    def __init__(self, many: Many) -> None:
+        self.many = many
+        self.shape = many.grid.shape
+        self.dtype = np.dtype(np.int32)
+
+    def _outer(self, key: tuple[Any, ...]) -> Any:
+        inner = indexing.OuterIndexer(key)
+        total: Any = 0
+        for place in range(len(self.many.ids)):
+            number = self.many.volume(place, "section_number", marked=False)[inner]
+            total = total + (number >= 0)
+        return np.asarray(total, dtype=self.dtype)
+
+    def __dask_tokenize__(self) -> Hashable:
+        return type(self).__name__, self.many.token
+
+
+def _coverage(nodes: Nodes, many: Many, dataset: xr.Dataset) -> xr.Variable:
+    """Return how many of the datasets show something, as a lazy variable."""
+    named = {"long_name": "datasets that show something here"}
+    if many.request.on_error == "fill":
+        # What could not be had is known once it was tried.
+        found = (dataset["section_number"].variable >= 0).sum(_DATASET).astype(np.int32)
+        found.attrs = named
+        return found
+    chunks = nodes.request.chunks
+    if isinstance(chunks, Mapping) and _DATASET in chunks:
+        chunks = {dim: size for dim, size in chunks.items() if dim != _DATASET} or {"p": -1}
+    alone = replace(nodes, request=replace(nodes.request, chunks=chunks))
+    variable = alone.lazy(CoverageArray(many), named)
+    bare = {axis: nodes.axis(axis) for axis in AXES}
+    return nodes.within_region(xr.Dataset({"coverage": variable}, bare))["coverage"].variable
 
 
 class _AtHand:

@@ -170,17 +170,19 @@ class Nodes:
         chunked = self.request.chunks is not None
         return in_chunks(variable, {**lead, **sizes}, array, picks, chunked=chunked)
 
+    def axis(self, axis: str) -> xr.Variable:
+        """Return the coordinate p, i or r of the nodes."""
+        if self.like is None:
+            nodes = self.grid.axes[AXES.index(axis)]
+            return xr.Variable(axis, nodes.microns, microns_of(axis))
+        given = self.like.coords[axis]
+        return xr.Variable(given.dims, given.values, microns_of(axis))
+
     def coordinates(
         self, space: int | Literal["CCFv3"] | None, frame: str, ledger: Ledger
     ) -> xr.Coordinates:
         """Return the coordinates of volumes on the nodes, in a space."""
-        plain: dict[str, xr.Variable] = {}
-        for axis, nodes in zip(AXES, self.grid.axes, strict=True):
-            if self.like is None:
-                plain[axis] = xr.Variable(axis, nodes.microns, microns_of(axis))
-            else:
-                given = self.like.coords[axis]
-                plain[axis] = xr.Variable(given.dims, given.values, microns_of(axis))
+        plain = {axis: self.axis(axis) for axis in AXES}
         if self.channels:
             plain["channel"] = channel_coordinate()
         return guarded(xr.Coordinates(plain), space, frame, ledger)
@@ -223,7 +225,10 @@ class Nodes:
             if image.marked and chunks is not None:
                 variables[what] = variables[what].where(not_filled([marked]), NOTHING[what])
                 variables[what].attrs = named
-        dataset = xr.Dataset(variables, coordinates, attrs)
+        return self.within_region(xr.Dataset(variables, coordinates, attrs))
+
+    def within_region(self, dataset: xr.Dataset) -> xr.Dataset:
+        """Return what lies within the region, of volumes on the nodes of another array."""
         if self.like is None or not self.request.region:
             return dataset
         return _cut(dataset, self.request.region)

@@ -16,6 +16,9 @@ from ..model.sections import SectionTable
 from ..model.space import AXES
 from .subject import Subject, edges
 
+_POINTS = 100
+"""Along each side of the border of a bent section."""
+
 
 def corners(width: npt.NDArray[Any], height: npt.NDArray[Any]) -> Array:
     """Return the middles of the corner pixels of images, round about, shape (n, 4, 3): x, y, 1."""
@@ -35,14 +38,24 @@ def tables(obj: xr.DataArray | xr.Dataset) -> dict[int, tuple[SectionTable, int]
 
 
 def outline(known: dict[int, tuple[SectionTable, int]], image_id: int) -> Array | None:
-    """Return the border of what a section image covers on its grid, shape (4, 2): x, y in microns.
+    """Return the border of what a section image covers on its grid, shape (n, 2): x, y in microns.
 
-    It follows from the matrices alone. None where the image is not among the `tables` known.
+    Four corners, by the matrices alone; of a bent section many points, through its bend, without
+    those that it says nothing of. None where the image is not among the `tables` known.
     """
     if image_id not in known:
         return None
     table, row = known[image_id]
     ring = corners(table.width[row : row + 1], table.height[row : row + 1])[0]
+    bend = None if table.bend[row] is None else table.bend[row].load()
+    if bend is not None:
+        share = np.arange(_POINTS)[:, None] / _POINTS
+        sides = zip(ring, np.roll(ring, -1, axis=0), strict=True)
+        ring = np.concatenate([start + share * (end - start) for start, end in sides])
+        x, y = bend.to_straight(ring[:, 0], ring[:, 1])
+        ring = np.stack([x, y, np.ones(len(x))], axis=1)[np.isfinite(x)]
+        if not len(ring):
+            return None
     onto = np.vstack([table.affine[row], [0.0, 0.0, 1.0]])
     return np.asarray((ring @ np.linalg.inv(onto).T)[:, :2])
 
