@@ -35,7 +35,6 @@ PURE = {"model", "sampling"}
 
 _HTTP = "answers byte by byte: what the one client makes of each, before anybody reads a row"
 _PARTS = "parts of xarray and dask that are private: fails first when they change"
-_PLAN = "planned reads are told of before the plan is a table"
 _RESTORED = "rows of a dataset, changed, and what their record says of them"
 
 LEANING: dict[str, str] = {
@@ -43,28 +42,19 @@ LEANING: dict[str, str] = {
     "arrays/test_failures.py": "the file of what failed, which no user is told of, and its owner",
     "arrays/test_image.py": "the search for the dataset of an image ends at a service's last page",
     "arrays/test_internals.py": _PARTS,
-    "arrays/test_laziness.py": "counts how often metadata are read while arrays travel",
-    "arrays/test_planning.py": _PLAN,
+    "arrays/test_laziness.py": "a source that counts how often its metadata are read",
     "arrays/test_published.py": "the parts of a published registration are cut by columns",
-    "arrays/test_schedulers.py": "the options that a task carries are those of its opening",
     "arrays/test_volume.py": "the reader of a volume is small when it travels",
     "arrays/test_windows.py": "which window is chosen: a pure function with a contract",
     "benchmarks/test_plain_warp.py": "the plain loop of the benchmarks against the warp itself",
-    "cli/test_cache.py": "sizes in words, to the last digit",
-    "cli/test_commands.py": "tables as text, whatever the width of the terminal",
     "cli/test_doctor.py": "findings before they are printed: each question and its answer",
     "cluster/test_kills.py": "which worker has a request under way, so as to kill that one",
     "cluster/test_machines.py": "the share of a machine: a pure function, asked on a cluster",
-    "cluster/test_memory.py": "the size that chunks are made of, to hold memory against",
     "export/test_packing.py": "how many images wait, and a target that another one holds",
-    "hostile/test_network.py": "every connection that the one client makes, image by image",
     "measure/test_grids.py": "MetaImage headers: pure parsing of hostile text",
-    "measure/test_guard.py": "the name of the coordinate that guards",
     "measure/test_ontology.py": "the addresses of Allen's annotations",
     "measure/test_points.py": _RESTORED,
     "measure/test_quantify.py": "sums of pixels: a pure function against a slow twin",
-    "plot/test_plot.py": _PLAN,
-    "reading/test_images.py": "decoding in order, with so many images in memory at most",
     "source/conftest.py": "makes reads for the tests of this room",
     "source/test_allen.py": "the URLs of reads, and a source as a value that travels",
     "source/test_bucket.py": "a bucket as a source, image by image against the slides",

@@ -6,7 +6,6 @@ import pytest
 from dask.utils import key_split
 
 import atldld
-from atldld import options
 
 
 @pytest.mark.parametrize("function", [atldld.open_dataarray, atldld.open_dataset])
@@ -103,7 +102,7 @@ def test_no_tier_beyond_the_last_is_asked_for(server, opened, phantoms):
 
 
 def test_no_more_connections_than_the_option_says(server, opened):
-    with options.set_options(max_connections=2):
+    with atldld.set_options(max_connections=2):
         opened(chunks=None).load()
     assert server.connections_high_water <= 2
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import atldld
-from atldld import options
 
 pytestmark = pytest.mark.exhaustive
 
@@ -52,7 +51,7 @@ def test_two_processes_of_dask_distributed(opened, expected):
 
 def test_options_of_the_opening_travel_to_workers(opened, tmp_path):
     folder = tmp_path / "cache of the opening"
-    with options.set_options(cache_dir=folder):
+    with atldld.set_options(cache_dir=folder):
         array = opened(chunks={"section": 2})
     # Here the options of the moment hold ...
     array.isel(section=0).compute()

@@ -20,7 +20,6 @@ from click.testing import CliRunner
 import atldld
 from atldld.arrays.accessor import AtlasAccessor
 from atldld.cli import main
-from atldld.cli.shell import table_text
 from atldld.errors import APIError, AtldldWarning
 from atldld.testing import AllenServer, Fault, PhantomBrain, phantom_dataset
 
@@ -515,8 +514,3 @@ def test_bundles_in_json(run):
     assert (told["dataset_id"], told["fetched"], told["failed"]) == (71, 4, [])
     report = json.loads(run("verify", "b.zip", "--json").stdout)
     assert (report["ok"], report["missing"]) == (True, [])
-
-
-def test_tables_hold_what_they_can():
-    assert table_text(["a", "b"], []) == "a  b"
-    assert table_text(["n", "t"], [[1, True], [2.5, False]]) == "  n  t\n  1  yes\n2.5"

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import atldld
-from atldld.arrays.chunks import AUTO_BYTES
 from atldld.testing import AllenServer, phantom_dataset
 
 pytestmark = pytest.mark.exhaustive
+
+AUTO_BYTES = 16 * 2**20
+"""As many bytes of pixels has a chunk at most."""
 
 WIDTH, HEIGHT = 10_000, 7600
 MOST_CHUNKS = 20

@@ -15,10 +15,8 @@ from typing import Any
 import pytest
 
 import atldld
-from atldld.errors import APIError, AtldldError, ImageError
-from atldld.model.read import ImageRead
+from atldld.errors import APIError, AtldldError
 from atldld.options import set_options
-from atldld.source.allen import AllenSource
 from atldld.testing import AllenServer, Fault
 
 from .conftest import DATASET, small_phantom
@@ -128,15 +126,6 @@ def test_redirects_end(location):
     with Elsewhere(location) as server, pytest.raises(APIError, match="redirected more than 5"):
         atldld.open_dataarray(DATASET, source=server.origin)
     assert len(server.paths) == 6
-
-
-def test_redirects_of_images_end():
-    with (
-        Elsewhere(lambda other: other.paths[-1]) as circle,
-        pytest.raises(ImageError, match="redirected more than 5"),
-    ):
-        AllenSource(circle.origin).image(ImageRead(1, "image", 0, 10, 10))
-    assert len(circle.paths) == 6
 
 
 def secrets_in(texts: Any) -> list[str]:

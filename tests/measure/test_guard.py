@@ -10,7 +10,6 @@ import xarray as xr
 import atldld
 from atlases import labels
 from atldld import MixError
-from atldld.arrays.index import GUARD
 from atldld.testing import AllenServer, phantom_dataset
 from measure_files import HEADER, zipped_grid
 
@@ -50,7 +49,7 @@ def test_one_space_combines(served, annotation):
     theirs = atldld.open_grid(91, source=served.url)
     difference = ours.energy - theirs.energy
     assert difference.shape == SHAPE
-    assert difference[GUARD].item() == 9
+    assert difference["reference_space"].item() == 9
     nine = annotation(9)
     xr.align(ours, theirs, nine, join="exact")
     inside = theirs.energy.where(nine == int(nine.max()))
@@ -79,7 +78,7 @@ def test_two_spaces_do_not(served, annotation):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", atldld.AtldldWarning)
         both = atldld.open_grids([91, 92], reference_space=10, source=served.url)
-    assert both[GUARD].item() == 10
+    assert both["reference_space"].item() == 10
     assert (both.energy - ten.energy).shape == (2, *SHAPE)
     with pytest.raises(MixError):
         _ = both.energy - nine.energy
@@ -89,5 +88,5 @@ def test_files_keep_the_space(served, annotation, tmp_path):
     nine = annotation(9)
     nine.to_dataset(name="structure").to_netcdf(tmp_path / "a.nc")
     with xr.open_dataset(tmp_path / "a.nc") as read:
-        assert read[GUARD].item() == 9
+        assert read["reference_space"].item() == 9
         assert np.array_equal(read.structure, nine)

@@ -5,10 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from atldld.errors import ImageError
-from atldld.model.read import ImageRead
-from atldld.reading.images import pixels, pixels_each
-from atldld.source import source_from
+import atldld
 from atldld.testing import AllenServer, Fault, phantom_dataset
 
 PHANTOM = phantom_dataset(61, sections=9, resolution=40)
@@ -21,13 +18,18 @@ def server():
         yield running
 
 
-def reads(count=9):
-    rows = [PHANTOM.image(image_id) for image_id in PHANTOM.image_ids[:count]]
-    return [ImageRead(row["id"], "image", 0, row["width"], row["height"]) for row in rows]
+def opened(server, **options):
+    return atldld.open_dataarray(61, resolution=200, source=server.url, **options)
 
 
-def decoders():
-    return [one for one in threading.enumerate() if one.name.startswith("atldld-decode")]
+def our_threads():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("atldld")}
+
+
+def all_ended(threads):
+    for thread in threads:
+        thread.join(120)
+    return not any(thread.is_alive() for thread in threads)
 
 
 def in_another_thread(work):
@@ -40,48 +42,24 @@ def in_another_thread(work):
 
 
 def test_every_image_comes_once_and_is_its_own(server):
-    source = source_from(server.url)
-    found = dict(pixels_each(source, reads()))
-    assert set(found) == set(reads())
-    for read, image in found.items():
-        np.testing.assert_array_equal(image, pixels(source, read))
-    assert len({image.tobytes() for image in found.values()}) == len(found)
-    again = in_another_thread(lambda: dict(pixels_each(source, reads(), reads())))
-    for read, image in again.items():
-        np.testing.assert_array_equal(image, found[read])
+    found = opened(server, chunks=None).load()
+    assert sorted(each.image_id for each in server.image_requests) == PHANTOM.image_ids
+    for number in range(9):
+        alone = opened(server, chunks={"section": 1}).isel(section=number)
+        np.testing.assert_array_equal(found[number], alone.compute(scheduler="synchronous"))
+    assert len({section.values.tobytes() for section in found}) == 9
+    again = in_another_thread(lambda: opened(server, chunks=None).load())
+    np.testing.assert_array_equal(again, found)
 
 
-def test_the_main_thread_has_others_decode_and_leaves_none_behind(server):
-    source = source_from(server.url)
-    coming = pixels_each(source, reads())
-    next(coming)
-    assert decoders()
-    coming.close()
-    assert decoders() == []
-
-
-def test_other_threads_and_few_images_are_decoded_where_they_are(server):
-    source = source_from(server.url)
-
-    def seen():
-        return [len(decoders()) for _ in pixels_each(source, reads())]
-
-    assert not any(in_another_thread(seen))
-    assert not any(decoders() for _ in pixels_each(source, reads(3)))
-
-
-def test_a_lost_image_costs_no_other(server):
-    bad = PHANTOM.image_ids[4]
-    server.add_fault(Fault("404", image_ids=(bad,)))
-    found = dict(pixels_each(source_from(server.url), reads()))
-    lost = [read.image_id for read, image in found.items() if isinstance(image, ImageError)]
-    assert lost == [bad]
-    assert len(found) == 9
-
-
-def test_an_image_that_is_damaged_once_is_fetched_again(server):
-    bad = PHANTOM.image_ids[2]
-    server.add_fault(Fault("damaged", image_ids=(bad,), times=1))
-    found = dict(pixels_each(source_from(server.url), reads()))
-    assert not any(isinstance(image, ImageError) for image in found.values())
-    assert len([each for each in server.image_requests if each.image_id == bad]) == 2
+@pytest.mark.parametrize("fault", [None, "404"])
+def test_no_thread_is_left_behind(server, fault):
+    before = our_threads()
+    array = opened(server, chunks=None, tier=0)
+    if fault is None:
+        array.load()
+    else:
+        server.add_fault(Fault(fault, image_ids=PHANTOM.image_ids[2:3]))
+        with pytest.raises(atldld.ImageError):
+            array.load()
+    assert all_ended(our_threads() - before)
