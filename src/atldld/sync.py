@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import AtldldWarning, DatasetNotFoundError, ImageError
-from .model.affine import pir_to_xy, tier_size, xy_to_pir
+from .model.affine import pir_to_xy, xy_to_pir
 from .model.dataset import SectionDataset, SectionImage
 from .model.read import ImageRead, View
 from .model.space import AXES, CORONAL, SAGITTAL, Plane
@@ -266,20 +266,7 @@ class DatasetDownloader:
         views: list[View] = ["image"]
         if self.include_expression and section.has_expression:
             views.append("expression")
-        return [
-            ImageRead(
-                image_id=section.id,
-                view=view,
-                tier=tier,
-                width=tier_size(section.width, tier),
-                height=tier_size(section.height, tier),
-                x=section.x,
-                y=section.y,
-                dataset_id=section.dataset_id,
-                section_number=section.section_number,
-            )
-            for view in views
-        ]
+        return [section.read(tier, view) for view in views]
 
     def _registered(
         self, image: Mapping[str, Any], plane: Plane, img: Pixels, expression: list[Pixels]

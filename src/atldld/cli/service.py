@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import click
 
@@ -57,7 +58,7 @@ def doctor(
         except ValueError as error:
             raise click.UsageError(str(error)) from error
     if as_json:
-        found = [finding.to_json() for finding in findings]
+        found = [asdict(finding) for finding in findings]
         click.echo(
             json.dumps({"service": name, "atldld": __version__, "findings": found}, indent=2)
         )

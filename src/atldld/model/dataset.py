@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from ..errors import AtldldWarning, RegistrationError
 from . import rows as rma
+from .affine import tier_size
+from .read import ImageRead, View
 from .rows import Matrix, Row
 from .space import Plane, plane_of_matrix, plane_of_section
 
@@ -122,6 +124,20 @@ class SectionImage:
             has_expression=bool(row.get("expression_path")),
             tsv=rma.matrix_2d(alignment, "tsv", owner),
             tvs=rma.matrix_2d(alignment, "tvs", owner),
+        )
+
+    def read(self, tier: int, view: View = "image") -> ImageRead:
+        """Return the read of the whole image at a tier."""
+        return ImageRead(
+            image_id=self.id,
+            view=view,
+            tier=tier,
+            width=tier_size(self.width, tier),
+            height=tier_size(self.height, tier),
+            x=self.x,
+            y=self.y,
+            dataset_id=self.dataset_id,
+            section_number=self.section_number,
         )
 
 

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -81,10 +82,6 @@ class Finding:
     question: str
     answer: str
     detail: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """Return the fields as values for JSON."""
-        return {"question": self.question, "answer": self.answer, "detail": self.detail}
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,18 +206,7 @@ def read_of(image: SectionImage, tier: int | None = None) -> ImageRead:
         tier = 0
         while max(image.width, image.height) >> tier > _MOST_PIXELS and tier < image.tier_count - 1:
             tier += 1
-    return ImageRead(
-        image.id,
-        "image",
-        tier,
-        max(image.width >> tier, 1),
-        max(image.height >> tier, 1),
-        image.x,
-        image.y,
-        None,
-        image.dataset_id,
-        image.section_number,
-    )
+    return image.read(tier)
 
 
 def reachable(service: Service, dataset_id: int) -> tuple[Finding, Specimen | None]:
@@ -255,18 +241,8 @@ def missing_alignment(specimen: Specimen) -> Finding:
     return Finding("missing alignment", answer, seen)
 
 
-def default_rows(service: Service) -> Finding:
-    """Ask how many rows come where no number is asked for."""
-    return _rows("rows per page, default", service, "data/SectionImage/query.json?only=id")
-
-
-def most_rows(service: Service) -> Finding:
-    """Ask how many rows come at most."""
-    url = "data/SectionImage/query.json?num_rows=30000&only=id"
-    return _rows("rows per page, most", service, url)
-
-
-def _rows(question: str, service: Service, path: str) -> Finding:
+def rows_a_page(service: Service, question: str, path: str) -> Finding:
+    """Ask for more rows than a page may have."""
     got, page = service.page(f"{service.base}/{path}")
     if page is None:
         return Finding(question, "", got.form)
@@ -284,22 +260,10 @@ def unknown_dataset(service: Service) -> Finding:
     return Finding("unknown dataset", got.form, _words(got))
 
 
-def bad_query(service: Service) -> Finding:
-    """Ask what no query is."""
-    got = service.get("data/query.json?criteria=model::NoSuchModel,rma::criteria,%5Bid$xx1%5D")
-    return Finding("bad query", got.form, _words(got))
-
-
-def unknown_image(service: Service) -> Finding:
-    """Ask for an image that there is not."""
-    got = service.get(f"section_image_download/{NOBODY}?downsample=4")
-    return Finding("unknown image", got.form, _words(got))
-
-
-def unknown_sync(service: Service) -> Finding:
-    """Ask where a pixel lies of an image that there is not."""
-    got = service.get(f"image_to_reference/{NOBODY}.json?x=1&y=1")
-    return Finding("image_to_reference, unknown image", got.form, _words(got))
+def refusal(service: Service, question: str, path: str) -> Finding:
+    """Ask for what there is not."""
+    got = service.get(path)
+    return Finding(question, got.form, _words(got))
 
 
 def missing_expression(service: Service, specimen: Specimen) -> Finding:
@@ -505,6 +469,23 @@ def examine(
         return list(_findings(service, dataset_id))
 
 
+_WITHOUT_A_DATASET: Final = (
+    ("rows per page, default", rows_a_page, "data/SectionImage/query.json?only=id"),
+    ("rows per page, most", rows_a_page, "data/SectionImage/query.json?num_rows=30000&only=id"),
+    (
+        "bad query",
+        refusal,
+        "data/query.json?criteria=model::NoSuchModel,rma::criteria,%5Bid$xx1%5D",
+    ),
+    ("unknown image", refusal, f"section_image_download/{NOBODY}?downsample=4"),
+    (
+        "image_to_reference, unknown image",
+        refusal,
+        f"image_to_reference/{NOBODY}.json?x=1&y=1",
+    ),
+)
+
+
 def _findings(service: Service, dataset_id: int | None) -> Iterator[Finding]:
     found, specimen = reachable(service, dataset_id or DATASET)
     yield found
@@ -512,12 +493,11 @@ def _findings(service: Service, dataset_id: int | None) -> Iterator[Finding]:
         return
     yield from asked(
         [
-            ("rows per page, default", lambda: default_rows(service)),
-            ("rows per page, most", lambda: most_rows(service)),
+            *(
+                (question, partial(ask_for, service, question, path))
+                for question, ask_for, path in _WITHOUT_A_DATASET
+            ),
             ("unknown dataset", lambda: unknown_dataset(service)),
-            ("bad query", lambda: bad_query(service)),
-            ("unknown image", lambda: unknown_image(service)),
-            ("image_to_reference, unknown image", lambda: unknown_sync(service)),
         ]
     )
     if dataset_id is None:

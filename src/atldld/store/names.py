@@ -26,7 +26,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Self, cast
 
-from ..model.affine import tier_size
 from ..model.dataset import SectionImage
 from ..model.read import VIEWS, ImageRead, View, Window
 from ..urls import host_and_port, without_credentials
@@ -121,17 +120,7 @@ class KeptImage:
         image = images.get(self.image_id)
         if image is None or self.tier >= image.tier_count:
             return None
-        whole = ImageRead(
-            image_id=image.id,
-            view=self.view,
-            tier=self.tier,
-            width=tier_size(image.width, self.tier),
-            height=tier_size(image.height, self.tier),
-            x=image.x,
-            y=image.y,
-            dataset_id=image.dataset_id,
-            section_number=image.section_number,
-        )
+        whole = image.read(self.tier, self.view)
         if self.window is None:
             return whole
         return replace(whole, window=self.window) if lies_within(self.window, whole) else None
