@@ -135,7 +135,7 @@ class TestAnnotationsByName:
             assert atldld.open_annotation("P56", resolution=200, source=shaky.url).size == 159_326
 
     def test_allens_own_host_has_the_archive_elsewhere(self):
-        from atldld.source.atlases import annotation_url
+        from atldld.source.archives import annotation_url
 
         url = annotation_url("https://api.brain-map.org/api/v2", "P56", 200)
         assert url == (

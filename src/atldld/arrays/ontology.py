@@ -16,7 +16,7 @@ import xarray as xr
 
 from ..source import source_from
 from ..source.allen import AllenSource
-from ..source.atlases import ontology_rows
+from ..source.archives import ontology_rows
 from ..source.protocol import Source
 
 ONTOLOGY = "Allen mouse brain ontology (structure graph 1)"

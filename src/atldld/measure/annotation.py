@@ -25,7 +25,7 @@ from ..errors import library
 from ..model.space import AXES, space_name
 from ..source import source_from
 from ..source.allen import AllenSource
-from ..source.atlases import FILES, annotation_file, annotation_url, ontology_rows
+from ..source.archives import FILES, annotation_file, annotation_url, ontology_rows
 from ..source.protocol import Source
 from .grid_files import guarded, node_coordinates
 from .symmetry import Origin, settle_origin

@@ -16,7 +16,7 @@ import xarray as xr
 from .. import __version__
 from ..arrays.index import GUARD, GuardIndex
 from ..model.space import AXES, FLIP_R, can_flip, space_name
-from ..source.grid import CONNECTIVITY, zip_members
+from ..source.archives import CONNECTIVITY, zip_members
 from .voxel_files import VoxelFile, metaimages_of
 
 Space = int | Literal["CCFv3"]

@@ -20,8 +20,7 @@ from ..errors import APIError, AtldldWarning, DatasetNotFoundError
 from ..model.info import DatasetSummary
 from ..model.space import AXES, space_name
 from ..source.allen import AllenSource
-from ..source.catalogue import Catalogue
-from ..source.grid import (
+from ..source.archives import (
     CONNECTIVITY,
     RESOLUTIONS,
     VOLUMES,
@@ -29,6 +28,7 @@ from ..source.grid import (
     grid_archive,
     grid_url,
 )
+from ..source.catalogue import Catalogue
 from ..source.protocol import Source
 from .grid_files import (
     Grid,
