@@ -567,17 +567,16 @@ def download_threads():
 
 @pytest.fixture
 def no_download_threads():
-    """Let no thread of another test be counted here, and check that none is left."""
+    """Check that no thread is left that began meanwhile; those of other tests do not count."""
     gc.collect()
-    for thread in download_threads():
-        thread.join(20)
+    before = set(download_threads())
     gc.disable()
     yield
-    left = download_threads()
-    for thread in left:
-        thread.join(20)
+    meanwhile = set(download_threads()) - before
+    for thread in meanwhile:
+        thread.join(120)
     gc.enable()
-    assert not [thread for thread in left if thread.is_alive()]
+    assert not [thread for thread in meanwhile if thread.is_alive()]
 
 
 @pytest.mark.usefixtures("no_download_threads")
@@ -585,7 +584,7 @@ class TestAhead:
     def test_downloads_run_ahead_by_a_bounded_number(self, server):
         downloads = fetched("many", downsample_img=1).run()
         next(downloads)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while len(server.image_requests) < 16 and time.monotonic() < until:
             threading.Event().wait(0.01)
         assert 16 <= len(server.image_requests) <= 20
@@ -597,7 +596,7 @@ class TestAhead:
         next(downloads)
         downloads.close()
         for thread in download_threads():
-            thread.join(20)
+            thread.join(120)
         asked = len(server.image_requests)
         assert asked < 40
         assert len(list(fetched("many", downsample_img=1).run())) == 40
@@ -635,6 +634,6 @@ def test_two_downloaders_side_by_side_do_not_wait_for_each_other(server, monkeyp
 
     thread = threading.Thread(target=walk, daemon=True)
     thread.start()
-    thread.join(60)
+    thread.join(300)
     assert not thread.is_alive()
     assert len(pairs) == 4

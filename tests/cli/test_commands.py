@@ -466,7 +466,7 @@ def test_ctrl_c_leaves_what_is_done(tmp_path):
         while process.poll() is None and len(list((tmp_path / "out").glob("*.jpg"))) < 3:
             pass
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         assert (process.returncode, out) == (130, "")
         assert err == "Stopped. The same command goes on where this one stopped.\n"
         assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".partial"]

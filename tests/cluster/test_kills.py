@@ -44,7 +44,7 @@ def opened(server, chunks, **options):
 
 
 def wait_for(condition):
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not (found := condition()):
         assert time.monotonic() < until
         time.sleep(0.01)

@@ -130,7 +130,7 @@ def served(app):
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     yield f"http://localhost:{found['server'].port}"
     found["loop"].add_callback(found["server"].stop)
     found["loop"].add_callback(found["loop"].stop)

@@ -66,7 +66,7 @@ def test_a_picture_is_shown_once(server, tmp_path):
 
 def answering(url, process):
     """Wait until a server that was started answers."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while time.monotonic() < end:
         assert process.poll() is None, "jupyter lab ended"
         try:

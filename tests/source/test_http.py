@@ -343,7 +343,7 @@ def test_after_an_interim_answer_the_real_one_is_nobodys(serve, status):
     def handler(request):
         if request.number == 0:
             yield f"HTTP/1.1 {status}\r\nLink: </x>\r\n\r\n".encode()
-            gone_on.wait(10)
+            gone_on.wait(120)
             yield answer(b"of the first request")
         else:
             gone_on.set()
@@ -372,12 +372,12 @@ def test_only_so_many_requests_at_once(serve, most):
             count[0] += 1
             round_end = -(-count[0] // most) * most
             arrived.notify_all()
-            arrived.wait_for(lambda: count[0] >= round_end, timeout=10)
+            arrived.wait_for(lambda: count[0] >= round_end, timeout=120)
         yield WHOLE
 
     arrived, count = threading.Condition(), [0]
     server = serve(after_the_others)
-    with set_options(max_connections=most), ThreadPoolExecutor(12) as pool:
+    with set_options(max_connections=most, timeout=120), ThreadPoolExecutor(12) as pool:
         for future in [pool.submit(get, server.url) for _ in range(12)]:
             assert future.result().content == BODY
     assert server.most_at_once == most

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -16,6 +16,9 @@ from atldld.source.prefetch import Begun, fetch_ahead, fetch_each
 from .conftest import a_read, answer, jpeg
 
 BODIES = {image_id: jpeg(seed=image_id) for image_id in range(40)}
+
+PATIENCE = 120
+"""Seconds to wait for what comes at once on an idle machine."""
 
 
 def body_of(request) -> bytes:
@@ -39,7 +42,7 @@ class Slow:
             self.threads.add(threading.current_thread())
             self.retries.append(current().retries)
             self.lock.notify_all()
-            self.lock.wait_for(lambda: self.allowed > len(self.ended), timeout=20)
+            self.lock.wait_for(lambda: self.allowed > len(self.ended), timeout=PATIENCE)
             self.ended.append(read.image_id)
             self.lock.notify_all()
         return b"%d" % read.image_id
@@ -51,20 +54,30 @@ class Slow:
 
     def wait_for_started(self, number):
         with self.lock:
-            assert self.lock.wait_for(lambda: len(self.started) >= number, timeout=20)
+            assert self.lock.wait_for(lambda: len(self.started) >= number, timeout=PATIENCE)
 
 
 def reads(*ids):
     return [a_read(image_id) for image_id in ids]
 
 
-def no_threads_left() -> bool:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if not any(thread.name.startswith("atldld-download") for thread in threading.enumerate()):
-            return True
-        threading.Event().wait(0.01)
-    return False
+def download_threads() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if each.name.startswith("atldld-download")}
+
+
+@pytest.fixture
+def no_threads_left():
+    """Return a function that says whether all threads that began meanwhile come to an end."""
+    gc.collect()
+    before = download_threads()
+
+    def no_threads_left() -> bool:
+        meanwhile = download_threads() - before
+        for thread in meanwhile:
+            thread.join(PATIENCE)
+        return not any(thread.is_alive() for thread in meanwhile)
+
+    return no_threads_left
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 40])
@@ -82,7 +95,7 @@ def test_downloads_run_at_the_same_time(serve):
     together = threading.Barrier(8)
 
     def handler(request):
-        together.wait(20)
+        together.wait(PATIENCE)
         yield body_of(request)
 
     server = serve(handler)
@@ -126,7 +139,7 @@ def test_one_read_takes_no_thread():
     assert source.threads == {threading.current_thread()}
 
 
-def test_threads_are_of_a_name_and_end_with_their_work():
+def test_threads_are_of_a_name_and_end_with_their_work(no_threads_left):
     source = Slow()
     source.allow(100)
     list(fetch_ahead(source, reads(*range(20))))
@@ -172,7 +185,7 @@ def test_leaving_gives_up_what_has_not_begun(fetch):
     assert {100, 101} <= set(source.started)
 
 
-def test_leaving_ends_what_pauses(serve):
+def test_leaving_ends_what_pauses(serve, no_threads_left):
     """A download that waits for another try is not tried again once nobody wants it."""
     server = serve(lambda r: body_of(r) if "/0?" in r.path else answer(b"", "500 Oh"))
     with set_options(timeout=1000, retries=4):
@@ -200,7 +213,7 @@ def test_a_download_that_is_given_up_is_taken_over_by_another_who_wants_it(serve
     with set_options(timeout=600, retries=4):
         coming = fetch_ahead(source, reads(0, 1))
         next(coming)
-        assert asked.wait(10)
+        assert asked.wait(PATIENCE)
         failing.set()
         coming.close()
         assert source.image(a_read(1)) == BODIES[1]
@@ -277,7 +290,7 @@ def test_the_interpreter_does_not_wait_for_downloads(serve, tmp_path):
         [sys.executable, "-c", LEAVE, server.url],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         env=os.environ | {"ATLDLD_CACHE_DIR": str(tmp_path)},
     )
     stopped.set()

@@ -174,7 +174,7 @@ def test_what_is_no_plain_file_is_a_miss(server, opened):
         [sys.executable, "-W", "error", "-c", READING, server.url],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.stdout.strip() == opened.values.tobytes().hex(), done.stderr[-2000:]
     assert sorted(request.image_id for request in server.image_requests) == PHANTOM.image_ids
@@ -192,7 +192,7 @@ def test_the_cache_is_verified_past_what_is_no_plain_file(opened):
         [sys.executable, "-m", "atldld.cli", "cache", "verify", "--json"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     verdict = json.loads(done.stdout)
     assert {each["path"] for each in verdict["damaged"]} == {str(one), str(two)}

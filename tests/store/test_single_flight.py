@@ -13,7 +13,7 @@ from atldld.store.cache import single_flight
 
 def until_all_wait(threads):
     """Return once each thread waits for the result of another."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     for thread in threads:
         while sys._current_frames()[thread.ident].f_code.co_name != "wait":
             assert time.monotonic() < deadline
@@ -29,7 +29,7 @@ class Crowd:
         self.work = work
         self.threads = [threading.Thread(target=self.run) for _ in range(8)]
         self.threads[0].start()
-        assert self.began.wait(20)
+        assert self.began.wait(120)
         for thread in self.threads[1:]:
             thread.start()
         until_all_wait(self.threads)
@@ -46,7 +46,7 @@ class Crowd:
     def at_work(self):
         self.calls.append(None)
         self.began.set()
-        self.gate.wait(20)
+        self.gate.wait(120)
         return self.work(len(self.calls))
 
 
