@@ -224,6 +224,56 @@ def volume() -> Any:
     return figure
 
 
+def registrations() -> Any:
+    """Draw what Allen's affine, an anchoring and a bent section may move."""
+    figure, panels = plt.subplots(
+        1, 3, figsize=(7.6, 3.1), layout="constrained", width_ratios=(13.2, 13.2, 11.4)
+    )
+    brain, ends = _outline(), np.array([0.3, 7.7])
+    at = np.linspace(1.6, 11.6, 8)
+    off = np.array([0.5, 0.22, 0.1, -0.06, 0.05, -0.1, -0.2, -0.55])
+    tilt = np.deg2rad([9, 3, 6, 4, 7, 3, 5, 0])
+    for axes, own in zip(panels[:2], (False, True), strict=True):
+        axes.fill(*brain, color=TISSUE, lw=0)
+        for number, where in enumerate(at):
+            cut = where + off[number] + (ends - 4) * np.tan(tilt[number])
+            axes.plot(cut, ends, color=QUIET, lw=1.0, ls=(0, (3, 2)))
+            put = cut if own else where + (ends - 4) * np.tan(np.deg2rad(5))
+            axes.plot(put, ends, color=FIRST if own else SECOND, lw=1.6, alpha=0.9)
+        axes.set(xlim=(0, 13.2), ylim=(8.2, -0.2))
+    panels[0].set_title("Allen's matrices", fontsize=10.5)
+    panels[0].text(
+        6.6, 8.3, "one affine: parallel,\nevenly spaced", ha="center", va="top", color=SECOND
+    )
+    panels[1].set_title("an anchoring", fontsize=10.5)
+    panels[1].text(6.6, 8.3, "a plane for each section", ha="center", va="top", color=FIRST)
+    axes = panels[2]
+    turn = np.linspace(0, 2 * np.pi, 300)
+    axes.fill(5.7 + 4.8 * np.cos(turn), 4 + 3.3 * np.sin(turn), color=TISSUE, lw=0)
+
+    def bent(r: Any, i: Any) -> tuple[Any, Any]:
+        swell = np.exp(-(((r - 7.6) / 2.4) ** 2) - ((i - 3.0) / 1.9) ** 2)
+        return r + 0.75 * swell - 0.2 * np.sin(i), i + 0.55 * swell + 0.2 * np.sin(r * 0.8)
+
+    fine = np.linspace(0, 1, 80)
+    for share in np.linspace(0, 1, 9):
+        for r, i in (
+            (0.5 + 10.4 * share, 0.4 + 7.2 * fine),
+            (0.5 + 10.4 * fine, 0.4 + 7.2 * share),
+        ):
+            r, i = np.broadcast_arrays(r, i)
+            axes.plot(r, i, color=QUIET, lw=0.6)
+            axes.plot(*bent(r, i), color=FIRST, lw=1.1)
+    axes.set_title("a bent section", fontsize=10.5)
+    axes.text(
+        5.7, 8.3, "in its plane, a place\nfor every pixel", ha="center", va="top", color=FIRST
+    )
+    axes.set(xlim=(0, 11.4), ylim=(8.2, -0.2))
+    for axes in panels:
+        _bare(axes)
+    return figure
+
+
 DRAWINGS: dict[str, Callable[[], Any]] = {
     "space": reference_space,
     "flip": flip,
@@ -231,6 +281,7 @@ DRAWINGS: dict[str, Callable[[], Any]] = {
     "tiers": tiers,
     "coverage": coverage,
     "volume": volume,
+    "registrations": registrations,
 }
 
 

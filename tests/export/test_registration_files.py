@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import atldld
+import real_registrations
 from atldld.errors import AtldldWarning, RegistrationError
 from atldld.testing import AllenServer, phantom_dataset
 
@@ -405,3 +406,12 @@ def test_files_that_are_no_text_or_too_large_are_refused(tmp_path, opened):
         opened(registration=loop)
     with pytest.raises(RegistrationError):
         opened(registration={7: loop})
+
+
+def test_every_entry_of_a_real_file_is_placed_in_one_experiment_or_said_to_be_none(real):
+    for name, entries, anchored, _, experiments, placed, passed in real_registrations.table(
+        real / "registrations"
+    ):
+        assert len(placed) == experiments, name
+        assert sum(placed) == anchored == entries, name
+        assert all(a + b == entries for a, b in zip(placed, passed, strict=True)), name

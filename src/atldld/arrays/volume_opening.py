@@ -277,7 +277,8 @@ def _registered_sampling(
     """Return how a dataset fills the nodes of a grid where a registration places its sections."""
     if request.mirror:
         raise ValueError(
-            "mirror=True is for Allen's own placing: leave it out, or leave out registration="
+            "mirror=True is for Allen's own placing, whose midline is r = 5675: leave it out, and "
+            "lay the halves of CCFv3 over each other about r = 5700, as docs/volumes.md shows"
         )
     assert request.registration is not None
     registration = placing_of(request.registration, record)
