@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from . import synchronisation
 from .doubts import Doubts
 from .image_service import BadRequestError, Images, Region
 from .queries import QueryError, parse_request
 from .served import Served
+from .synchronisation import SERVICES, Point, SyncError, Synchronisation
 from .tables import Tables, answer_query
 from .traffic import Fault, Request
 from .volume_files import ARCHIVE, archive_file, ontology
@@ -37,7 +37,7 @@ class Routes:
         sources: Sequence[Served],
         doubts: Doubts,
         cache_bytes: int,
-        centres: Mapping[tuple[int, int], synchronisation.Point],
+        centres: Mapping[tuple[int, int], Point],
         grids: Mapping[int, Grid],
         grid_files: Mapping[tuple[int, str, int], bytes],
         archive: Mapping[str, bytes],
@@ -87,7 +87,7 @@ class Routes:
         if path == "/cgi-bin/imageservice":
             return self._image(asked, self.images.service(parameters))
         service, _, rest = path.removeprefix("/api/v2/").partition("/")
-        if service in synchronisation.SERVICES:
+        if service in SERVICES:
             asked = replace(asked, kind="sync")
             return asked, lambda _: self._synchronise(service, rest, parameters)
         if service in _DOWNLOADS:
@@ -184,14 +184,15 @@ class Routes:
         try:
             number = rest.removesuffix(".json")
             if not number.isdecimal() or number == rest:
-                raise synchronisation.SyncError(f"{rest!r} is not the id of anything, with .json")
-            found = synchronisation.synchronised(
-                service, int(number), parameters, self._tables, self._doubts, self._centres
+                raise SyncError(f"{rest!r} is not the id of anything, with .json")
+            asked = Synchronisation(
+                int(number), parameters, self._tables, self._doubts, self._centres
             )
+            found = asked.answer(service)
             rows = len(found) if isinstance(found, list) else 1
             counts = {"start_row": 0, "num_rows": rows, "total_rows": rows}
             envelope, status = {"success": True, "id": 0, **counts, "msg": found}, 200
-        except synchronisation.SyncError as error:
+        except SyncError as error:
             envelope, status = _failure(error), self._doubts.sync_error_status
         return Answer(status, json.dumps(envelope).encode(), _JSON)
 

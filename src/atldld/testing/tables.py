@@ -142,11 +142,9 @@ class Tables:
         self._rows: dict[str, dict[Any, Row]] = {
             model: {row["id"]: row for row in rows} for model, rows in _FIXED.items()
         }
-        for model in ASSOCIATIONS:
+        joined = {one.model for known in ASSOCIATIONS.values() for one in known.values()}
+        for model in {*ASSOCIATIONS, *joined}:
             self._rows.setdefault(model, {})
-        for associations in ASSOCIATIONS.values():
-            for association in associations.values():
-                self._rows.setdefault(association.model, {})
         self._atlases: list[SyntheticAtlas] = []
         for source in sources:
             if isinstance(source, SyntheticAtlas):
@@ -205,31 +203,35 @@ class Tables:
             return [] if found is None else [found]
         return []
 
-    def told(self, model: str, row: Row) -> Row:
-        """Return the columns of a row, without what is nested in it."""
+    def told(self, model: str, row: Row, include: Iterable[Node]) -> Row:
+        """Return the columns of a row, with what an include nests in it."""
         nested = ASSOCIATIONS.get(model, {})
-        return {name: value for name, value in row.items() if name not in nested}
-
-    def is_odd(self, model: str, row: Row, name: str) -> bool:
-        """Whether a row holds something under an association that cannot belong there.
-
-        Such a row was made by hand, to see what a client does; it is served as it is.
-        """
-        if name not in row or name == "sub_images":
-            return False
-        held = row[name]
-        if self.association(model, name).many:
-            return not isinstance(held, list)
-        return held is not None and not isinstance(held, dict)
-
-    def nest(self, told: Row, model: str, name: str, rows: list[Any]) -> None:
-        """Put what an association leads to into a told row."""
-        if self.association(model, name).many:
-            told[name] = rows
-        elif rows:
-            told[name] = rows[0]
-        elif self._missing == "null" or not name.startswith("alignment"):
-            told[name] = None
+        told = {name: value for name, value in row.items() if name not in nested}
+        for node in include:
+            association = self.association(model, node.name)
+            held = row.get(node.name)
+            fits = isinstance(held, list) if association.many else isinstance(held, dict | None)
+            if node.name in row and not fits:
+                # Made by hand, to see what a client does; it is served as it is.
+                told[node.name] = held
+                continue
+            rows = self.associated(model, row, node.name)
+            if _filters(node):
+                joins = [inner for inner in node.inner if _filters(inner)]
+                rows = [
+                    one for one in rows if _fits(one, association.model, node.filters, joins, self)
+                ]
+            rows = [
+                self.told(association.model, one, node.inner) if isinstance(one, dict) else one
+                for one in rows
+            ]
+            if association.many:
+                told[node.name] = rows
+            elif rows:
+                told[node.name] = rows[0]
+            elif self._missing == "null" or not node.name.startswith("alignment"):
+                told[node.name] = None
+        return told
 
     def _gather(self, model: str, row: Mapping[str, Any]) -> None:
         key = row.get("id")
@@ -270,42 +272,47 @@ def answer_query(
         start, count = _paging(query.options, doubts, available)
         page = list(itertools.islice(made, start, start + count))
     else:
-        rows = [row for row in tables.rows(query.model) if _holds(query, row, tables)]
+        # Filters of an include join as well as those of the criteria.
+        joins = [*query.criteria, *(node for node in query.include if _filters(node))]
+        rows = [
+            row
+            for row in tables.rows(query.model)
+            if _fits(row, query.model, query.filters, joins, tables)
+        ]
         rows = _ordered(rows, query, tables, doubts, scramble)
         available = len(rows)
         start, count = _paging(query.options, doubts, available)
         page = rows[start : start + count]
-    total = available + phantom_rows
-    chosen = [_told(query.model, row, query.include, tables) for row in page]
+    told = (tables.told(query.model, row, query.include) for row in page)
     return {
         "success": True,
         "id": 0,
         "start_row": start,
         "num_rows": len(page),
-        "total_rows": total,
-        "msg": [_columns(row, query) for row in chosen],
+        "total_rows": available + phantom_rows,
+        "msg": [_columns(row, query) for row in told],
     }
-
-
-def _holds(query: Query, row: Row, tables: Tables) -> bool:
-    # Filters of an include join as well as those of the criteria.
-    joins = query.criteria + tuple(node for node in query.include if _filters(node))
-    return all(_passes(one, row, query.model, tables) for one in query.filters) and all(
-        _joins(node, row, query.model, tables) for node in joins
-    )
 
 
 def _filters(node: Node) -> bool:
     return bool(node.filters) or any(_filters(inner) for inner in node.inner)
 
 
-def _joins(node: Node, row: Row, model: str, tables: Tables) -> bool:
-    other = tables.association(model, node.name).model
-    return any(
-        isinstance(found, dict)
-        and all(_passes(one, found, other, tables) for one in node.filters)
-        and all(_joins(inner, found, other, tables) for inner in node.inner)
-        for found in tables.associated(model, row, node.name)
+def _fits(
+    row: Any, model: str, filters: Iterable[Filter], joins: Iterable[Node], tables: Tables
+) -> bool:
+    """Whether a row passes filters, and of each join some row that it leads to."""
+    return (
+        isinstance(row, dict)
+        and all(_passes(one, row, model, tables) for one in filters)
+        and all(
+            any(
+                _fits(found, association.model, node.filters, node.inner, tables)
+                for found in tables.associated(model, row, node.name)
+            )
+            for node in joins
+            for association in (tables.association(model, node.name),)
+        )
     )
 
 
@@ -397,31 +404,6 @@ def _count(options: Mapping[str, str], name: str, default: int) -> int:
     if not re.fullmatch(r"[0-9]{1,12}", text):
         raise QueryError(f"{name} is {text!r}, not a number")
     return int(text)
-
-
-def _told(model: str, row: Row, include: tuple[Node, ...], tables: Tables) -> Row:
-    told = tables.told(model, row)
-    for node in include:
-        if tables.is_odd(model, row, node.name):
-            told[node.name] = row[node.name]
-            continue
-        other = tables.association(model, node.name).model
-        found = tables.associated(model, row, node.name)
-        if _filters(node):
-            found = [
-                one
-                for one in found
-                if isinstance(one, dict)
-                and all(_passes(condition, one, other, tables) for condition in node.filters)
-                and all(
-                    _joins(inner, one, other, tables) for inner in node.inner if _filters(inner)
-                )
-            ]
-        nested = [
-            _told(other, one, node.inner, tables) if isinstance(one, dict) else one for one in found
-        ]
-        tables.nest(told, model, node.name, nested)
-    return told
 
 
 def _columns(row: Row, query: Query) -> Row:
