@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -129,7 +128,7 @@ def phantom_dataset(
     missing = (2 if sections >= 6 else 0) if gaps is None else gaps
     if missing and missing > sections + missing - 2:
         raise ValueError(f"gaps is {gaps!r}; {sections} sections have no room for them between")
-    stack, placements = _geometry(
+    trv, tvr, placements = _geometry(
         plane,
         tilt,
         sections,
@@ -144,20 +143,12 @@ def phantom_dataset(
     )
     base = dataset_id * 1000 if first_image_id is None else first_image_id
     images = []
-    for image_id, (number, placed) in enumerate(zip(stack.numbers, placements, strict=True), base):
-        slide = placed.slide_width, placed.slide_height
+    for image_id, placed in enumerate(placements, base):
+        columns = placed.columns
+        slide = columns["image_width"], columns["image_height"]
+        tiers = tiers_of(*slide) if tier_count is None else tier_count
         image = rows.section_image(
-            image_id,
-            dataset_id,
-            section_number=number,
-            width=placed.width,
-            height=placed.height,
-            x=placed.x,
-            y=placed.y,
-            image_width=placed.slide_width,
-            image_height=placed.slide_height,
-            resolution=resolution,
-            tier_count=tiers_of(*slide) if tier_count is None else tier_count,
+            image_id, dataset_id, resolution=resolution, tier_count=tiers, **columns
         )
         if not expression:
             image["expression_path"] = None
@@ -180,7 +171,7 @@ def phantom_dataset(
     if {5, 31} & set(products):
         row["equalization"] = rows.equalization(dataset_id)
     row["alignment3d"] = rows.alignment3d(
-        800_000_000 + dataset_id, dataset_id, stack.tvr.tolist(), stack.trv.tolist()
+        800_000_000 + dataset_id, dataset_id, tvr.tolist(), trv.tolist()
     )
     row["section_images"] = images
     on = {image["id"]: placed.slide for image, placed in zip(images, placements, strict=True)}
@@ -198,48 +189,23 @@ def tiers_of(*sides: int) -> int:
     return max(math.ceil(math.log2(max(sides) / 256)), 0) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """The 3-D side of a dataset.
-
-    Parameters
-    ----------
-    trv, tvr
-        Shape (4, 4): reference space to image stack, and its exact inverse.
-    numbers
-        The section numbers, ascending.
-    """
-
-    trv: Array
-    tvr: Array
-    numbers: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """The 2-D side of one section: its size, and where it lies in the stack and on its slide.
+class Placement(NamedTuple):
+    """Where one section lies in the stack and on its slide.
 
     Parameters
     ----------
     tsv, tvs
         Shape (3, 3): full-resolution pixels to image stack, and the exact inverse.
-    width, height
-        Size of the section.
-    x, y, slide_width, slide_height
-        Where it lies on its slide, and the slide's size.
     slide
         Which slide.
+    columns
+        Section number, sizes and offset, as a SectionImage row names them.
     """
 
     tsv: Array
     tvs: Array
-    width: int
-    height: int
-    x: int
-    y: int
-    slide_width: int
-    slide_height: int
     slide: int
+    columns: Mapping[str, int]
 
 
 @lru_cache(maxsize=128)
@@ -255,7 +221,7 @@ def _geometry(
     image_size: tuple[int, int] | None,
     per_slide: int,
     seed: tuple[int, int],
-) -> tuple[Stack, list[Placement]]:
+) -> tuple[Array, Array, list[Placement]]:
     """Lay sections through the brain, crop each around its tissue, and put it on a slide.
 
     Parameters
@@ -268,19 +234,29 @@ def _geometry(
         How many sections share a slide.
     """
     random = np.random.default_rng(seed)
-    stack = _stack(plane, tilt, sections, thickness, first_number, gaps, random)
-    shapes = [
-        _crop(stack, number * thickness, resolution, flipped, image_size, random)
-        for number in stack.numbers
-    ]
-    placements: list[Placement] = []
-    for slide, first in enumerate(range(0, len(shapes), per_slide)):
-        group = shapes[first : first + per_slide]
-        corners, size = _lay_out([shape[1] for shape in group], random)
-        for (tsv, (width, height)), (x, y) in zip(group, corners, strict=True):
+    trv, numbers = _stack(plane, tilt, sections, thickness, first_number, gaps, random)
+    tvr = np.asarray(np.linalg.inv(trv), dtype=np.float64)
+    crops = []
+    for number in numbers:
+        inside = _tissue(trv, tvr, number * thickness, flipped)
+        crops.append((number, *_crop(inside, resolution, image_size, random)))
+    placements = []
+    for slide, first in enumerate(range(0, len(crops), per_slide)):
+        group = crops[first : first + per_slide]
+        corners, size = _lay_out([sides for _, _, sides in group], random)
+        for (number, tsv, (width, height)), (x, y) in zip(group, corners, strict=True):
+            columns = {
+                "section_number": number,
+                "width": width,
+                "height": height,
+                "x": x,
+                "y": y,
+                "image_width": size[0],
+                "image_height": size[1],
+            }
             tvs = np.asarray(np.linalg.inv(tsv), dtype=np.float64)
-            placements.append(Placement(tsv, tvs, width, height, x, y, *size, slide))
-    return stack, placements
+            placements.append(Placement(tsv, tvs, slide, columns))
+    return trv, tvr, placements
 
 
 def _stack(
@@ -291,8 +267,8 @@ def _stack(
     first_number: int,
     gaps: int,
     random: np.random.Generator,
-) -> Stack:
-    """Lay `sections` section numbers through the brain, on planes tilted by `tilt` degrees."""
+) -> tuple[Array, list[int]]:
+    """Return ``trv``, whose planes are tilted by `tilt` degrees, and numbers through the brain."""
     base = np.array(_FRAMES[plane], dtype=np.float64)
     azimuth = random.uniform(0.0, 2.0 * math.pi)
     towards = math.cos(azimuth) * base[0] + math.sin(azimuth) * base[1]
@@ -322,26 +298,22 @@ def _stack(
     trv[0, 3] = 6100.0 + random.uniform(-300.0, 300.0) - linear[0] @ centre
     trv[1, 3] = 5200.0 + random.uniform(-300.0, 300.0) - linear[1] @ centre
     trv[2, 3] = (numbers[0] + numbers[-1]) / 2.0 * thickness - linear[2] @ centre
-    return Stack(
-        trv,
-        np.asarray(np.linalg.inv(trv), dtype=np.float64),
-        tuple(int(number) for number in numbers),
-    )
+    return trv, [int(number) for number in numbers]
 
 
 def _crop(
-    stack: Stack,
-    z: float,
+    inside: Array,
     resolution: float,
-    flipped: bool,
     image_size: tuple[int, int] | None,
     random: np.random.Generator,
 ) -> tuple[Array, tuple[int, int]]:
+    """Return the ``tsv`` and the size of an image around points of the stack, shape (2, n)."""
     turn = math.radians(random.uniform(-4.0, 4.0))
     linear = resolution * np.array(
         [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
     )
-    low, high = _footprint(stack, z, linear, flipped)
+    pixels = np.linalg.solve(linear, inside)
+    low, high = pixels.min(axis=1), pixels.max(axis=1)
     margins = random.uniform(300.0, 900.0, (2, 2)) / resolution
     if image_size is None:
         low, high = low - margins[0], high + margins[1]
@@ -356,20 +328,18 @@ def _crop(
     return tsv, (width, height)
 
 
-def _footprint(stack: Stack, z: float, linear: Array, flipped: bool) -> tuple[Array, Array]:
-    """Return the corners, in turned pixels, of the box around the tissue of one section."""
+def _tissue(trv: Array, tvr: Array, z: float, flipped: bool) -> Array:
+    """Return points of the stack that are tissue of the section at z, shape (2, n), in microns."""
     across = np.arange(-2000.0, 15000.0, 200.0)
     u, v = np.meshgrid(across, across)
     points = np.stack([u.ravel(), v.ravel(), np.full(u.size, z), np.ones(u.size)])
-    p, i, r = (stack.tvr @ points)[:3]
-    tissue = depth(p, i, flip(r) if flipped else r) > -EDGE
-    if np.count_nonzero(tissue) < 40:
+    p, i, r = (tvr @ points)[:3]
+    inside = depth(p, i, flip(r) if flipped else r) > -EDGE
+    if np.count_nonzero(inside) < 40:
         # Beyond the brain: a small image of glass, about where the stack's middle lies.
-        middle = (stack.trv @ np.append(MIDDLE, 1.0))[:2]
-        corners = np.abs(points[:2] - middle[:, None]).max(axis=0) < 800.0
-        tissue = corners
-    pixels = np.linalg.solve(linear, points[:2, tissue])
-    return pixels.min(axis=1), pixels.max(axis=1)
+        middle = (trv @ np.append(MIDDLE, 1.0))[:2]
+        inside = np.abs(points[:2] - middle[:, None]).max(axis=0) < 800.0
+    return points[:2, inside]
 
 
 def _lay_out(

@@ -34,36 +34,26 @@ FLIP = 11350.0
 
 def image_to_stack(image: Row, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Array, Array]:
     """Map pixels of an image to the image stack (microns), by its ``tsv``."""
-    t = image["alignment2d"]
-    x, y = _float(x), _float(y)
-    return (
-        t["tsv_00"] * x + t["tsv_01"] * y + t["tsv_04"],
-        t["tsv_02"] * x + t["tsv_03"] * y + t["tsv_05"],
-    )
+    return _affine_2d(image["alignment2d"], "tsv", x, y)
 
 
 def stack_to_image(image: Row, u: npt.ArrayLike, v: npt.ArrayLike) -> tuple[Array, Array]:
     """Map points of the image stack (microns) to pixels of an image, by its ``tvs``."""
-    t = image["alignment2d"]
-    u, v = _float(u), _float(v)
-    return (
-        t["tvs_00"] * u + t["tvs_01"] * v + t["tvs_04"],
-        t["tvs_02"] * u + t["tvs_03"] * v + t["tvs_05"],
-    )
+    return _affine_2d(image["alignment2d"], "tvs", u, v)
 
 
 def stack_to_reference(
     dataset: Row, u: npt.ArrayLike, v: npt.ArrayLike, z: npt.ArrayLike
 ) -> tuple[Array, Array, Array]:
     """Map points of the image stack to p, i, r of the dataset's own space, by its ``tvr``."""
-    return _affine(dataset["alignment3d"], "tvr", u, v, z)
+    return _affine_3d(dataset["alignment3d"], "tvr", u, v, z)
 
 
 def reference_to_stack(
     dataset: Row, p: npt.ArrayLike, i: npt.ArrayLike, r: npt.ArrayLike
 ) -> tuple[Array, Array, Array]:
     """Map p, i, r of the dataset's own space to the image stack, by its ``trv``."""
-    return _affine(dataset["alignment3d"], "trv", p, i, r)
+    return _affine_3d(dataset["alignment3d"], "trv", p, i, r)
 
 
 def image_to_reference(
@@ -233,7 +223,15 @@ def tilt_degrees(dataset: Row, axis: Literal["p", "i", "r"]) -> float:
     return math.degrees(math.acos(min(along / math.hypot(*normal), 1.0)))
 
 
-def _affine(
+def _affine_2d(t: Row, name: str, a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Array, Array]:
+    a, b = _float(a), _float(b)
+    return (
+        t[f"{name}_00"] * a + t[f"{name}_01"] * b + t[f"{name}_04"],
+        t[f"{name}_02"] * a + t[f"{name}_03"] * b + t[f"{name}_05"],
+    )
+
+
+def _affine_3d(
     t: Row, name: str, a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike
 ) -> tuple[Array, Array, Array]:
     a, b, c = _float(a), _float(b), _float(c)
