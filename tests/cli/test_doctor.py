@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import usual as cases
-from atldld.cli.service import doctor as command
+from atldld.cli.trying import doctor as command
 from atldld.options import current
 from atldld.reading.doctor import DATASET, ON_SLIDES, RECORDED, Finding, examine
 from atldld.testing import AllenServer, Doubts, Fault, phantom_dataset

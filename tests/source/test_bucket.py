@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 import atldld
-from atldld.cli.download import download
+from atldld.cli.writing import download
 from atldld.errors import AtldldWarning, ImageError
 from atldld.model.read import ImageRead
 from atldld.sampling.decode import decode

@@ -1,21 +1,15 @@
-"""The command line: ``atldld``, one module a command group."""
+"""The command line: ``atldld``, a module for finding, writing, keeping and trying."""
 
 from __future__ import annotations
 
 import click
 
 from .. import __version__
-from .cache import cache
-from .catalogue import catalogue
-from .demo import demo
-from .download import download
-from .find import info, search
-from .pack import pack, verify
-from .preview import preview
-from .serve import serve
-from .service import doctor
+from .finding import catalogue, info, search
+from .keeping import cache, pack, verify
 from .shell import Commands
-from .volume import volume
+from .trying import demo, doctor, serve
+from .writing import download, preview, volume
 
 _EXAMPLES = """\b
 Examples:
