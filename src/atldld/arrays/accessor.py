@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import pandas as pd
 import xarray as xr
 
-from .fetching import failures_table, plan_table, prefetch
+from .describe import in_html, in_text
 from .lookup import annotation_from, space_of, voxels_of
 from .ontology import structure_ids, tree_of
 from .pixel_table import pixel_table, write_parquet
-from .planning import planned_reads
-from .positions import geometry_table, pir, with_pir
-from .selecting import places_at
-from .telling import in_html, in_text
+from .planning import failures_table, plan_table, planned_reads, prefetch
+from .positions import geometry_table, pir, places_at, with_pir
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

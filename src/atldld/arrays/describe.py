@@ -1,9 +1,11 @@
-"""What opened arrays say of themselves: attributes, coordinates, and what may be combined."""
+"""What opened arrays say of themselves: attributes, coordinates, and in words for people."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +19,11 @@ from ..model.space import AXES, space_name
 from ..reading.failures import Failing, Ledger
 from ..source.protocol import Source
 from ..source.published import PublishedRegistration
-from .index import GUARD, GuardIndex, SectionPlaces
+from .index import GUARD, GuardIndex, ImagePlaces
+from .internals import is_lazy
 from .lazy import CHANNELS
+
+Lines = list[tuple[str, str]]
 
 _GRID = (("y",), ("x",), *((axis,) for axis in AXES))
 
@@ -172,7 +177,7 @@ def guarded(
     space: int | Literal["CCFv3"] | None,
     frame: str,
     ledger: Ledger,
-    places: Sequence[SectionPlaces] = (),
+    places: Sequence[ImagePlaces] = (),
 ) -> xr.Coordinates:
     """Return coordinates with the one that keeps planes and spaces apart.
 
@@ -200,3 +205,83 @@ def guarded(
     return xr.Coordinates(
         {**plain, GUARD: guard, **known}, indexes={GUARD: index, **coordinates.xindexes}
     )
+
+
+def in_text(obj: xr.DataArray | xr.Dataset, accessor: type) -> str:
+    """Return what an object is and the methods of its accessor, as text."""
+    width = max(len(name) for name, _ in _methods(accessor))
+    facts = [f"    {name}: {text}" for name, text in facts_of(obj)]
+    methods = [f"    .atlas.{name:<{width}}  {text}" for name, text in _methods(accessor)]
+    return "\n".join([f"<.atlas of {_title(obj)}>", *facts, "Methods:", *methods])
+
+
+def in_html(obj: xr.DataArray | xr.Dataset, accessor: type) -> str:
+    """Return the same as HTML."""
+    facts = _table([(escape(name), escape(text)) for name, text in facts_of(obj)])
+    methods = _table(
+        [(f"<code>.atlas.{name}</code>", escape(text)) for name, text in _methods(accessor)]
+    )
+    return (
+        f"<div><strong>.atlas of {escape(_title(obj))}</strong>{facts}"
+        f"<details><summary>methods</summary>{methods}</details></div>"
+    )
+
+
+def facts_of(obj: xr.DataArray | xr.Dataset) -> Lines:
+    """Return what is true of an object, each with its name; nothing is computed.
+
+    Attributes outlive arithmetic; places are told from the coordinates.
+    """
+    facts = []
+    for dim in obj.dims:
+        along = [axis for axis in AXES if axis in obj.coords and obj.coords[axis].dims == (dim,)]
+        if along and obj.sizes[dim]:
+            values = np.asarray(obj.coords[along[0]].values)
+            count = "1 point" if len(values) == 1 else f"{len(values)} points"
+            where = f"{along[0]} from {values.min():g} to {values.max():g} um"
+            facts.append((str(dim), f"{count}, {where}"))
+    facts += [
+        (axis, f"{float(obj.coords[axis]):g} um")
+        for axis in AXES
+        if axis in obj.coords and obj.coords[axis].ndim == 0
+    ]
+    attributes = obj.attrs
+    for name, label in (
+        ("reference_space_name", "space"), ("hemisphere", "hemisphere of the tissue"),
+        ("specimen", "specimen"), ("age", "age"), ("mapping", "mapping"), ("view", "view"),
+        ("source", "source"), ("registration", "registration"),
+    ):  # fmt: skip
+        if attributes.get(name):
+            facts.append((label, str(attributes[name])))
+    facts.append(
+        ("pixels", "read when computed; .atlas.plan() says which" if is_lazy(obj) else "in memory")
+    )
+    return facts
+
+
+def _title(obj: xr.DataArray | xr.Dataset) -> str:
+    attributes = obj.attrs
+    if "dataset_id" not in attributes:
+        return "an array that says nothing of a dataset"
+    gene = f" ({attributes['gene']})" if attributes.get("gene") else ""
+    space = " in CCFv3" if attributes.get("reference_space") == "CCFv3" else ""
+    name = f"dataset {attributes['dataset_id']}{gene}, {attributes.get('plane', '')}"
+    return f"{name.rstrip(', ')}{space}"
+
+
+def _methods(accessor: type) -> Lines:
+    """Return the public methods of a class, each with the first sentence about it."""
+    found = []
+    for name, member in vars(accessor).items():
+        if not name.startswith("_") and inspect.isfunction(member):
+            words = inspect.getdoc(member) or ""
+            found.append((f"{name}()", " ".join(words.partition("\n\n")[0].split())))
+    return found
+
+
+def _table(rows: Lines) -> str:
+    cells = "".join(
+        f"<tr><td style='text-align:left'>{name}</td><td style='text-align:left'>{text}</td></tr>"
+        for name, text in rows
+    )
+    return f"<table>{cells}</table>"

@@ -33,7 +33,7 @@ from ..source.search import dataset_of_image
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .chunks import chunks_given, in_chunks
 from .describe import Opening, channel_coordinate, guarded
-from .index import DIM, SectionPlaces
+from .index import DIM, ImagePlaces
 from .lazy import CHANNELS
 from .placing import failing_of, fill_of, placing_of, registered, target_space
 from .request import Chunks, ImageOptions, Region, checked_id, checked_options, takes
@@ -481,7 +481,7 @@ class ImageArray(Reader[ImagePart]):
         self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
 
     @property
-    def section_places(self) -> SectionPlaces:
+    def image_places(self) -> ImagePlaces:
         """Where the pixels lie."""
         return image_places(self.table, self.whole.image_id, self.affine, self.bend)
 
@@ -540,10 +540,10 @@ class ImageArray(Reader[ImagePart]):
 
 def image_places(
     table: SectionTable, image_id: int, affine: Array, bend: BendSource | None
-) -> SectionPlaces:
+) -> ImagePlaces:
     """Return where the pixels of one image lie."""
     bends = {} if bend is None else {image_id: bend}
-    return SectionPlaces(table, np.array([image_id]), affine[None], pixel_bends=bends)
+    return ImagePlaces(table, np.array([image_id]), affine[None], pixel_bends=bends)
 
 
 def _taken(

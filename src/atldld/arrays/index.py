@@ -367,7 +367,7 @@ def _within(values: npt.NDArray[Any], label: slice, name: Hashable) -> Any:
 
 
 @dataclass(slots=True, eq=False)
-class SectionPlaces:
+class ImagePlaces:
     """Where the pixels of sections lie, whatever becomes of the values.
 
     xarray keeps the guard of one of two arrays that are combined, and asks no more than whether the
@@ -395,10 +395,10 @@ class SectionPlaces:
     contradicted: bool = False
     pixel_bends: Mapping[int, BendSource] = field(default_factory=dict)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> SectionPlaces:
+    def __deepcopy__(self, memo: dict[int, Any]) -> ImagePlaces:
         return self
 
-    def among(self, others: Iterable[SectionPlaces]) -> bool:
+    def among(self, others: Iterable[ImagePlaces]) -> bool:
         """Whether one of others says the same."""
         return any(
             self is other
@@ -409,7 +409,7 @@ class SectionPlaces:
             for other in others
         )
 
-    def hold_against(self, other: SectionPlaces) -> None:
+    def hold_against(self, other: ImagePlaces) -> None:
         """Notice if an image lies elsewhere in `other`."""
         if self is other:
             return
@@ -439,7 +439,7 @@ class GuardIndex(xr.Index):
         name: Hashable,
         frame: str,
         ledgers: tuple[str, ...] = (),
-        places: tuple[SectionPlaces, ...] = (),
+        places: tuple[ImagePlaces, ...] = (),
     ) -> None:
         self.name = name
         self.frame = frame

@@ -29,7 +29,7 @@ from ..reading.failures import Failing
 from ..reading.reader import Found, LazyArray, Part, Reader, squeezed
 from ..sampling.reads import Interpolation
 from ..source.protocol import Source
-from .index import SectionPlaces
+from .index import ImagePlaces
 
 CHANNELS = ("red", "green", "blue")
 _CHANNEL = "channel"
@@ -138,7 +138,7 @@ class Sampling(ABC, Generic[P]):
         """Return the same part, read at another tier."""
 
     @property
-    def section_places(self) -> SectionPlaces | None:
+    def image_places(self) -> ImagePlaces | None:
         """Where the points lie, where they are those of sections."""
         return None
 
@@ -202,9 +202,9 @@ class PixelArray(Reader[P]):
         self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
 
     @property
-    def section_places(self) -> SectionPlaces | None:
+    def image_places(self) -> ImagePlaces | None:
         """Where the pixels lie, where they are those of sections."""
-        return self.sampling.section_places
+        return self.sampling.image_places
 
     def pieces(self, key: Key) -> list[P]:
         """Return what an outer index into this array needs, one piece a section, no pixels."""
@@ -291,9 +291,9 @@ class MatrixArray(LazyArray):
         self.dtype = np.dtype(_TYPES[what])
 
     @property
-    def section_places(self) -> SectionPlaces | None:
+    def image_places(self) -> ImagePlaces | None:
         """Where the points lie, where they are those of sections."""
-        return self.sampling.section_places
+        return self.sampling.image_places
 
     def _outer(self, key: Key) -> npt.NDArray[Any]:
         box = self.sampling.box(key)
@@ -339,9 +339,9 @@ class UnfilledArray(LazyArray):
         self.dtype = np.dtype(bool) if values is None else values.dtype
 
     @property
-    def section_places(self) -> SectionPlaces | None:
+    def image_places(self) -> ImagePlaces | None:
         """Where the points lie, where they are those of sections."""
-        places: SectionPlaces | None = self.arrays[0].section_places
+        places: ImagePlaces | None = self.arrays[0].image_places
         return places
 
     def readers(self, key: Key) -> Iterator[tuple[Reader[Any], Key]]:

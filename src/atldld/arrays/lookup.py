@@ -20,7 +20,7 @@ from ..model.affine import points_of
 from ..model.sections import SectionTable
 from ..model.space import AXES, FLIP_R, can_flip
 from ..reading.reader import LazyArray, places, squeezed
-from .index import SectionPlaces
+from .index import ImagePlaces
 
 Array = npt.NDArray[np.float64]
 
@@ -174,9 +174,9 @@ class StructureArray(LazyArray):
         self.dtype = np.dtype(np.int64)
 
     @property
-    def section_places(self) -> SectionPlaces:
+    def image_places(self) -> ImagePlaces:
         """Where the grid points lie."""
-        return SectionPlaces(self.table, self.table.image_id, self.table.points)
+        return ImagePlaces(self.table, self.table.image_id, self.table.points)
 
     def _outer(self, key: tuple[Any, ...]) -> npt.NDArray[np.int64]:
         sections, rows, columns = places(key, self.shape)

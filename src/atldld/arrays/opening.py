@@ -36,8 +36,8 @@ from .placing import (
     target_space,
     warn_if_failed,
 )
-from .request import DatasetOptions, Region, Request, SectionOptions, checked_options, takes
-from .sections import Piece, SectionSampling
+from .planes import Piece, SectionSampling
+from .request import DatasetOptions, Region, SectionOptions, SectionRequest, checked_options, takes
 
 _DIMS = (DIM, "y", "x", "channel")
 
@@ -149,7 +149,7 @@ def open_dataset(dataset_id: int, **options: Unpack[DatasetOptions]) -> xr.Datas
 class _Sections(Opening):
     """The sections of a dataset, and how they come onto a grid."""
 
-    request: Request
+    request: SectionRequest
     sampling: SectionSampling
 
     def pixels(self, view: View) -> xr.Variable:
@@ -289,12 +289,12 @@ class _Sections(Opening):
         coordinates = xr.Coordinates(
             {**variables, **default.variables}, indexes={DIM: index, **default.xindexes}
         )
-        places = [self.sampling.section_places]
+        places = [self.sampling.image_places]
         return guarded(coordinates, self.space, where, self.failing.ledger, places)
 
 
 def _open(dataset_id: Any, wanted: Mapping[str, Any]) -> _Sections:
-    request = Request.of(dataset_id, wanted)
+    request = SectionRequest.of(dataset_id, wanted)
     source = source_from(wanted["source"])
     record = record_of(source, request.dataset_id)
     warn_if_failed(record, 3)
@@ -329,7 +329,7 @@ def _open(dataset_id: Any, wanted: Mapping[str, Any]) -> _Sections:
 
 
 def _placed(
-    record: SectionDataset, request: Request
+    record: SectionDataset, request: SectionRequest
 ) -> tuple[int | Literal["CCFv3"] | None, SectionTable, Grid]:
     """Return the space that sections lie in, where they do, and the grid over it."""
     placing: dict[str, Any] = {"mapping": request.mapping, "detection_xy": request.detection_xy}
@@ -345,7 +345,7 @@ def _placed(
 
 
 def _in_region(
-    table: SectionTable, grid: Grid, record: SectionDataset, request: Request
+    table: SectionTable, grid: Grid, record: SectionDataset, request: SectionRequest
 ) -> tuple[SectionTable, Grid]:
     """Return the part of the grid within a region, and the sections that pass through it there."""
     plane, region = record.plane, request.region

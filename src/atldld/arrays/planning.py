@@ -1,4 +1,4 @@
-"""Which images computing an object would read: found by walking its own graph.
+"""Which images computing an object would read, found by walking its own graph; and fetching them.
 
 The reader of an array sits in its dask graph, or in its lazy variable. Each of them is indexed
 there as in a computation, only that a recording reader stands in its place and notes what it is
@@ -7,19 +7,29 @@ asked for. Attributes are not asked: they outlive arithmetic that makes them unt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from .. import options
+from ..errors import AtldldWarning, ImageError
 from ..model.read import ImageRead, Window
-from ..reading.conventions import probes_needed
+from ..reading.conventions import known, probes_needed, settle
+from ..reading.failures import FIELDS, Ledger
+from ..reading.images import too_large
+from ..reading.progress import progress
 from ..reading.reader import LazyArray, Reader, index_outer
+from ..source.allen import AllenSource
+from ..source.prefetch import Begun, fetch_each
+from ..source.protocol import Source, keeps
+from .index import GuardIndex
 from .internals import indexings, lazy_variables, replaced
 
 
@@ -42,33 +52,16 @@ class PlannedRead:
     at_hand: bool
 
 
-class Notes:
-    """What recorders note.
-
-    Parameters
-    ----------
-    told
-        Called with each read as soon as it is noted, if anything; the same may come again.
-    """
-
-    def __init__(self, told: Callable[[PlannedRead], None] | None = None) -> None:
-        self.reads: list[PlannedRead] = []
-        self._told = told
-
-    def add(self, reads: list[PlannedRead]) -> None:
-        """Note some reads."""
-        self.reads += reads
-        if self._told is not None:
-            for read in reads:
-                self._told(read)
+Note = Callable[[PlannedRead], Any]
+"""What recorders call with each read."""
 
 
 class _Recorder(BackendArray):
     """Stands in for a reader: notes what is asked for, answers with zeros that cost nothing."""
 
-    def __init__(self, array: LazyArray, notes: Notes) -> None:
+    def __init__(self, array: LazyArray, note: Note) -> None:
         self.array = array
-        self.notes = notes
+        self.note = note
         self.shape = array.shape
         self.dtype = array.dtype
 
@@ -77,14 +70,15 @@ class _Recorder(BackendArray):
 
     def _outer(self, key: tuple[Any, ...]) -> Any:
         for reader, inner in self.array.readers(key):
-            self.notes.add([PlannedRead(reader, *each) for each in reader.reads(inner).items()])
+            for each in reader.reads(inner).items():
+                self.note(PlannedRead(reader, *each))
         lengths = [np.arange(length)[part] for part, length in zip(key, self.shape, strict=True)]
         shape = tuple(len(places) for places in lengths if np.ndim(places))
         return np.broadcast_to(np.zeros((), self.dtype), shape)
 
 
 def planned_reads(
-    obj: xr.DataArray | xr.Dataset, told: Callable[[PlannedRead], None] | None = None
+    obj: xr.DataArray | xr.Dataset, on_read: Callable[[PlannedRead], None] | None = None
 ) -> list[PlannedRead]:
     """Return the reads that computing an object would cause, each once, in no request.
 
@@ -92,7 +86,7 @@ def planned_reads(
     ----------
     obj
         What would be computed: any selection, arithmetic or reduction of opened arrays.
-    told
+    on_read
         Called with each read as soon as it is found. Whole images among these are in what is
         returned; a window may be left out of it for a larger one.
 
@@ -101,16 +95,19 @@ def planned_reads(
     ValueError
         If the object holds no reader: its values are in memory, or come from elsewhere.
     """
-    notes = Notes(told)
-    if not _record(obj, notes):
+    unique: dict[tuple[str, ImageRead], PlannedRead] = {}
+
+    def note(read: PlannedRead) -> None:
+        unique.setdefault((read.reader.source.name, read.read), read)
+        if on_read is not None:
+            on_read(read)
+
+    if not _record(obj, note):
         raise ValueError(
             "this object reads no section images: its values are in memory, or they do not come "
             "from atldld. Ask before compute() or load(), on what open_dataarray or "
             "open_dataset gave"
         )
-    unique: dict[tuple[str, ImageRead], PlannedRead] = {}
-    for note in notes.reads:
-        unique.setdefault((note.reader.source.name, note.read), note)
     planned = _without_nested(list(unique.values()))
     return [*_first_of_all(planned), *planned]
 
@@ -131,18 +128,20 @@ def _first_of_all(planned: list[PlannedRead]) -> list[PlannedRead]:
 
 def readers(obj: xr.DataArray | xr.Dataset) -> list[Reader[Any]]:
     """Return the readers that computing an object would use; none where it holds none."""
-    notes = Notes()
-    _record(obj, notes)
-    return list({id(note.reader): note.reader for note in notes.reads}.values())
+    found: dict[int, Reader[Any]] = {}
+    _record(obj, lambda read: found.setdefault(id(read.reader), read.reader))
+    return list(found.values())
 
 
-def _record(obj: xr.DataArray | xr.Dataset, notes: Notes) -> int:
+def _record(obj: xr.DataArray | xr.Dataset, note: Note) -> int:
     """Note the reads of an object; return how many readers it holds."""
     recorders: dict[int, Any] = {}
 
     def indexed(data: Any, index: Any | None) -> None:
         if id(data) not in recorders:
-            found = replaced(data, lambda held: _recorder(held, notes))
+            found = replaced(
+                data, lambda held: _Recorder(held, note) if isinstance(held, LazyArray) else None
+            )
             if found is None:
                 return
             recorders[id(data)] = found
@@ -180,6 +179,159 @@ def _window(read: ImageRead) -> Window:
     return read.window or Window(0, 0, read.width, read.height)
 
 
-def _recorder(data: Any, notes: Notes) -> Any | None:
-    """Return what stands in for an array of this package, or None for anything else."""
-    return _Recorder(data, notes) if isinstance(data, LazyArray) else None
+COLUMNS = (
+    "dataset_id", "section_number", "image_id", "view", "tier",
+    "left", "top", "width", "height", "whole", "cached", "url",
+)  # fmt: skip
+
+
+def plan_table(planned: Iterable[PlannedRead]) -> pd.DataFrame:
+    """Return planned reads as a table, a row each; see `AtlasAccessor.plan`."""
+    return _table([_row(each) for each in planned], COLUMNS)
+
+
+def prefetch(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
+    """Fetch what computing an object would read; see `AtlasAccessor.prefetch`."""
+    with Begun() as begun:
+        return _prefetch(obj, begun)
+
+
+def _prefetch(obj: xr.DataArray | xr.Dataset, begun: Begun) -> pd.DataFrame:
+    planned = planned_reads(obj, lambda each: _begin(each, begun))
+    if _settle(planned):
+        planned = planned_reads(obj)
+    rows = [_row(each) | {"bytes": 0, "error": ""} for each in planned]
+    with progress(len(planned), "Fetching images") as shown:
+        for places in _by_reader(planned).values():
+            reader = planned[places[0]].reader
+            reads = {planned[place].read: place for place in places}
+            with options.using(reader.carried):
+                for place in places:
+                    # What is at hand is left alone: its bytes are checked when it is read.
+                    if planned[place].at_hand:
+                        del reads[planned[place].read]
+                        rows[place]["bytes"] = _kept_bytes(planned[place])
+                shown.update(len(places) - len(reads))
+                room = _Room(options.current().cache_limit, reader.source)
+                for read, error in _giants(reader.source, reads).items():
+                    rows[reads.pop(read)]["error"] = str(error)
+                    shown.update(1)
+                for read, content in fetch_each(reader.source, list(reads), begun=begun):
+                    row = rows[reads[read]]
+                    if isinstance(content, ImageError):
+                        row["error"] = str(content)
+                    else:
+                        row["bytes"] = len(content)
+                        room.take(len(content))
+                    shown.update(1)
+    return _table(rows, (*COLUMNS, "bytes", "error"))
+
+
+def _giants(source: Source, reads: Iterable[ImageRead]) -> dict[ImageRead, ImageError]:
+    """Return the reads that have too many pixels to be read, with the error of each."""
+    found = {read: too_large(source, read) for read in reads}
+    return {read: error for read, error in found.items() if error is not None}
+
+
+def _begin(planned: PlannedRead, begun: Begun) -> None:
+    """Begin to fetch a whole image that is sure to be needed, until every connection is busy."""
+    read, source = planned.read, planned.reader.source
+    with options.using(planned.reader.carried):
+        if read.window is not None or len(begun) >= options.current().max_connections:
+            return
+        if planned.at_hand or too_large(source, read) is not None:
+            return
+        if keeps(source) and not known(source).lack([read]):
+            begun.begin(source, read)
+
+
+def _kept_bytes(planned: PlannedRead) -> int:
+    """Return how many bytes are at hand of a read, if its source can tell without reading them."""
+    source = planned.reader.source
+    return source.kept_bytes(planned.read) if isinstance(source, AllenSource) else 0
+
+
+class _Room:
+    """Notices that a prefetch does not fit into the cache, and says so once.
+
+    Parameters
+    ----------
+    limit
+        Most bytes in the cache, or None.
+    source
+        Only what comes from a service is kept there.
+    """
+
+    def __init__(self, limit: int | None, source: Source) -> None:
+        self._limit = limit if isinstance(source, AllenSource) else None
+        self._left = self._limit or 0
+
+    def take(self, count: int) -> None:
+        """Count the bytes of one more image."""
+        if self._limit is None:
+            return
+        self._left -= count
+        if self._left < 0:
+            warnings.warn(
+                f"what is prefetched has more than the {self._limit} bytes that the cache may "
+                "keep: what came first is removed again; set_options(cache_limit=...) gives it "
+                "more",
+                AtldldWarning,
+                stacklevel=3,
+            )
+            self._limit = None
+
+
+def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+    # An empty table has the same types of columns as a full one.
+    return pd.DataFrame(rows, columns=list(columns)).astype({"whole": bool, "cached": bool})
+
+
+def failures_table(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
+    """Return what failed when an object was computed; see `AtlasAccessor.failures`."""
+    names = [reader.failing.ledger.name for reader in readers(obj)]
+    for index in obj.xindexes.values():
+        if isinstance(index, GuardIndex):
+            names += index.ledgers
+    if not names:
+        raise ValueError(
+            "this object does not say which arrays it was made from; ask the object that "
+            "open_dataarray or open_dataset gave"
+        )
+    failures = [each for name in dict.fromkeys(names) for each in Ledger(name).failures()]
+    return pd.DataFrame(
+        [{field: getattr(each, field) for field in FIELDS} for each in failures],
+        columns=list(FIELDS),
+    )
+
+
+def _settle(planned: list[PlannedRead]) -> bool:
+    """Find out what is in doubt about the sources of reads; return whether anything was."""
+    asked = False
+    for places in _by_reader(planned).values():
+        reader = planned[places[0]].reader
+        reads = [planned[place].read for place in places]
+        with options.using(reader.carried):
+            if known(reader.source).lack(reads):
+                settle(reader.source, reader.samples(), reads)
+                asked = True
+    return asked
+
+
+def _by_reader(planned: list[PlannedRead]) -> dict[tuple[str, options.Carried], list[int]]:
+    """Return the places of the reads that go to one source with the same options."""
+    places: dict[tuple[str, options.Carried], list[int]] = {}
+    for place, each in enumerate(planned):
+        key = (each.reader.source.name, each.reader.carried)
+        places.setdefault(key, []).append(place)
+    return places
+
+
+def _row(planned: PlannedRead) -> dict[str, Any]:
+    read, source = planned.read, planned.reader.source
+    left, top, width, height = (0, 0, *read.size) if read.window is None else read.window.box
+    values = (
+        read.dataset_id, read.section_number, read.image_id, read.view, read.tier,
+        left, top, width, height, read.window is None, planned.at_hand, source.url(read),
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))

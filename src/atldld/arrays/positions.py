@@ -1,4 +1,4 @@
-"""Where the pixels and the sections of an object lie, after whatever was done to it.
+"""Where the pixels and the sections of an object lie, whatever was done to it; selecting by place.
 
 Which sections an object shows is told by its coordinate ``image_id``, which of their rows and
 columns by ``y`` and ``x``; where these lie, by the readers in its dask graph or lazy variable and,
@@ -8,7 +8,7 @@ they outlive arithmetic that makes them untrue.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -22,11 +22,11 @@ from xarray.core import indexing
 from ..model.affine import Array
 from ..model.bend import BendSource
 from ..model.geometry import geometry, pixel_points
-from ..model.sections import SectionTable
+from ..model.sections import LEAST_DISTANCE, SectionTable
 from ..model.space import AXES, extent
 from ..reading.reader import LazyArray, index_outer
 from .describe import VOLUMES
-from .index import GUARD, GuardIndex, SectionPlaces
+from .index import DIM, GUARD, GuardIndex, ImagePlaces
 from .internals import as_dataset, below, indexings, lazy_variables
 
 DIMS = ("section", "y", "x")
@@ -286,7 +286,7 @@ def _check_labels(
                     )
 
 
-def _known(obj: xr.DataArray | xr.Dataset) -> list[SectionPlaces]:
+def _known(obj: xr.DataArray | xr.Dataset) -> list[ImagePlaces]:
     """Return what knows where sections of an object lie, or refuse where nothing does."""
     found = known_places(obj)
     guard = obj.xindexes.get(GUARD)
@@ -305,14 +305,14 @@ def _known(obj: xr.DataArray | xr.Dataset) -> list[SectionPlaces]:
     return found
 
 
-def known_places(obj: xr.DataArray | xr.Dataset) -> list[SectionPlaces]:
+def known_places(obj: xr.DataArray | xr.Dataset) -> list[ImagePlaces]:
     """Return where sections lie, by graph, lazy variables and guard, each once."""
-    found: dict[int, SectionPlaces] = {}
+    found: dict[int, ImagePlaces] = {}
     held = (data for data, _ in indexings(obj, optimized=False))
     for data in (*lazy_variables(obj), *held):
         array = below(data, _says_places)
         if array is not None and id(array) not in found:
-            found[id(array)] = array.section_places
+            found[id(array)] = array.image_places
     guard = obj.xindexes.get(GUARD)
     if isinstance(guard, GuardIndex):
         found.update({id(each): each for each in guard.places if not each.contradicted})
@@ -320,7 +320,7 @@ def known_places(obj: xr.DataArray | xr.Dataset) -> list[SectionPlaces]:
 
 
 def _says_places(data: Any) -> bool:
-    return isinstance(data, LazyArray) and getattr(data, "section_places", None) is not None
+    return isinstance(data, LazyArray) and getattr(data, "image_places", None) is not None
 
 
 def _chunks(obj: xr.DataArray | xr.Dataset, name: str, length: int) -> tuple[int, ...]:
@@ -400,3 +400,91 @@ def _space(obj: xr.DataArray | xr.Dataset) -> int | Literal["CCFv3"] | None:
         return None
     space: int | Literal["CCFv3"] = obj.coords[GUARD].item()
     return space
+
+
+def places_at(
+    obj: xr.DataArray | xr.Dataset, wanted: Mapping[str, Any]
+) -> dict[Hashable, int | slice | npt.NDArray[np.intp]]:
+    """Return what to select along each dimension; see `AtlasAccessor.at`."""
+    chosen: dict[Hashable, int | slice | npt.NDArray[np.intp]] = {}
+    for axis, where in wanted.items():
+        if axis not in AXES:
+            raise ValueError(f"{axis!r} is not an axis of reference space: use p, i or r")
+        if axis not in obj.coords or obj.coords[axis].ndim != 1:
+            raise ValueError(f"there is no {axis} to select by: it is already selected or lost")
+        (dim,) = obj.coords[axis].dims
+        values = obj.coords[axis].values
+        if len(values) == 0:
+            raise KeyError(f"{axis}={where!r}: there is nothing to select from")
+        if isinstance(where, slice):
+            chosen[dim] = _inside(values, where, axis)
+        else:
+            chosen[dim] = _nearest(values, where, axis, _lone_reach(obj, dim))
+    return chosen
+
+
+def _inside(values: npt.NDArray[Any], wanted: slice, axis: str) -> slice | npt.NDArray[np.intp]:
+    if wanted.step is not None:
+        raise ValueError(f"{axis}: a slice of reference coordinates has no step")
+    low = -np.inf if wanted.start is None else _number(wanted.start, axis)
+    high = np.inf if wanted.stop is None else _number(wanted.stop, axis)
+    if low > high:
+        raise ValueError(f"{axis}: the slice ends at {high:g}, before it starts at {low:g}")
+    places = np.flatnonzero((values >= low) & (values <= high))
+    if len(places) == 0:
+        raise KeyError(f"{axis} from {low:g} to {high:g} holds nothing; {_there(values)}")
+    if (np.diff(places) == 1).all():
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
+
+
+def _nearest(values: npt.NDArray[Any], wanted: Any, axis: str, lone_reach: float) -> int:
+    target = _number(wanted, axis)
+    if not np.isfinite(target):
+        raise KeyError(f"{axis}={wanted!r} is no place; {_there(values)}")
+    place = int(np.argmin(np.abs(values - target)))
+    reach = _half_gap(values, place, lone_reach)
+    # A grid point may lie half a step off by rounding.
+    if abs(values[place] - target) > reach * (1 + 1e-9):
+        raise KeyError(
+            f"{axis}={target:g}: the nearest is at {values[place]:g}, more than {reach:g} microns "
+            f"(half a gap) off; {_there(values)}"
+        )
+    return place
+
+
+def _there(values: npt.NDArray[Any]) -> str:
+    if len(values) == 1:
+        return f"there is one, at {values[0]:g}"
+    return f"there are {len(values)} from {values.min():g} to {values.max():g}"
+
+
+def _number(value: Any, axis: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{axis} is too large; it must be a number of microns") from None
+
+
+def _half_gap(values: npt.NDArray[Any], place: int, lone: float) -> float:
+    """Return half the larger of the gaps to the neighbours, in microns."""
+    ordered = np.sort(values)
+    at = int(np.searchsorted(ordered, values[place]))
+    gaps = np.diff(ordered[max(at - 1, 0) : at + 2])
+    return float(gaps.max()) / 2 if len(gaps) else lone
+
+
+def _lone_reach(obj: xr.DataArray | xr.Dataset, dim: Hashable) -> float:
+    """Return from how far off the only place along a dimension is taken, in microns."""
+    if dim != DIM:
+        step = obj.attrs.get("resolution_microns")
+        return float(step) / 2 if isinstance(step, int | float) else LEAST_DISTANCE
+    guard = obj.xindexes.get(GUARD)
+    if isinstance(guard, GuardIndex) and "image_id" in obj.coords:
+        image = obj.coords["image_id"].values.ravel()
+        for places in guard.places:
+            rows = np.flatnonzero(np.isin(places.table.image_id, image))
+            if len(rows):
+                along = places.table.slice_coordinate
+                return _half_gap(along, int(rows[0]), LEAST_DISTANCE)
+    return LEAST_DISTANCE

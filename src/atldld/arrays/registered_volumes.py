@@ -21,7 +21,7 @@ from ..model.grid import Grid
 from ..model.sections import SectionTable
 from ..sampling.coverage import Indices
 from .lazy import Box, Images, Key, What
-from .sections import Piece, SectionSampling, warp_piece
+from .planes import Piece, SectionSampling, warp_piece
 from .volumes import VolumeSampling, put_means
 
 _BEYOND = 3

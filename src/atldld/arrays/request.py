@@ -515,7 +515,7 @@ def check_names(known: Sequence[str], whose: str, given: Mapping[str, Any]) -> N
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class SectionRequest:
     """What is asked of an opening that puts sections onto a grid, checked."""
 
     dataset_id: int
@@ -542,7 +542,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeRequest(Request):
+class VolumeRequest(SectionRequest):
     """What is asked of an opening of volumes, checked."""
 
     max_distance: float | None

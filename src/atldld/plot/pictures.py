@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..arrays.fetching import failures_table
 from ..arrays.index import DIM
 from ..arrays.lookup import CCFV3, annotation_from, space_of, space_of_annotation
-from ..arrays.planning import planned_reads
+from ..arrays.planning import failures_table, planned_reads
 from ..model.read import ImageRead
 from ..model.space import AXES, space_name
 from .outlines import borders, outline, tables

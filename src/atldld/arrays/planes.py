@@ -16,7 +16,7 @@ from ..sampling.bend import BentGrid, bend_warp
 from ..sampling.coverage import Coverage, Indices, coverage
 from ..sampling.reads import Interpolation, choose_interpolation, needed_window
 from ..sampling.warp import warp
-from .index import SectionPlaces
+from .index import ImagePlaces
 from .lazy import Box, Images, Key, Sampling, SectionPart, What
 
 
@@ -58,9 +58,9 @@ class SectionSampling(Sampling[Piece]):
         return (len(self.sections), *self.grid.shape)
 
     @property
-    def section_places(self) -> SectionPlaces:
+    def image_places(self) -> ImagePlaces:
         """Where the grid points lie."""
-        return SectionPlaces(self.sections, self.sections.image_id, self.sections.points)
+        return ImagePlaces(self.sections, self.sections.image_id, self.sections.points)
 
     @property
     def bounds(self) -> tuple[tuple[int, int], tuple[int, int]]:
