@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
@@ -34,6 +34,7 @@ from .nodes import Like, Nodes
 from .placing import fill_of
 from .request import VolumeOptions, VolumeRequest, checked_options, takes
 from .volume_opening import in_space, volume_sampling
+from .volumes import VolumeSampling
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,6 +174,12 @@ class Many:
     carried: settings.Carried
     token: str
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Many) and self.token == other.token
+
+    def __hash__(self) -> int:
+        return hash(self.token)
+
     @property
     def ledger(self) -> Ledger:
         """Where failures of all of them are noted."""
@@ -180,7 +187,7 @@ class Many:
 
     def volume(self, place: int, what: Literal["image"] | What, *, marked: bool) -> Any:
         """Return the array of one dataset, over p, i, r and perhaps channels."""
-        sampling, fill = _at_hand.sampling(self, int(self.ids[place]))
+        sampling, fill = _sampling(self, int(self.ids[place]))
         if what != "image":
             return MatrixArray(sampling, what)
         failing = Failing(self.request.on_error == "fill", self.request.tier == "auto", self.ledger)
@@ -295,32 +302,13 @@ def _coverage(nodes: Nodes, many: Many, dataset: xr.Dataset) -> xr.Variable:
     return nodes.within_region(xr.Dataset({"coverage": variable}, bare))["coverage"].variable
 
 
-class _AtHand:
-    """How the datasets of the last chunks fill their grids, so that not every chunk asks anew."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._found: OrderedDict[tuple[str, int], tuple[Any, float]] = OrderedDict()
-
-    def sampling(self, many: Many, dataset_id: int) -> tuple[Any, float]:
-        """Return how a dataset fills the grid, and what stands where it shows nothing."""
-        key = many.token, dataset_id
-        with self._lock:
-            if key in self._found:
-                self._found.move_to_end(key)
-                return self._found[key]
-        with settings.using(many.carried):
-            record = many.source.dataset(dataset_id)
-        sampling = volume_sampling(many.source, record, many.request, many.grid, warned=None)
-        fill = fill_of(record, many.request.view, masked=many.request.masked)
-        with self._lock:
-            self._found[key] = sampling, fill
-            while len(self._found) > _KEPT:
-                self._found.popitem(last=False)
-        return sampling, fill
-
-
-_at_hand = _AtHand()
+@lru_cache(maxsize=_KEPT)
+def _sampling(many: Many, dataset_id: int) -> tuple[VolumeSampling[Any], float]:
+    """Return how a dataset fills the grid, and what stands where it shows nothing."""
+    with settings.using(many.carried):
+        record = many.source.dataset(dataset_id)
+    sampling = volume_sampling(many.source, record, many.request, many.grid, warned=None)
+    return sampling, fill_of(record, many.request.view, masked=many.request.masked)
 
 
 def _ids(dataset_ids: Any) -> npt.NDArray[np.int64]:
