@@ -17,7 +17,7 @@ import atldld
 from atldld.model.bend import Lattice, Triangles
 from atldld.model.dataset import SectionDataset
 from atldld.model.read import Window
-from atldld.sampling.bend import BentGrid, bend_warp
+from atldld.sampling.bent_grid import BentGrid, bend_warp
 from atldld.sampling.coverage import coverage
 from atldld.sampling.warp import warp
 from atldld.testing import phantom_dataset

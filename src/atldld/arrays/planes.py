@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..model.affine import Array, grid_affine
 from ..model.sections import SectionTable
 from ..reading.reader import Found, places
-from ..sampling.bend import BentGrid, bend_warp
+from ..sampling.bent_grid import BentGrid, bend_warp
 from ..sampling.coverage import Coverage, Indices, coverage
 from ..sampling.reads import Interpolation, choose_interpolation, needed_window
 from ..sampling.warp import warp
