@@ -3,14 +3,12 @@
 import atldld
 from atldld.testing import AllenServer, SyntheticAtlas
 from pages import page, run_command
-from stand_in import write_annotation
 
 PAGE = page("docs/atlas.md")
 
 
 def test_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_annotation(tmp_path)
     atlas = SyntheticAtlas(30)
     with (
         AllenServer(atlas, grids=atlas.grids) as server,

@@ -104,7 +104,7 @@ def points_to_sections(
     images, thickness = record.images, record.section_thickness
     trv = record.matrix("trv")
     stack = where @ trv[:, :3].T + trv[:, 3]
-    known = np.isfinite(stack).all(axis=1)
+    known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(stack).all(axis=1))
     # Of images with one number the first, which has the lowest id, stands for all.
     numbers, first = np.unique([image.section_number for image in images], return_index=True)
     wanted = np.where(known, stack[:, 2], 0.0) / thickness
