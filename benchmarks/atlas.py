@@ -168,6 +168,37 @@ def _images(url: str, count: int, work: Path) -> dict[str, Any]:
     return {"disk": found.size, "more": f"{found.image_count:,} section images"}
 
 
+def _random_images(url: str, count: int, work: Path) -> dict[str, Any]:
+    """Write the images of made-up datasets, 25 each, whose numbers repeat nowhere."""
+    import numpy as np
+    import pyarrow as pa
+
+    from atldld.source.catalogue_files import parquet_of
+    from atldld.source.columns import WHOLE, image_schema
+
+    random = np.random.default_rng(0)
+    disk = 0
+    for first in range(0, count, 150):
+        owners = np.repeat(np.arange(first, min(first + 150, count)), 25)
+        size = len(owners)
+        columns = {
+            "dataset_id": 70_000_000 + 40 * owners,
+            "image_id": 100_000_000 + 25 * first + np.arange(size),
+            "section_number": random.integers(0, 500, size),
+            **{name: random.integers(0, 40_000, size) for name in WHOLE},
+            "resolution": random.uniform(0.9, 1.1, size),
+            "failed": random.random(size) < 0.02,
+            "has_expression": random.random(size) < 0.9,
+        }
+        matrices = {
+            name: pa.FixedSizeListArray.from_arrays(pa.array(random.standard_normal(6 * size)), 6)
+            for name in ("tsv", "tvs")
+        }
+        table = pa.table(columns | matrices).select(image_schema().names).cast(image_schema())
+        disk += len(parquet_of(table))
+    return {"disk": disk, "more": f"{25 * count:,} section images"}
+
+
 def _open(url: str, count: int, work: Path) -> dict[str, Any]:
     import pickle
     import warnings
@@ -253,6 +284,7 @@ def _mirror(url: str, count: int, work: Path) -> dict[str, Any]:
 STEPS = {
     "catalogue": _catalogue,
     "images": _images,
+    "images, random numbers": _random_images,
     "open": _open,
     "open_datatree": _datatree,
     "coverage": _coverage,

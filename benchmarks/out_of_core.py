@@ -103,17 +103,19 @@ def _on_cluster(work: Path, job: Callable[[xr.DataArray], None]) -> dict[str, An
         client.run(_warmed, str(path))
         job(atldld.open_grids(path).energy[:64])
         read_before = sum(client.run(_bytes_read).values())
+        cpu_before = sum(client.run(time.process_time).values()) + time.process_time()
         energy = atldld.open_grids(path).energy
         began = time.perf_counter()
         job(energy)
         seconds = time.perf_counter() - began
+        cpu = sum(client.run(time.process_time).values()) + time.process_time() - cpu_before
         read = sum(client.run(_bytes_read).values()) - read_before
         peaks = client.run(_peak).values()
     size = _size(work)
     return {
         "seconds": seconds, "count": len(energy), "disk": size, "worker": max(peaks),
         "more": f"{read / size:.3f} of the mirror's bytes read, "
-        f"{max(peaks) / 1e6:.0f} MB a worker at most",
+        f"{max(peaks) / 1e6:.0f} MB a worker at most, {cpu:.1f} s of processors",
     }  # fmt: skip
 
 
@@ -125,11 +127,15 @@ def _loop(work: Path, each: Callable[[Any, Any], None]) -> dict[str, Any]:
     energy = atldld.open_grids(work / "synthetic").energy
     with dask.config.set(scheduler="synchronous"):
         seed = energy[0].values
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         for first in range(0, len(energy), energy.chunks[0][0]):
             each(energy[first : first + energy.chunks[0][0]].values, seed)
         seconds = time.perf_counter() - began
-    return {"seconds": seconds, "count": len(energy), "more": "one thread"}
+        cpu = time.process_time() - cpu
+    return {
+        "seconds": seconds, "count": len(energy),
+        "more": f"one thread, {cpu:.1f} s of processors",
+    }  # fmt: skip
 
 
 def _warmed(path: str) -> float:

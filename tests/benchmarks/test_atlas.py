@@ -21,7 +21,15 @@ def test_every_step_is_measured(tmp_path):
     assert {(row["step"], row["count"]) for row in rows} == {
         *(
             (step, 12)
-            for step in ("catalogue", "images", "open", "open_datatree", "coverage", "mirror")
+            for step in (
+                "catalogue",
+                "images",
+                "images, random numbers",
+                "open",
+                "open_datatree",
+                "coverage",
+                "mirror",
+            )
         ),
         *(
             (step, count)

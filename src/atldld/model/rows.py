@@ -62,7 +62,7 @@ def optional_integer(
 
 def positive(row: Row, field: str, owner: str, *, most: float = math.inf) -> float:
     """Return a finite number above 0, or raise a `RegistrationError`."""
-    value = _number(row.get(field))
+    value = finite_number(row.get(field))
     if value is None or not 0 < value <= most:
         bound = "" if most == math.inf else f" and at most {most:g}"
         raise RegistrationError(
@@ -74,7 +74,7 @@ def positive(row: Row, field: str, owner: str, *, most: float = math.inf) -> flo
 
 def optional_positive(row: Row, field: str) -> float | None:
     """Return a finite number above 0, or None where there is none."""
-    value = _number(row.get(field))
+    value = finite_number(row.get(field))
     return value if value is not None and value > 0 else None
 
 
@@ -138,7 +138,7 @@ def _matrix(
         row = []
         for place in places:
             entry = f"{name}_{place:02d}"
-            value = _number(alignment.get(entry))
+            value = finite_number(alignment.get(entry))
             if value is None or abs(value) > _LARGEST_ENTRY:
                 raise RegistrationError(
                     f"{owner}: {field}.{entry} is {shown(alignment.get(entry))}; it must be a "
@@ -149,7 +149,8 @@ def _matrix(
     return tuple(rows)
 
 
-def _number(value: Any) -> float | None:
+def finite_number(value: Any) -> float | None:
+    """Return a number as float64, or None where it is none, or not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -123,6 +123,9 @@ class AllenSource:
             If the dataset has no usable place in reference space.
         """
         dataset_id = _whole(dataset_id, "dataset_id")
+        listed = self._listed_rows(dataset_id)
+        if listed is not None:
+            return listed.dataset()
         kept = self._kept_rows(dataset_id)
         if kept is not None:
             # They may lack what the service has by now.
@@ -133,7 +136,11 @@ class AllenSource:
     def rows(self, dataset_id: int) -> DatasetRows:
         """Return the rows that describe a dataset; raises what `dataset` raises."""
         dataset_id = _whole(dataset_id, "dataset_id")
-        return self._kept_rows(dataset_id) or self._asked_rows(dataset_id)
+        return (
+            self._listed_rows(dataset_id)
+            or self._kept_rows(dataset_id)
+            or self._asked_rows(dataset_id)
+        )
 
     def search(self, terms: SearchTerms) -> list[DatasetSummary]:
         """Return the datasets that meet some terms, by ascending id.
@@ -285,15 +292,17 @@ class AllenSource:
             lacks = "the service does not have it: " if error.status == 404 else ""
             raise read.error(lacks + error.message, error.url) from error
 
-    def _kept_rows(self, dataset_id: int) -> DatasetRows | None:
-        """Return the rows of a dataset if they are at hand, and young enough to go by."""
-        most = current().metadata_max_age
-        if most == 0:
-            return None
-        listed = self.catalogue()
+    def _listed_rows(self, dataset_id: int) -> DatasetRows | None:
+        """Return the rows of a dataset as the catalogue has them, if one is at hand."""
+        listed = None if current().metadata_max_age == 0 else self.catalogue()
         if listed is not None and listed.has_images:
             with suppress(DatasetNotFoundError):
                 return DatasetRows(*listed.rows(dataset_id), self.name)
+        return None
+
+    def _kept_rows(self, dataset_id: int) -> DatasetRows | None:
+        """Return the rows of a dataset if they were kept, and are young enough to go by."""
+        most = current().metadata_max_age
         described = self._described(dataset_id)
         if described is None:
             return None

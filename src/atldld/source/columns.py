@@ -6,13 +6,12 @@ out. A value that its column cannot hold becomes a null, and is then missed by w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from ..model import rows as rma
-from ..model.rows import Row
+from ..model.rows import Row, finite_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,7 +96,7 @@ def dataset_record(row: Row) -> dict[str, Any]:
         "failed": rma.flag(row, "failed"),
         "plane_of_section_id": _whole(row.get("plane_of_section_id")),
         "reference_space_id": _whole(row.get("reference_space_id")),
-        "section_thickness": _number(row.get("section_thickness")),
+        "section_thickness": finite_number(row.get("section_thickness")),
         "fluorescent": bright,
         "genes": [
             {
@@ -134,7 +133,7 @@ def image_record(row: Row) -> dict[str, Any]:
         "image_id": row["id"],
         "section_number": _whole(row.get("section_number")),
         **{name: _whole(row.get(name)) for name in WHOLE},
-        "resolution": _number(row.get("resolution")),
+        "resolution": finite_number(row.get("resolution")),
         "failed": rma.flag(row, "failed"),
         "has_expression": bool(row.get("expression_path")),
         "tsv": _entries(row.get("alignment2d"), "tsv", 6),
@@ -204,7 +203,7 @@ def _entries(alignment: Any, name: str, count: int) -> list[float] | None:
     """Return the numbered entries of a matrix in their order, or None if one is of no use."""
     if not isinstance(alignment, Mapping):
         return None
-    entries = [_number(alignment.get(f"{name}_{place:02d}")) for place in range(count)]
+    entries = [finite_number(alignment.get(f"{name}_{place:02d}")) for place in range(count)]
     return None if None in entries else entries  # type: ignore[return-value]  # none is None
 
 
@@ -214,16 +213,6 @@ def _whole(value: Any) -> int | None:
     if type(value) is not int or abs(value) > _LARGEST_INTEGER:
         return None
     return value
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _text(value: Any) -> str | None:
