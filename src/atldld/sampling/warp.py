@@ -47,6 +47,9 @@ _ROUNDING = 2.0**-21
 """Of the sum of what is added up for a coordinate: what single precision may be off, and more."""
 
 
+Reach = tuple[tuple[float, float], tuple[float, float]]
+
+
 class _Scratch(threading.local):
     """Memory of a thread for what lies between an image and the array, one use after the other.
 
@@ -86,105 +89,6 @@ class Tile:
     column: int
     height: int
     width: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Image:
-    """A tier image, and how covered points of the grid lie on it.
-
-    Parameters
-    ----------
-    size
-        Width and height in pixels.
-    affine
-        Shape (2, 3): from (column number, row number, 1) to its pixels.
-    rows
-        The same, as plain numbers.
-    interpolation
-        How it is sampled.
-    around
-        How many pixels around a point its value depends on.
-    unit
-        By how many pixels it is shrunk before it is sampled.
-    reach
-        The least and greatest x, and y, of the covered points, in its pixels.
-    """
-
-    size: tuple[int, int]
-    affine: Array
-    rows: list[list[float]]
-    interpolation: Interpolation
-    around: int
-    unit: int
-    reach: tuple[tuple[float, float], ...]
-
-    @classmethod
-    def of(
-        cls, size: tuple[int, int], affine: Array, interpolation: Interpolation, covered: Coverage
-    ) -> _Image:
-        """Return an image with what follows from its affine."""
-        around = reach_pixels(interpolation, affine)
-        unit = shrink(affine) if interpolation == "area" else 1
-        places = affine[:, :2] @ covered.ends() + affine[:, 2:]
-        reach = tuple(zip(places.min(axis=1).tolist(), places.max(axis=1).tolist(), strict=True))
-        return cls(size, affine, affine.tolist(), interpolation, around, unit, reach)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Strips:
-    """The tiles beside each other that some rows of the grid lie in.
-
-    Parameters
-    ----------
-    pixels, window
-        The image; see `warp`.
-    image
-        How it lies.
-    bounds
-        First, and one past the last, column number of the uncut grid.
-    side
-        Side of the tiles.
-    top, bottom
-        First row number, and one past the last, of the tiles.
-    deep
-        How many of their rows are sampled.
-    """
-
-    pixels: Pixels
-    window: Window
-    image: _Image
-    bounds: tuple[int, int]
-    side: int
-    top: int
-    bottom: int
-    deep: int
-
-    def pieces(self, low: int, high: int) -> Iterator[tuple[int, int]]:
-        """Yield the first column number, and one past the last, of what is sampled at once."""
-        while low <= high:
-            past = min((low // self.side + _MOST_TILES) * self.side, high + 1)
-            yield low, past
-            low = past
-
-    def sample(self, left: int, right: int) -> Pixels:
-        """Return samples of columns, shape (deep, right - left[, 3 or 4]), good until the next.
-
-        Those that are not covered may be anything.
-        """
-        image, tiles = self.image, []
-        for number in range(left // self.side, (right - 1) // self.side + 1):
-            begin, end = clipped(number, self.side, self.bounds)
-            wide = min(-(-(min(right, end) - begin) // _LANES) * _LANES, end - begin)
-            tiles.append((Tile(self.top, begin, self.bottom - self.top, end - begin), wide))
-        begin, width = tiles[0][0].column, tiles[-1][0].column + tiles[-1][1] - tiles[0][0].column
-        channels = self.pixels.shape[2:] and (
-            4 if image.interpolation in ("linear", "area") else 3,
-        )
-        out = _scratch.pixels("sampled", (self.deep, width, *channels))
-        for tile, wide in tiles:
-            first = tile.column - begin
-            _sample(self.pixels, self.window, image, tile, out[:, first : first + wide])
-        return out[:, left - begin : right - begin]
 
 
 def tile_side(affine: Array, largest: int = _LARGEST_TILE) -> int:
@@ -246,66 +150,181 @@ def warp(
     Points near the border take the nearest pixel where a kernel reaches beyond the image; no
     fill is blended in.
     """
-    if not covered.any:
-        if fill is not None:
-            out[...] = fill
-        return
-    side = tile_side(affine, largest)
-    image = _Image.of(size, affine, interpolation, covered)
-    in_a_row = is_run(columns)
-    for rows in groups(covered.rows, side):
-        first, last = covered.first[rows.index], covered.last[rows.index]
-        some = np.flatnonzero(first <= last)
-        if len(some) == 0:
+    image = pixels, window, size
+    Warp(image, affine, covered.rows, columns, bounds, interpolation, largest).put(
+        affine, covered, fill, out
+    )
+
+
+class Warp:
+    """A section image that is put onto grid points, by one affine or by some that differ in shift.
+
+    Parameters
+    ----------
+    image
+        The pixels, where they lie in the tier, and width and height of the tier; see `warp`.
+    affine
+        Shape (2, 3): one of the affines from grid numbers to pixels of the tier.
+    rows, columns
+        Grid numbers of the points, in any order.
+    bounds, interpolation, largest
+        See `warp`.
+    """
+
+    def __init__(
+        self,
+        image: tuple[Pixels, Window, tuple[int, int]],
+        affine: Array,
+        rows: Indices,
+        columns: Indices,
+        bounds: tuple[tuple[int, int], tuple[int, int]],
+        interpolation: Interpolation,
+        largest: int = _LARGEST_TILE,
+    ) -> None:
+        self.pixels, self.window, self.size = image
+        self.interpolation = interpolation
+        self.around = reach_pixels(interpolation, affine)
+        self.unit = shrink(affine) if interpolation == "area" else 1
+        self.side = tile_side(affine, largest)
+        self.columns = columns
+        self.in_a_row = is_run(columns)
+        self.bounds = bounds
+        self.down = list(groups(rows, self.side))
+
+    def put(
+        self,
+        affine: Array,
+        covered: Coverage,
+        fill: float | None,
+        out: npt.NDArray[Any],
+        reach: Reach | None = None,
+    ) -> None:
+        """Write the points that are covered, and `fill`, unless it is None, to the others.
+
+        Parameters
+        ----------
+        affine
+            Shape (2, 3): from grid numbers to pixels of the tier.
+        covered
+            The covered columns of the rows.
+        fill, out
+            See `warp`.
+        reach
+            The least and greatest x, and y, of the covered points in pixels of the tier, if known.
+        """
+        if reach is None:
+            if not covered.any:
+                if fill is not None:
+                    out[...] = fill
+                return
+            reach = covered_reach(affine, covered)
+        onto = affine.tolist()
+        for rows in self.down:
+            first, last = covered.first[rows.index], covered.last[rows.index]
+            some = np.flatnonzero(first <= last)
+            if len(some) == 0:
+                if fill is not None:
+                    out[rows.index] = fill
+                continue
+            top, bottom = clipped(rows.tile, self.side, self.bounds[0])
+            if rows.run is None or not self.in_a_row:
+                strips = _Strips(self, onto, reach, top, bottom, bottom - top)
+                strips.put_scattered(rows, first, last, fill, out)
+                continue
+            # Rows and columns beyond the covered ones are not sampled, where OpenCV comes to them
+            # after the others of a tile: what a point shows does not depend on them.
+            above, below = int(some[0]), int(some[-1]) + 1
+            begin = int(rows.numbers[0]) - top
+            strips = _Strips(self, onto, reach, top, bottom, begin + below)
+            least, most = int(self.columns[0]), int(self.columns[-1])
+            low, high = int(first[some].min()), int(last[some].max())
+            low, high = max(low, least), min(high, most)
+            into = out[rows.run]
             if fill is not None:
-                out[rows.index] = fill
-            continue
-        top, bottom = clipped(rows.tile, side, bounds[0])
-        if rows.run is None or not in_a_row:
-            strips = _Strips(pixels, window, image, bounds[1], side, top, bottom, bottom - top)
-            _scattered(strips, rows, columns, first, last, fill, out)
-            continue
-        # Rows and columns beyond the covered ones are not sampled, where OpenCV comes to them
-        # after the others of a tile: what a point shows does not depend on them.
-        above, below = int(some[0]), int(some[-1]) + 1
-        begin, deep = int(rows.numbers[0]), int(rows.numbers[below - 1]) + 1 - top
-        strips = _Strips(pixels, window, image, bounds[1], side, top, bottom, deep)
-        least, most = int(columns[0]), int(columns[-1])
-        low = max(int(first[some].min()), least)
-        high = min(int(last[some].max()), most)
-        into = out[rows.run]
-        if fill is not None:
-            into[:above] = into[below:] = fill
-            into[above:below, : max(low - least, 0)] = fill
-            into[above:below, max(high + 1 - least, 0) :] = fill
-        into, begin = into[above:below], begin + above - top
-        first, last = first[above:below], last[above:below]
-        for left, right in strips.pieces(low, high):
-            shown = strips.sample(left, right)[begin:deep]
-            _put(shown, into[:, left - least : right - least], (left, right), first, last, fill)
+                into[:above] = into[below:] = fill
+                into[above:below, : max(low - least, 0)] = fill
+                into[above:below, max(high + 1 - least, 0) :] = fill
+            into, first, last = into[above:below], first[above:below], last[above:below]
+            for left, right in strips.pieces(low, high):
+                shown = strips.sample(left, right)[begin + above :]
+                part = into[:, left - least : right - least]
+                _put(shown, part, (left, right), first, last, fill)
 
 
-def _scattered(
-    strips: _Strips,
-    rows: Group,
-    columns: Indices,
-    first: Indices,
-    last: Indices,
-    fill: float | None,
-    out: npt.NDArray[Any],
-) -> None:
-    """Write rows of one tile, or columns, that may lie anywhere: each tile beside the array."""
-    for across in groups(columns, strips.side):
-        where = np.ix_(rows.places, across.places)
-        part = out[where]
-        if fill is not None:
-            part[...] = fill
-        left, right = clipped(across.tile, strips.side, strips.bounds)
-        inside = (across.numbers >= first[:, None]) & (across.numbers <= last[:, None])
-        if inside.any():
-            shown = strips.sample(left, right)[rows.numbers - strips.top][:, across.numbers - left]
-            part[inside] = shown[inside][..., :3] if shown.ndim == 3 else shown[inside]
-        out[where] = part
+@dataclass(frozen=True, slots=True, eq=False)
+class _Strips:
+    """The tiles beside each other that some rows of the grid lie in.
+
+    Parameters
+    ----------
+    of
+        The image, and the grid.
+    onto
+        Shape (2, 3): from (column number, row number, 1) to pixels of the tier.
+    reach
+        The least and greatest x, and y, of the covered points there.
+    top, bottom
+        First row number, and one past the last, of the tiles.
+    deep
+        How many of their rows are sampled.
+    """
+
+    of: Warp
+    onto: list[list[float]]
+    reach: Reach
+    top: int
+    bottom: int
+    deep: int
+
+    def pieces(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+        """Yield the first column number, and one past the last, of what is sampled at once."""
+        side = self.of.side
+        while low <= high:
+            past = min((low // side + _MOST_TILES) * side, high + 1)
+            yield low, past
+            low = past
+
+    def sample(self, left: int, right: int) -> Pixels:
+        """Return samples of columns, shape (deep, right - left[, 3 or 4]), good until the next.
+
+        Those that are not covered may be anything.
+        """
+        of, tiles = self.of, []
+        for number in range(left // of.side, (right - 1) // of.side + 1):
+            begin, end = clipped(number, of.side, of.bounds[1])
+            wide = min(-(-(min(right, end) - begin) // _LANES) * _LANES, end - begin)
+            tiles.append((Tile(self.top, begin, self.bottom - self.top, end - begin), wide))
+        begin, (last, wide) = tiles[0][0].column, tiles[-1]
+        depth = of.pixels.shape[2:] and (4 if of.interpolation in ("linear", "area") else 3,)
+        out = _scratch.pixels("sampled", (self.deep, last.column + wide - begin, *depth))
+        for tile, wide in tiles:
+            first = tile.column - begin
+            _sample(of, self.onto, self.reach, tile, out[:, first : first + wide])
+        return out[:, left - begin : right - begin]
+
+    def put_scattered(
+        self, rows: Group, first: Indices, last: Indices, fill: float | None, out: npt.NDArray[Any]
+    ) -> None:
+        """Write rows of one tile, or columns, that may lie anywhere: each tile beside the array."""
+        of = self.of
+        for across in groups(of.columns, of.side):
+            where = np.ix_(rows.places, across.places)
+            part = out[where]
+            if fill is not None:
+                part[...] = fill
+            left, right = clipped(across.tile, of.side, of.bounds[1])
+            inside = (across.numbers >= first[:, None]) & (across.numbers <= last[:, None])
+            if inside.any():
+                shown = self.sample(left, right)
+                shown = shown[rows.numbers - self.top][:, across.numbers - left]
+                part[inside] = shown[inside][..., :3] if shown.ndim == 3 else shown[inside]
+            out[where] = part
+
+
+def covered_reach(affine: Array, covered: Coverage) -> Reach:
+    """Return the least and greatest x, and y, of covered points, in pixels of an affine."""
+    x, y = affine[:, :2] @ covered.ends() + affine[:, 2:]
+    return (float(x.min()), float(x.max())), (float(y.min()), float(y.max()))
 
 
 def framed(pixels: Pixels, interpolation: Interpolation) -> Pixels:
@@ -443,16 +462,16 @@ def is_run(numbers: npt.NDArray[np.integer[Any]]) -> bool:
     return len(numbers) == 1 or bool((numbers[1:] - numbers[:-1] == 1).all())
 
 
-def _box(tile: Tile, image: _Image) -> Window:
+def _box(tile: Tile, of: Warp, onto: list[list[float]]) -> Window:
     """Return the source pixels that a tile may touch, cut to the image, on the shrink lattice."""
-    unit, edges = image.unit, []
+    unit, edges = of.unit, []
     right, bottom = tile.column + tile.width - 1, tile.row + tile.height - 1
-    for (per_column, per_row, shift), length in zip(image.rows, image.size, strict=True):
+    for (per_column, per_row, shift), length in zip(onto, of.size, strict=True):
         across = per_column * tile.column, per_column * right
         down = per_row * tile.row, per_row * bottom
         # Sums round as their terms grow: the ends are those of two of the corners.
         values = min(across) + min(down) + shift, max(across) + max(down) + shift
-        first, past = span(values, image.around, length)
+        first, past = span(values, of.around, length)
         edges.append((first // unit * unit, min(-(-past // unit) * unit, length)))
     (left, right), (top, bottom) = edges
     return Window(left, top, right - left, bottom - top)
@@ -482,13 +501,14 @@ def shrink(affine: Array) -> int:
 
 
 def _sample(
-    pixels: Pixels, window: Window, image: _Image, tile: Tile, out: npt.NDArray[np.uint8]
+    of: Warp, affine: list[list[float]], reach: Reach, tile: Tile, out: npt.NDArray[np.uint8]
 ) -> None:
     """Write the first rows and columns of a tile."""
     import cv2
 
-    interpolation, box = image.interpolation, _box(tile, image)
-    (a, b, x), (c, d, y) = image.rows
+    pixels, window, interpolation = of.pixels, of.window, of.interpolation
+    box = _box(tile, of, affine)
+    (a, b, x), (c, d, y) = affine
     x = x + (a * tile.column + b * tile.row) - box.left
     y = y + (c * tile.column + d * tile.row) - box.top
     onto = np.array([[a, b, x], [c, d, y]])
@@ -500,12 +520,12 @@ def _sample(
         # Most of what is sampled in vain lies off the image. OpenCV passes over it where the
         # border is constant, and looks up every pixel where it is replicated. The far border
         # is replicated here; the near one cannot be without another rounding of coordinates.
-        inside = _inside(onto, box, (tile.width, tile.height), image)
+        inside = _inside(onto, box, (tile.width, tile.height), reach, of.size)
         source = _source(pixels, window, box, _FAR_BORDER if inside else 0)
         border = cv2.BORDER_CONSTANT if inside else cv2.BORDER_REPLICATE
         _warp_affine(source, onto, out, cv2.INTER_LINEAR, border)
         return
-    unit = image.unit
+    unit = of.unit
     source = shrunk(cut(pixels, window, box), unit)
     if source.shape[2:] == (3,):
         source = _four_channels(source, _scratch.pixels("source", (*source.shape[:2], 4)))
@@ -544,7 +564,9 @@ def _source(pixels: Pixels, window: Window, box: Window, border: int) -> Pixels:
     return _bordered(out, box.height, box.width)
 
 
-def _inside(onto: Array, box: Window, points: tuple[int, int], image: _Image) -> bool:
+def _inside(
+    onto: Array, box: Window, points: tuple[int, int], reach: Reach, size: tuple[int, int]
+) -> bool:
     """Whether the covered points of a tile lie within a box with `_FAR_BORDER`, however rounded.
 
     Parameters
@@ -555,12 +577,14 @@ def _inside(onto: Array, box: Window, points: tuple[int, int], image: _Image) ->
         The part of the image; where it does not end with the image, it holds them.
     points
         Width and height of the tile.
-    image
-        The image.
+    reach
+        The least and greatest x, and y, of the covered points, in pixels of the image.
+    size
+        Width and height of the image.
     """
     starts, ends = (box.left, box.top), (box.right, box.bottom)
     for row, (least, most), start, end, length in zip(
-        onto.tolist(), image.reach, starts, ends, image.size, strict=True
+        onto.tolist(), reach, starts, ends, size, strict=True
     ):
         if start and end < length:
             continue
