@@ -196,12 +196,11 @@ def bands(
             for k in (j - 1, j + 1):
                 if k in shown:
                     used = used | (shown[k] & covers[j] & between[j])
-        for place in np.flatnonzero((used.first <= used.last).any(axis=1)).tolist():
-            found[place].append(
-                Band(
-                    j, own.coverage(place, some.rows, asked), used.coverage(place, some.rows, asked)
-                )
-            )
+        places = np.flatnonzero((used.first <= used.last).any(axis=1))
+        showing = own.coverages(places, some.rows, asked)
+        using = used.coverages(places, some.rows, asked) if blended else showing
+        for place, *both in zip(places.tolist(), showing, using, strict=True):
+            found[place].append(Band(j, *both))
     return found
 
 
@@ -233,12 +232,15 @@ class _Spans:
         first[planes] = self.first[planes]
         return _Spans(first, self.last)
 
-    def coverage(self, place: int, rows: Indices, asked: tuple[int, int]) -> Coverage:
-        """Return one plane of it."""
+    def coverages(
+        self, places: npt.NDArray[np.intp], rows: Indices, asked: tuple[int, int]
+    ) -> list[Coverage]:
+        """Return some planes of it."""
         low, high = asked
-        first, last = self.first[place], self.last[place]
+        first, last = self.first[places], self.last[places]
         none = first > last
-        return Coverage(rows, np.where(none, high + 1, first), np.where(none, low - 1, last), asked)
+        first, last = np.where(none, high + 1, first), np.where(none, low - 1, last)
+        return [Coverage(rows, *both, asked) for both in zip(first, last, strict=True)]
 
 
 class _Lines:

@@ -14,6 +14,9 @@ from ..model.read import Window
 from .coverage import Coverage
 
 Interpolation = Literal["nearest", "linear", "cubic", "area"]
+Reach = tuple[tuple[float, float], tuple[float, float]]
+"""The least and greatest x, and y, of some points, in pixels of a tier."""
+
 INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "linear", "cubic", "area")
 
 AREA_FROM = 1.5
@@ -142,13 +145,66 @@ def needed_window(
         Padded for the kernel and cut to the image, or None where no point is covered and
         nothing needs to be read.
     """
+    reach = covered_reach(affine, covered)
+    return None if reach is None else window_around(reach, affine, size, interpolation)
+
+
+def covered_reach(affine: Array, covered: Coverage) -> Reach | None:
+    """Return the least and greatest x, and y, of covered points; None where there are none.
+
+    Parameters
+    ----------
+    affine
+        Shape (2, 3): from (column number, row number, 1) to pixels of the tier.
+    covered
+        The points.
+    """
     ends = covered.ends()
     if ends.shape[1] == 0:
         return None
     x, y = affine[:, :2] @ ends + affine[:, 2:]
-    reach = reach_pixels(interpolation, affine)
-    left, right = span((x.min(), x.max()), reach, size[0])
-    top, bottom = span((y.min(), y.max()), reach, size[1])
+    return (float(x.min()), float(x.max())), (float(y.min()), float(y.max()))
+
+
+def covered_reaches(affines: Array, covered: Sequence[Coverage]) -> list[Reach]:
+    """Return the same of some planes with the same rows, each of which has a covered point.
+
+    Parameters
+    ----------
+    affines
+        Shape (n, 2, 3).
+    covered
+        Of each.
+    """
+    rows = covered[0].rows
+    ends = np.stack([[each.first for each in covered], [each.last for each in covered]])
+    there = ends[0] <= ends[1]
+    along, down, shift = np.moveaxis(affines, 2, 0)[..., None]
+    beside = down * rows + shift
+    reaches = []
+    for axis in (0, 1):
+        values = along[:, axis] * ends + beside[:, axis]
+        low = values.min(axis=(0, 2), where=there, initial=np.inf)
+        high = values.max(axis=(0, 2), where=there, initial=-np.inf)
+        reaches.append(zip(low.tolist(), high.tolist(), strict=True))
+    return list(zip(*reaches, strict=True))
+
+
+def window_around(
+    reach: Reach, affine: Array, size: tuple[int, int], interpolation: Interpolation
+) -> Window:
+    """Return the pixels of a tier that points need; see `needed_window`.
+
+    Parameters
+    ----------
+    reach
+        The least and greatest x, and y, of the points, in pixels of the tier.
+    affine, size, interpolation
+        As for `needed_window`.
+    """
+    around = reach_pixels(interpolation, affine)
+    left, right = span(reach[0], around, size[0])
+    top, bottom = span(reach[1], around, size[1])
     return Window(left, top, right - left, bottom - top)
 
 
@@ -163,9 +219,9 @@ def reach_pixels(interpolation: Interpolation, affine: Array) -> int:
 
 def span(values: Iterable[float], reach: int, size: int) -> tuple[int, int]:
     """Return the first pixel that places need, and one past the last, cut to ``[0, size)``."""
-    ends = (values.min(), values.max()) if isinstance(values, np.ndarray) else tuple(values)
-    first = min(max(math.floor(min(ends)) - reach, 0), size - 1)
-    past = max(min(math.floor(max(ends)) + 1 + reach, size), first + 1)
+    low, high = (values.min(), values.max()) if isinstance(values, np.ndarray) else values
+    first = min(max(math.floor(min(low, high)) - reach, 0), size - 1)
+    past = max(min(math.floor(max(low, high)) + 1 + reach, size), first + 1)
     return first, past
 
 

@@ -22,7 +22,7 @@ from ..model.affine import Array
 from ..model.read import Window
 from .coverage import Coverage, Indices
 from .decode import Pixels
-from .reads import Interpolation, reach_pixels, span, step_pixels
+from .reads import Interpolation, Reach, covered_reach, reach_pixels, span, step_pixels
 
 _LARGEST_TILE = 512
 _LARGEST_BOX = 2048
@@ -45,9 +45,6 @@ _MOST_FRAMED = 2**22
 
 _ROUNDING = 2.0**-21
 """Of the sum of what is added up for a coordinate: what single precision may be off, and more."""
-
-
-Reach = tuple[tuple[float, float], tuple[float, float]]
 
 
 class _Scratch(threading.local):
@@ -212,12 +209,11 @@ class Warp:
         reach
             The least and greatest x, and y, of the covered points in pixels of the tier, if known.
         """
+        reach = reach or covered_reach(affine, covered)
         if reach is None:
-            if not covered.any:
-                if fill is not None:
-                    out[...] = fill
-                return
-            reach = covered_reach(affine, covered)
+            if fill is not None:
+                out[...] = fill
+            return
         onto = affine.tolist()
         for rows in self.down:
             first, last = covered.first[rows.index], covered.last[rows.index]
@@ -319,12 +315,6 @@ class _Strips:
                 shown = shown[rows.numbers - self.top][:, across.numbers - left]
                 part[inside] = shown[inside][..., :3] if shown.ndim == 3 else shown[inside]
             out[where] = part
-
-
-def covered_reach(affine: Array, covered: Coverage) -> Reach:
-    """Return the least and greatest x, and y, of covered points, in pixels of an affine."""
-    x, y = affine[:, :2] @ covered.ends() + affine[:, 2:]
-    return (float(x.min()), float(x.max())), (float(y.min()), float(y.max()))
 
 
 def framed(pixels: Pixels, interpolation: Interpolation) -> Pixels:
