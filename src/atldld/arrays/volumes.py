@@ -349,10 +349,16 @@ class StackBox(Box[VolumePiece]):
         rows, columns = layer.nodes.rows[part[0]], self.columns[part[1]]
         z = layer.nodes.z(planes.trv, rows[:, None], columns) - planes.z[section]
         # Beyond the first and the last section there is nothing to share with.
-        gaps = np.concatenate([[np.inf], np.diff(planes.z), [np.inf]])
-        share = 1 - np.maximum(z / gaps[section + 1], -z / gaps[section])
-        inside = layer.band.used.mask(columns, part[0])
-        return np.where(inside, share, 0).astype(np.float32)
+        below, above = (
+            planes.z[k + 1] - planes.z[k] if 0 <= k < len(planes.z) - 1 else np.inf
+            for k in (section - 1, section)
+        )
+        share, other = z / above, z / -below
+        np.maximum(share, other, out=share)
+        np.subtract(1, share, out=share)
+        weight = share.astype(np.float32)
+        weight *= layer.band.used.mask(columns, part[0])
+        return weight
 
     def put(self, what: What, out: npt.NDArray[Any]) -> None:
         """Put which section each node shows, how far it lies from it in z, or if by its mirror."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
@@ -217,12 +217,22 @@ def reach_pixels(interpolation: Interpolation, affine: Array) -> int:
     return 2 * math.ceil(step_pixels(affine)) + 2
 
 
-def span(values: Iterable[float], reach: int, size: int) -> tuple[int, int]:
-    """Return the first pixel that places need, and one past the last, cut to ``[0, size)``."""
+def span(values: tuple[float, float] | Array, reach: int, size: int) -> tuple[int, int]:
+    """Return the first pixel that places need, and one past the last, cut to ``[0, size)``.
+
+    Parameters
+    ----------
+    values
+        The least and greatest place; of an array, its own.
+    reach
+        Pixels around a place that are needed.
+    size
+        Pixels of the image along the axis.
+    """
     low, high = (values.min(), values.max()) if isinstance(values, np.ndarray) else values
-    first = min(max(math.floor(min(low, high)) - reach, 0), size - 1)
-    past = max(min(math.floor(max(low, high)) + 1 + reach, size), first + 1)
-    return first, past
+    first, past = math.floor(low) - reach, math.floor(high) + 1 + reach
+    first = 0 if first < 0 else size - 1 if first >= size else first
+    return first, first + 1 if past <= first else size if past > size else past
 
 
 def choose_window(

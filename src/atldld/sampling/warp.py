@@ -378,8 +378,8 @@ def _put(
         into[...] = fill
     # Places within a strip fit into 16 bits, which are compared four times as fast as 64.
     places = np.arange(right - left, dtype=np.int16)
-    begin = (np.clip(first, left, right) - left).astype(np.int16)
-    end = (np.clip(last, left - 1, right) - left).astype(np.int16)
+    begin = (np.minimum(np.maximum(first, left), right) - left).astype(np.int16)
+    end = (np.minimum(np.maximum(last, left - 1), right) - left).astype(np.int16)
     mask = places >= begin[:, None]
     mask &= places <= end[:, None]
     # OpenCV copies behind a mask a hundred times faster than numpy does.
@@ -454,15 +454,19 @@ def is_run(numbers: npt.NDArray[np.integer[Any]]) -> bool:
 
 def _box(tile: Tile, of: Warp, onto: list[list[float]]) -> Window:
     """Return the source pixels that a tile may touch, cut to the image, on the shrink lattice."""
-    unit, edges = of.unit, []
-    right, bottom = tile.column + tile.width - 1, tile.row + tile.height - 1
-    for (per_column, per_row, shift), length in zip(onto, of.size, strict=True):
-        across = per_column * tile.column, per_column * right
-        down = per_row * tile.row, per_row * bottom
+    unit, around, edges = of.unit, of.around, []
+    columns, rows = (
+        (tile.column, tile.column + tile.width - 1),
+        (tile.row, tile.row + tile.height - 1),
+    )
+    for (along, down, shift), length in zip(onto, of.size, strict=True):
         # Sums round as their terms grow: the ends are those of two of the corners.
-        values = min(across) + min(down) + shift, max(across) + max(down) + shift
-        first, past = span(values, of.around, length)
-        edges.append((first // unit * unit, min(-(-past // unit) * unit, length)))
+        low = along * columns[along < 0] + down * rows[down < 0] + shift
+        high = along * columns[along >= 0] + down * rows[down >= 0] + shift
+        first, past = span((low, high), around, length)
+        if unit > 1:
+            first, past = first // unit * unit, min(-(-past // unit) * unit, length)
+        edges.append((first, past))
     (left, right), (top, bottom) = edges
     return Window(left, top, right - left, bottom - top)
 
