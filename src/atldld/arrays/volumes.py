@@ -356,7 +356,7 @@ class StackBox(Box[VolumePiece]):
         share, other = z / above, z / -below
         np.maximum(share, other, out=share)
         np.subtract(1, share, out=share)
-        weight = share.astype(np.float32)
+        weight: npt.NDArray[np.float32] = share.astype(np.float32)
         weight *= layer.band.used.mask(columns, part[0])
         return weight
 
