@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from . import oracle
 from .phantom import PhantomBrain
+from .served import Pixels, Served
 from .service_rows import Row
 
 Array = npt.NDArray[np.float64]
-Pixels = npt.NDArray[np.uint8]
 View = Literal["image", "projection", "expression", "expression_mask"]
 Origin = Literal["floor", "exact"]
 
@@ -25,7 +25,7 @@ _BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
-class PhantomDataset:
+class PhantomDataset(Served):
     """A section dataset whose pixels are computed from a brain when they are asked for.
 
     Parameters
@@ -138,11 +138,6 @@ class PhantomDataset:
         if origin == "floor":
             corner = (corner[0] - corner[0] % step, corner[1] - corner[1] % step)
         return self.slide_pixels(image_id, view, tier, corner, size, shift=shift)
-
-    def encoded(self, image_id: int, view: str, tier: int) -> bytes | None:
-        """Return None: nothing is stored, every pixel is computed."""
-        del image_id, view, tier
-        return None
 
     def slide_pixels(
         self,
