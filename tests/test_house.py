@@ -111,10 +111,9 @@ def test_imports_point_one_way(name):
     assert set(imported_rooms(SOURCE / name)) <= allowed
 
 
-def test_the_stand_in_has_no_loop_of_imports():
-    assert (
-        loop_of_imports(SOURCE, [name for name in modules() if name.startswith("testing/")]) is None
-    )
+def test_there_is_no_loop_of_imports():
+    # The package itself hands out its public names when they are asked for.
+    assert loop_of_imports(SOURCE, [name for name in modules() if name != "__init__.py"]) is None
 
 
 @pytest.mark.parametrize(
