@@ -16,7 +16,7 @@ from typing import Final
 from ..errors import BundleError, plain
 from ..source.bundle import files_at
 from ..store.cache import Cache
-from ..store.files import FileFaultError, Files, Location, ReadableFiles, words_of
+from ..store.files import FileFaultError, Files, Location, ReadableFiles, error_words
 from ..store.manifest import MANIFEST_BYTES, Checked, Manifest, Section, read_checked, read_record
 from ..store.names import MANIFEST, README, KeptImage, kind_of_name
 
@@ -108,7 +108,7 @@ class BundlePlace:
         except FileFaultError as error:
             raise self._unwritten(error.reason) from error
         except OSError as error:
-            raise self._unwritten(f"it cannot be written: {words_of(error)}") from error
+            raise self._unwritten(f"it cannot be written: {error_words(error)}") from error
 
     def _unwritten(self, words: str) -> BundleError:
         return BundleError(

@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from ..errors import AtldldWarning, ImageError
@@ -91,15 +92,10 @@ def known(source: Source) -> Conventions:
     """Return what is known about a source, without asking it."""
     if not keeps(source):
         return _found.get(source.name, Conventions())
-    text = source.recall(_KEY) or "{}"
-    found = _parsed.get(text)
-    if found is None:
-        if len(_parsed) >= _MOST_PARSED:
-            _parsed.clear()
-        found = _parsed[text] = _from_json(text)
-    return found
+    return _from_json(source.recall(_KEY) or "{}")
 
 
+@lru_cache(maxsize=64)
 def _from_json(text: str) -> Conventions:
     truths = {True: True, False: False}
     try:
@@ -257,8 +253,6 @@ def _between(read: ImageRead) -> tuple[float, float]:
     return min(x, 1 - x), min(y, 1 - y)
 
 
-_MOST_PARSED = 64
-_parsed: dict[str, Conventions] = {}
 _asking = threading.Lock()
 _found: dict[str, Conventions] = {}
 """What was found out about sources that keep nothing themselves."""

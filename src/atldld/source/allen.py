@@ -27,7 +27,7 @@ from ..store.manifest import Record, section_of
 from ..store.names import dataset_name, image_name, service_name
 from ..urls import base_url, without_credentials
 from .catalogue import Catalogue, catalogue_of
-from .http import UnfitBodyError, fetch, worth_retrying
+from .http import UnfitBodyError, fetch, is_retryable
 from .jpeg import jpeg_fault, size_limit
 from .rma import (
     DatasetRows,
@@ -376,7 +376,7 @@ class AllenSource:
 
 
 def _out_of_reach(error: APIError) -> bool:
-    return error.status is None or worth_retrying(error.status) or error.status == 200
+    return error.status is None or is_retryable(error.status) or error.status == 200
 
 
 class _OtherSizesError(Exception):

@@ -447,7 +447,7 @@ def _refusal(answer: Answer, byte_range: tuple[int, int] | None) -> FaultError:
     text = error_text(answer.content)
     cause = f"HTTP status {answer.status}" + (f", saying {text!r}" if text else "")
     rest = retry_after(answer.headers, time.time()) if answer.status in (429, 503) else None
-    return FaultError(cause, worth_retrying(answer.status), answer.status, rest)
+    return FaultError(cause, is_retryable(answer.status), answer.status, rest)
 
 
 def _pause(number: int, fault: FaultError, options: Options) -> float:
@@ -464,7 +464,7 @@ def _summary(fault: FaultError, tries: int, left: float) -> str:
     return text if tries == 1 else f"gave up after {tries} tries, the last: {text}"
 
 
-def worth_retrying(status: int) -> bool:
+def is_retryable(status: int) -> bool:
     """Whether another try may have an answer that is not of this HTTP status."""
     return status in (408, 429) or status >= 500
 

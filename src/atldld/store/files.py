@@ -257,7 +257,7 @@ class Files:
     def read(self, name: str, most: int) -> bytes:
         """See `ReadableFiles`."""
         if self.path is not None:
-            return attempted(lambda: _read_plain(self._inside(name), most))
+            return attempted(lambda: _read_regular(self._inside(name), most))
         files, path = self._remote(name)
         content = attempted(lambda: bytes(files.cat_file(path, start=0, end=most + 1)))
         if len(content) > most:
@@ -362,7 +362,7 @@ class Files:
         return files, f"{root}/{name}" if name else root
 
 
-def _read_plain(path: str, most: int) -> bytes:
+def _read_regular(path: str, most: int) -> bytes:
     """Return the content of a plain file of at most so many bytes."""
     descriptor = os.open(path, _READING)
     try:
@@ -437,15 +437,15 @@ def attempted(work: Callable[[], T], done: str = "read") -> T:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
         fault = FileFaultError(
-            "it is not there" if done == "read" else f"it cannot be {done}: {words_of(error)}",
+            "it is not there" if done == "read" else f"it cannot be {done}: {error_words(error)}",
             missing=True,
         )
     except Exception as error:
-        fault = FileFaultError(f"it cannot be {done}: {words_of(error)}")
+        fault = FileFaultError(f"it cannot be {done}: {error_words(error)}")
     raise fault
 
 
-def words_of(error: Exception) -> str:
+def error_words(error: Exception) -> str:
     """Return what an exception of a store says, without what may be a secret."""
     if isinstance(error, OSError) and error.errno is not None:
         if error.errno == errno.ELOOP:
