@@ -1,6 +1,8 @@
 """Tests hold promises through the public face; those few that lean on inner rooms say why."""
 
 import ast
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,6 @@ FACE = {
     "arrays.engine",
     "cli.main",
     "errors",
-    "export.read_quicknii",
-    "export.to_nifti",
-    "export.to_nrrd",
-    "export.to_ome_zarr",
-    "export.to_quicknii",
     "options.current",
     "options.set_options",
     "plot",
@@ -80,10 +77,19 @@ LEANING: dict[str, str] = {
 """The modules that lean on inner rooms, with what only can be held there."""
 
 
+def nodes(code: str) -> Iterator[ast.AST]:
+    """Yield what a module consists of, and the scripts that it holds as texts."""
+    for node in ast.walk(ast.parse(code)):
+        yield node
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
+            with suppress(SyntaxError):
+                yield from ast.walk(ast.parse(node.value))
+
+
 def imported(path: Path) -> set[str]:
     """Return the names within the package that a module imports, below the package."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path.read_text(encoding="utf-8")):
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             base = node.module.split(".")
             found |= {".".join([*base, alias.name]) for alias in node.names}
@@ -95,12 +101,16 @@ def imported(path: Path) -> set[str]:
 def inner(path: Path) -> set[str]:
     """Return what a test module imports that no user is told of."""
     import atldld
+    import atldld.export
 
+    told_of = {*atldld.__all__, *(f"export.{name}" for name in atldld.export.__all__), "export"}
+    rooms = {each.stem for each in Path(atldld.__file__).parent.iterdir()}
     room = path.relative_to(ROOT / "tests").parts[0]
     return {
         name
         for name in imported(path)
-        if name not in atldld.__all__
+        if name.split(".")[0] in rooms
+        and name not in told_of
         and not any(name == each or name.startswith(f"{each}.") for each in FACE)
         and not (room in PURE and name.split(".")[0] in PURE)
     }

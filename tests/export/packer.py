@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from pathlib import Path
@@ -13,20 +14,21 @@ import atldld
 def stop_at(point: int, start: str, end: str) -> None:
     """Say so and wait for ever when the n-th file of such a path is to be moved into place."""
     moved = 0
-    move = Path.replace
+    move = os.replace
 
-    def stopping(self, target):
+    def stopping(source, target, **options):
         nonlocal moved
+        name = os.fspath(target)
         # A move into a folder that is not there yet is tried again.
-        ready = Path(target).parent.is_dir()
-        if ready and str(target).startswith(start) and str(target).endswith(end):
+        ready = Path(name).parent.is_dir()
+        if ready and name.startswith(start) and name.endswith(end):
             if moved == point:
                 print("stopped", flush=True)
                 threading.Event().wait()
             moved += 1
-        return move(self, target)
+        return move(source, target, **options)
 
-    Path.replace = stopping
+    os.replace = stopping
 
 
 def main() -> None:
