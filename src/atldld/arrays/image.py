@@ -34,7 +34,7 @@ from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .chunks import chunks_given, in_chunks
 from .describe import Opening, channel_coordinate, guarded
 from .index import DIM, ImagePlaces
-from .lazy import CHANNELS
+from .lazy import channels_of
 from .placing import failing_of, fill_of, placing_of, registered, target_space
 from .request import Chunks, ImageOptions, Region, checked_id, checked_options, takes
 
@@ -363,7 +363,7 @@ class ImageOpening(Opening):
             "y": xr.Variable("y", y, {"long_name": "y (down)", **pixels}),
             "x": xr.Variable("x", x, {"long_name": "x (right)", **pixels}),
         }
-        if self.view != "expression_mask":
+        if channels_of(self.view):
             plain["channel"] = channel_coordinate()
         default = xr.Coordinates(plain)
         coordinates = xr.Coordinates(
@@ -476,8 +476,7 @@ class ImageArray(Reader[ImagePart]):
         self.affine = affine
         self.table = table
         self.fill_value = fill_value
-        channels = () if whole.view == "expression_mask" else (len(CHANNELS),)
-        self.shape = (window.height, window.width, *channels)
+        self.shape = (window.height, window.width, *channels_of(whole.view))
         self.dtype = np.dtype(np.float32 if np.isnan(fill_value) else np.uint8)
 
     @property

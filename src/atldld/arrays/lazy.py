@@ -44,6 +44,11 @@ NOTHING = {"covered": False, "section_number": -1, "distance": np.nan, "mirrored
 Key = tuple[Any, ...]
 
 
+def channels_of(view: View) -> tuple[int, ...]:
+    """Return the length of the channel dimension, or nothing where a pixel has one value."""
+    return () if view == "expression_mask" else (len(CHANNELS),)
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class SectionPart(Part):
     """What a box needs of one section.
@@ -127,7 +132,7 @@ class Sampling(ABC, Generic[P]):
     @property
     def channels(self) -> tuple[int, ...]:
         """Length of the channel dimension, or nothing where a pixel has one value."""
-        return () if self.view == "expression_mask" else (len(CHANNELS),)
+        return channels_of(self.view)
 
     @abstractmethod
     def box(self, key: Key) -> Box[P]:

@@ -29,7 +29,7 @@ from ..source.allen import AllenSource
 from ..source.protocol import SearchableSource, Source
 from ..source.published import CITATION as PUBLISHED
 from .describe import ACCURACY, CITATION, voxel_frame
-from .lazy import CHANNELS, MatrixArray, PixelArray, What
+from .lazy import MatrixArray, PixelArray, What, channels_of
 from .nodes import Like, Nodes
 from .placing import fill_of
 from .request import VolumeOptions, VolumeRequest, checked_options, takes
@@ -131,7 +131,7 @@ def open_volumes(
     many = Many(ids, request, grid, source, settings.carry(), token)
     planes = {each.plane for each in found}
     slicing = {"coronal": "p", "sagittal": "r", "transverse": "i"}.get(planes.pop(), "p")
-    channels = () if request.view == "expression_mask" else (len(CHANNELS),)
+    channels = channels_of(request.view)
     nodes = Nodes(grid, request, like, slicing, _GAP, channels)
 
     def array_of(what: Literal["image"] | What) -> ManyArray:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from ..errors import AtldldError, AtldldWarning
+from ..model.read import VIEWS
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 Region = dict[str, tuple[float, float]]
@@ -58,7 +59,7 @@ registration_option = click.option(
     help="Another registration: a file of QuickNII, VisuAlign or DeepSlice, or the folder or URL "
     "of a published one.",
 )
-view_choice = click.Choice(["image", "projection", "expression", "expression_mask"])
+view_choice = click.Choice(VIEWS)
 
 
 def region_option(words: str) -> Callable[[_Command], _Command]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from ..errors import ImageError
 
 View = Literal["image", "projection", "expression", "expression_mask"]
-VIEWS: tuple[View, ...] = ("image", "projection", "expression", "expression_mask")
+VIEWS: tuple[View, ...] = get_args(View)
 
 
 @dataclass(frozen=True, slots=True)
