@@ -16,10 +16,9 @@ from ..errors import library
 from ..model.affine import Array
 from ..model.space import AXES, extent
 from ..source.protocol import Source
-from .figures import axes_given, figure_of
 from .outlines import footprints
 from .pictures import name_of
-from .plotting import evenly_chosen, three_axes
+from .plotting import axes_given, evenly_chosen, figure_of, three_axes
 from .subject import axis_label, space_words
 
 if TYPE_CHECKING:
