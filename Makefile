@@ -42,6 +42,7 @@ package: $(VENV)/develop
 bench: $(VENV)/develop
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.atlas --output build/benchmarks/atlas.json
+	$(BIN)/python -m benchmarks.published --output build/benchmarks/published.json
 
 # 20,000 section reads from a failing service on a cluster that loses workers: 10 to 15 minutes.
 load: $(VENV)/develop

@@ -99,7 +99,7 @@ _PUBLISHED = """
 in the layout of the published registration (Carey et al. 2026), and opens it here and with
 spatial_brain_maps 0.1.2 (pynutil 0.3.3, antspyx 0.6.1), in an environment of its own. Each call is
 a fresh process; its imports are left out. The pictures are on disk for the one, in the cache for
-the other.
+the other. Others were at work on the machine, as its load says: the processor's seconds tell more.
 
 {facts}
 

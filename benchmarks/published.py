@@ -230,6 +230,19 @@ def _errors(work: Path, phantom: Any, url: str) -> dict[str, Any]:
     }
 
 
+def _begin(given: Mapping[str, Any]) -> None:
+    """Import and begin what a call begins with: a corner of a section of the other experiment."""
+    import atldld
+
+    atldld.open_dataarray(
+        DATASETS[1],
+        resolution=100,
+        region={"i": (4000, 4400), "r": (5000, 5400)},
+        registration=str(Path(given["folder"]) / "set"),
+        source=given["url"],
+    ).isel(section=[0]).compute()
+
+
 def warm(given: Mapping[str, Any], run: Run) -> None:
     """Fetch what the others read, which is no part of them."""
     with run.lap("warm"):
@@ -238,6 +251,7 @@ def warm(given: Mapping[str, Any], run: Run) -> None:
 
 def volume(given: Mapping[str, Any], run: Run) -> None:
     """Open an experiment as a volume with all defaults."""
+    _begin(given)
     with run.lap("volume"):
         _opened(given, resolution=25).image.compute()
 
@@ -249,6 +263,7 @@ def slabs(given: Mapping[str, Any], run: Run) -> None:
     # Its voxels, by their middles: they reach as far back as those of the extended atlas.
     axes = {axis: 12.5 + 25.0 * np.arange(count) for axis, count in _VOXELS.items()}
     like = xr.Dataset(coords=axes)
+    _begin(given)
     with run.lap("volume"):
         found = _opened(given, like=like, max_distance=25).compute()
     np.savez(
@@ -273,6 +288,7 @@ def planes(given: Mapping[str, Any], run: Run) -> None:
     """Put each section onto its own plane, three colours."""
     import atldld
 
+    _begin(given)
     with run.lap("volume"):
         atldld.open_dataarray(
             given["dataset"],
