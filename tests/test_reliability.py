@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,15 @@ PAGE = ROOT / "docs" / "reliability.md"
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE.read_text(encoding="utf-8"))))
 
 
+@cache
+def names_of(file):
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    return {getattr(node, "name", None) for node in tree.body}
+
+
 @pytest.mark.parametrize(("file", "name"), NAMED, ids=map("::".join, NAMED))
 def test_what_the_page_names_is_there(file, name):
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    assert name in {getattr(node, "name", None) for node in tree.body}
+    assert name in names_of(file)
 
 
 def test_it_names_some():
