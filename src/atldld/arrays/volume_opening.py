@@ -13,7 +13,7 @@ from ..errors import AtldldWarning
 from ..model.dataset import SectionDataset
 from ..model.grid import Grid, grid_over, volume_grid
 from ..model.registration import Registration
-from ..model.sections import default_distance, stack_of
+from ..model.sections import Stack, default_distance, stack_of
 from ..model.space import AXES, can_flip, extent, space_name
 from ..source import source_from
 from ..source.protocol import Source
@@ -237,65 +237,47 @@ def volume_sampling(
         Stack level of warnings about what is left out, counted from the caller; None for none.
     """
     level = None if warned is None else warned + 1
-    if request.registration is not None:
-        return _registered_sampling(source, record, request, grid, level)
-    _, flip = target_space(record, request.reference_space)
-    stack, left_out = stack_of(record, flip=flip)
-    if left_out and level is not None:
-        warnings.warn(
-            f"dataset {record.id}: several images have one section number; the volume shows "
-            f"the one of the lowest id and leaves out {', '.join(map(str, left_out))}",
-            AtldldWarning,
-            stacklevel=level,
+    # Columns of both kinds are the same as far as they are asked here.
+    kind: Any
+    sections: Any
+    if request.registration is None:
+        kind, (sections, left_out) = StackSampling, _stack(record, request)
+        along = sections.z
+        if left_out and level is not None:
+            warnings.warn(
+                f"dataset {record.id}: several images have one section number; the volume shows "
+                f"the one of the lowest id and leaves out {', '.join(map(str, left_out))}",
+                AtldldWarning,
+                stacklevel=level,
+            )
+    elif request.mirror:
+        raise ValueError(
+            "mirror=True is for Allen's own placing: leave it out, or leave out registration="
         )
+    else:
+        kind = RegisteredSampling
+        registration = placing_of(request.registration, record)
+        sections = registered(record, registration, reference_space=request.reference_space)
+        along = sections.slice_coordinate
     reach = request.max_distance
     if reach is None:
-        reach = default_distance(stack.z)
-    stack = showing(stack, record, request.view, level)
-    tiers = chosen_tiers(source, record, stack, request.tier, request.view, grid.step, level)
-    return StackSampling(
+        reach = default_distance(along)
+    sections = showing(sections, record, request.view, level)
+    sampling: VolumeSampling[Any] = kind(
         dataset_id=record.id,
         plane=record.plane,
-        sections=stack,
+        sections=sections,
         grid=grid,
-        tiers=tiers,
+        tiers=chosen_tiers(source, record, sections, request.tier, request.view, grid.step, level),
         view=request.view,
         interpolation=request.interpolation,
         between=request.between,
         max_distance=reach,
         mirrored=request.mirror,
     )
+    return sampling
 
 
-def _registered_sampling(
-    source: Source,
-    record: SectionDataset,
-    request: VolumeRequest,
-    grid: Grid,
-    level: int | None,
-) -> RegisteredSampling:
-    """Return how a dataset fills the nodes of a grid where a registration places its sections."""
-    if request.mirror:
-        raise ValueError(
-            "mirror=True is for Allen's own placing, whose midline is r = 5675: leave it out, and "
-            "lay the halves of CCFv3 over each other about r = 5700, as docs/volumes.md shows"
-        )
-    assert request.registration is not None
-    registration = placing_of(request.registration, record)
-    table = registered(record, registration, reference_space=request.reference_space)
-    reach = request.max_distance
-    if reach is None:
-        reach = default_distance(table.slice_coordinate)
-    table = showing(table, record, request.view, level)
-    tiers = chosen_tiers(source, record, table, request.tier, request.view, grid.step, level)
-    return RegisteredSampling(
-        dataset_id=record.id,
-        plane=record.plane,
-        sections=table,
-        grid=grid,
-        tiers=tiers,
-        view=request.view,
-        interpolation=request.interpolation,
-        between=request.between,
-        max_distance=reach,
-    )
+def _stack(record: SectionDataset, request: VolumeRequest) -> tuple[Stack, tuple[int, ...]]:
+    _, flip = target_space(record, request.reference_space)
+    return stack_of(record, flip=flip)

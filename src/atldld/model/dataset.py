@@ -258,7 +258,7 @@ class SectionDataset:
             fluorescent=_is_fluorescent(row, products),
             hemisphere=_hemisphere(specimen, plane, space),
             specimen=next(iter(rma.texts([specimen], "name")), None),
-            age=_age(row, specimen),
+            age=next(rma.ages(row, specimen), None),
         )
 
     def matrix(self, name: str) -> npt.NDArray[np.float64]:
@@ -347,9 +347,3 @@ def _hemisphere(specimen: Row, plane: Plane, space: int | None) -> str:
         # registered to space 10 (API for mouse brain atlas).
         return "left" if space == 10 else "unknown"
     return "both"
-
-
-def _age(row: Row, specimen: Row) -> str | None:
-    donor = next(iter(rma.records(specimen.get("donor"))), {})
-    ages = (*rma.texts(rma.records(donor.get("age")), "name"), *rma.texts([row], "age"))
-    return next(iter(ages), None)

@@ -80,23 +80,21 @@ class DatasetSummary:
         owner = f"dataset {rma.shown(row.get('id'))}"
         genes, products = rma.records(row.get("genes")), rma.records(row.get("products"))
         specimen = next(iter(rma.records(row.get("specimen"))), {})
-        donor = next(iter(rma.records(specimen.get("donor"))), {})
-        ages = (*rma.texts(rma.records(donor.get("age")), "name"), *rma.texts([row], "age"))
         thickness = rma.optional_positive(row, "section_thickness")
         return cls(
             dataset_id=rma.integer(row, "id", owner, least=0),
             genes=rma.texts(genes, "acronym"),
             gene_names=rma.texts(genes, "name"),
             entrez_ids=_numbers(genes, "entrez_id"),
-            plane=plane_name(_number(row.get("plane_of_section_id"))),
+            plane=plane_name(rma.whole_or_none(row.get("plane_of_section_id"), 0)),
             products=rma.texts(products, "name"),
             product_ids=_numbers(products, "id"),
             specimen=next(iter(rma.texts([specimen], "name")), ""),
-            specimen_id=_number(row.get("specimen_id"))
+            specimen_id=rma.whole_or_none(row.get("specimen_id"), 0)
             if row.get("specimen_id") is not None
-            else _number(specimen.get("id")),
-            age=next(iter(ages), ""),
-            reference_space=_number(row.get("reference_space_id")),
+            else rma.whole_or_none(specimen.get("id"), 0),
+            age=next(rma.ages(row, specimen), ""),
+            reference_space=rma.whole_or_none(row.get("reference_space_id"), 0),
             section_thickness=math.nan if thickness is None else thickness,
             failed=rma.flag(row, "failed"),
             aliases=_aliases(genes),
@@ -354,29 +352,23 @@ def _plain(image: ImageSummary) -> dict[str, Any]:
 
 
 def _image(row: Mapping[str, Any], places: Mapping[int, float]) -> ImageSummary | None:
-    image_id = _whole(row.get("id"))
+    image_id = rma.whole_or_none(row.get("id"))
     if image_id is None:
         return None
     resolution = rma.optional_positive(row, "resolution")
     return ImageSummary(
         image_id=image_id,
-        section_number=_whole(row.get("section_number")),
+        section_number=rma.whole_or_none(row.get("section_number")),
         slice_coordinate=places.get(image_id, math.nan),
-        width=_whole(row.get("width")),
-        height=_whole(row.get("height")),
-        x=_whole(row.get("x")),
-        y=_whole(row.get("y")),
+        width=rma.whole_or_none(row.get("width")),
+        height=rma.whole_or_none(row.get("height")),
+        x=rma.whole_or_none(row.get("x")),
+        y=rma.whole_or_none(row.get("y")),
         resolution=math.nan if resolution is None else resolution,
-        tier_count=_whole(row.get("tier_count")),
+        tier_count=rma.whole_or_none(row.get("tier_count")),
         failed=rma.flag(row, "failed"),
         has_expression=bool(row.get("expression_path")),
     )
-
-
-def _whole(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**53:
-        return None
-    return value
 
 
 def _aliases(genes: list[Row]) -> tuple[str, ...]:
@@ -388,12 +380,6 @@ def _aliases(genes: list[Row]) -> tuple[str, ...]:
     )
 
 
-def _number(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**53:
-        return None
-    return value
-
-
 def _numbers(rows: list[Row], field: str) -> tuple[int, ...]:
-    found = (_number(row.get(field)) for row in rows)
+    found = (rma.whole_or_none(row.get(field), 0) for row in rows)
     return tuple(number for number in found if number is not None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -58,6 +58,18 @@ def optional_integer(
     if row.get(field) is None:
         return None
     return integer(row, field, owner, least=least, most=most)
+
+
+def whole_or_none(value: Any, least: int = 1 - _LARGEST_INTEGER) -> int | None:
+    """Return a whole number that is at least something, or None for anything else."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and least <= value < _LARGEST_INTEGER else None
+
+
+def ages(row: Row, specimen: Row) -> Iterator[str]:
+    """Yield the ages that the donor of a specimen, and a dataset itself, are said to have."""
+    donor = next(iter(records(specimen.get("donor"))), {})
+    yield from (*texts(records(donor.get("age")), "name"), *texts([row], "age"))
 
 
 def positive(row: Row, field: str, owner: str, *, most: float = math.inf) -> float:
