@@ -1,5 +1,7 @@
 """Bad arguments are refused before anything is asked of the service."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -227,3 +229,25 @@ def test_one_matrix_among_thousands_changes_the_token():
             names.append((array.image.data.name, array.covered.data.name))
         assert tokenize(array.image) == tokenize(array.image)
     assert names[0][1] != names[1][1]
+
+
+@pytest.mark.parametrize(
+    ("function", "some"),
+    [
+        (atldld.open_dataarray, {"detection_xy": None, "resolution": 25, "tier": "auto"}),
+        (atldld.open_dataset, {"annotation": None, "include_expression": False, "chunks": "auto"}),
+        (atldld.open_volume, {"between": "nearest", "like": None, "masked": False}),
+        (atldld.open_volumes, {"mirror": False, "max_distance": None, "source": None}),
+        (atldld.open_image, {"tier": 0, "dataset_id": None, "on_error": "raise"}),
+    ],
+)
+def test_signature_and_help_say_every_option(function, some):
+    parameters = inspect.signature(function).parameters
+    options = {name: each for name, each in parameters.items() if each.kind == each.KEYWORD_ONLY}
+    assert {name: options[name].default for name in some} == some
+    words = inspect.getdoc(function)
+    listed = words[words.index("Parameters\n") : words.index("Returns\n")]
+    told = [line for line in listed.splitlines()[2:] if line and not line.startswith(" ")]
+    assert told == list(parameters)
+    with pytest.raises(TypeError, match=rf"'resolutoin' is no option of {function.__name__}; "):
+        function(1, resolutoin=25)

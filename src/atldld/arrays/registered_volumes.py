@@ -19,10 +19,9 @@ import numpy.typing as npt
 from ..model.affine import Array
 from ..model.grid import Grid
 from ..model.sections import SectionTable
-from ..sampling.coverage import Indices
-from .lazy import Box, Images, Key, What
+from .lazy import Images, Key, What
 from .planes import Piece, SectionSampling, warp_piece
-from .volumes import VolumeSampling, put_means
+from .volumes import VolumeBox, VolumeSampling, put_means
 
 _BEYOND = 3
 """Sections on either side that may lie between, beside those that are near enough to be shown."""
@@ -65,18 +64,10 @@ class RegisteredSampling(VolumeSampling[Piece]):
 
 
 @dataclass(frozen=True, eq=False)
-class RegisteredBox(Box[Piece]):
-    """A box of nodes, and which sections they show; all are grid numbers, in any order."""
+class RegisteredBox(VolumeBox[Piece]):
+    """A box of nodes, and which registered sections they show; see `VolumeBox`."""
 
     sampling: RegisteredSampling
-    planes: Indices
-    rows: Indices
-    columns: Indices
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Number of planes, rows and columns."""
-        return len(self.planes), len(self.rows), len(self.columns)
 
     @cached_property
     def along(self) -> Array:

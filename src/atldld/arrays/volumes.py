@@ -189,8 +189,8 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class StackBox(Box[VolumePiece]):
-    """A box of nodes, and which sections of a stack they show.
+class VolumeBox(Box[P]):
+    """A box of nodes of a volume.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ class StackBox(Box[VolumePiece]):
         Grid numbers, in any order.
     """
 
-    sampling: StackSampling
+    sampling: Any
     planes: Indices
     rows: Indices
     columns: Indices
@@ -209,6 +209,13 @@ class StackBox(Box[VolumePiece]):
     def shape(self) -> tuple[int, int, int]:
         """Number of planes, rows and columns."""
         return len(self.planes), len(self.rows), len(self.columns)
+
+
+@dataclass(frozen=True, eq=False)
+class StackBox(VolumeBox[VolumePiece]):
+    """A box of nodes, and which sections of a stack they show; see `VolumeBox`."""
+
+    sampling: StackSampling
 
     @cached_property
     def layers(self) -> tuple[tuple[tuple[int, NodePlane, list[Band]], ...], ...]:
