@@ -127,18 +127,35 @@ def correlated(
     out = np.full((len(block), 2), np.nan)
     known = np.flatnonzero(~np.isnan(seed))
     theirs = seed.ravel()[known].astype(np.float64)
+    # Room that is used again: workers of dask.distributed return what is let go of to the system
+    # at once, and getting it anew for every volume would cost ten times the arithmetic.
+    taken = np.empty(len(known), block.dtype)
+    one, two, products = (np.empty(len(known)) for _ in range(3))
+    absent = np.empty(len(known), bool)
     for place, volume in enumerate(block.reshape(len(block), -1)):
-        ours = volume[known]
-        both = ~np.isnan(ours)
-        out[place, 1] = count = np.count_nonzero(both)
+        np.take(volume, known, out=taken, mode="clip")
+        np.isnan(taken, out=absent)
+        out[place, 1] = count = len(known) - np.count_nonzero(absent)
         if count < max(fewest_voxels, 2):
             continue
-        one, two = ours[both].astype(np.float64), theirs[both]
-        if one.min() == one.max() or two.min() == two.max():
+        one[:], two[:] = taken, theirs
+        if not (_centred(one, absent, count) and _centred(two, absent, count)):
             continue
-        one -= one.mean()
-        two -= two.mean()
         # Not by BLAS: its threads wait for each other where workers share the processors.
-        size = np.sqrt((one * one).sum() * (two * two).sum())
-        out[place, 0] = (one * two).sum() / size
+        both, first, second = (
+            np.multiply(left, right, out=products).sum()
+            for left, right in ((one, two), (one, one), (two, two))
+        )
+        out[place, 0] = both / np.sqrt(first * second)
     return out
+
+
+def _centred(values: npt.NDArray[np.float64], absent: npt.NDArray[np.bool_], count: int) -> bool:
+    """Make values what they are off their mean, and 0 where absent; tell whether they differ."""
+    values -= values[absent.argmin()]
+    np.putmask(values, absent, 0.0)
+    if not values.any():
+        return False
+    values -= values.sum() / count
+    np.putmask(values, absent, 0.0)
+    return True
