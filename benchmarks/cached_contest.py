@@ -22,21 +22,21 @@ def cached_contest() -> Contest:
         ("threads-full", "4 sections at full resolution", 0),
     ):
         parts = []
-        for threads in (1, 2):
-            part = Part(f"{words}, {threads} thread{'s' * (threads > 1)}")
+        for cores in (1, 2):
+            part = Part(f"{words}, {cores} core{'s' * (cores > 1)}")
             parts.append(part)
             asked = given(
-                threads=lambda *_, threads=threads: threads,
+                cores=lambda *_, cores=cores: cores,
                 tier=lambda *_, tier=tier: tier,
                 sections=lambda bench, _, tier=tier: bench.sizes.sections if tier is None else _FEW,
             )
-            sides.append(Side(part.side, "cached", "compute_on_threads", asked))
+            sides.append(Side(part.side, "cached", "compute_on_cores", asked))
         figures.append(
             Figure(
                 name,
-                f"{words}, cached: two of dask's threads against one",
-                "`array.compute()` with `num_workers=2` and `num_workers=1`. OpenCV has its own "
-                "threads on both sides, so that one of dask's threads is more than one core.",
+                f"{words}, cached: on two cores against one",
+                "`array.compute()` with two of dask's threads on two cores, and with one on one "
+                "core: the process is kept to it, OpenCV's own threads as well.",
                 "x",
                 "at most",
                 0.6,

@@ -118,6 +118,8 @@ class Outcome:
         Whether that is an error.
     seconds
         Of ours, and of theirs.
+    peak_bytes
+        The most memory that ours held in any round; 0 where it is not known.
     """
 
     figure: Figure
@@ -125,6 +127,7 @@ class Outcome:
     missing: str = ""
     failed: bool = False
     seconds: tuple[Seconds, ...] = ()
+    peak_bytes: int = 0
 
     @property
     def value(self) -> float | None:
@@ -179,6 +182,7 @@ def outcome(figure: Figure, rounds: Sequence[Round], bench: Bench) -> Outcome:
             )
             for part in parts
         ),
+        peak_bytes=max((runs[figure.ours.side].peak_bytes for runs in whole), default=0),
     )
 
 

@@ -56,6 +56,30 @@ def warm_tier(given: Mapping[str, Any], run: Run) -> None:
         _keep(array.load(), run)
 
 
+def warm_defaults(given: Mapping[str, Any], run: Run) -> None:
+    """Open, prefetch and compute with all defaults, from a cache that holds everything."""
+    _ready(given, "prefetch")
+    for _ in range(2):
+        array = atldld.open_dataarray(given["dataset"])
+        array.atlas.prefetch()
+        array.compute()
+    with run.lap("open"):
+        array = atldld.open_dataarray(given["dataset"])
+    with run.lap("prefetch"):
+        array.atlas.prefetch()
+    with run.lap("compute"):
+        _keep(array.compute(), run)
+
+
+def open_again(given: Mapping[str, Any], run: Run) -> None:
+    """Open a dataset that was opened before, several times."""
+    for _ in range(2):
+        atldld.open_dataarray(given["dataset"])
+    for number in range(given["times"]):
+        with run.lap(f"open {number}"):
+            atldld.open_dataarray(given["dataset"])
+
+
 def download_and_warp(given: Mapping[str, Any], run: Run) -> None:
     """Run a DatasetDownloader, and warp each image with its displacement field."""
     try:
@@ -135,6 +159,8 @@ JOBS: dict[str, Job] = {
         open_compute,
         open_mean,
         warm_tier,
+        warm_defaults,
+        open_again,
         download_and_warp,
         square_by_region,
         square_of_lazy_array,

@@ -39,7 +39,8 @@ The load tells whether the machine was left alone: above 0.5 at the start, or fa
 of cores at the end, somebody else was at work, and the seconds, and some of the ratios, show it.
 
 *Measured* is the median over the rounds, with the lowest and the highest of them in brackets.
-Seconds are medians too: time on the clock, and processor time in brackets.
+Seconds are medians too: time on the clock, and processor time in brackets. *Our peak* is the most
+memory that our process held in any round, from its start.
 
 ## How it is measured
 

@@ -9,7 +9,7 @@ from .bench import Round
 from .figures import Outcome
 from .measure import Run
 
-COLUMNS = ("figure", "measured", "to reach", "reached", "ours, s", "theirs, s")
+COLUMNS = ("figure", "measured", "to reach", "reached", "ours, s", "theirs, s", "our peak, GB")
 """Of the table. Seconds are wall, and CPU in brackets."""
 
 
@@ -80,6 +80,7 @@ def _figure(one: Outcome) -> dict[str, Any]:
         "reached": one.reached,
         "missing": one.missing,
         "failed": one.failed,
+        "peak_bytes": one.peak_bytes,
         "seconds": [[each.side, each.wall, each.cpu] for each in one.seconds],
     }
 
@@ -96,17 +97,19 @@ def _row(figure: Mapping[str, Any]) -> tuple[str, ...]:
     if figure["value"] is None:
         reason = figure["missing"].splitlines()[0]
         told = "failed" if figure["failed"] else "not available"
-        return figure["what"], f"{told}: {reason}", target, "-", "", ""
+        return figure["what"], f"{told}: {reason}", target, "-", "", "", ""
     measured = _number(figure["value"], unit)
     values = figure["values"]
     if len(values) > 1 and max(values) > min(values):
         measured += f" ({_number(min(values), '')} to {_number(max(values), '')})"
     seconds = [f"{_number(wall, '')} ({_number(cpu, '')})" for _, wall, cpu in figure["seconds"]]
     ours, theirs = (*seconds, "", "")[:2]
+    held = figure.get("peak_bytes", 0)
+    peak = f"{held / 1e9:.2f}" if held else ""
     # Where something is counted, seconds say nothing: they may be the server's.
     timed = len(seconds) == 2 or unit in ("s", "ms")
     reached = {True: "yes", False: "no", None: "-"}[figure["reached"]]
-    return figure["what"], measured, target, reached, ours if timed else "", theirs
+    return figure["what"], measured, target, reached, ours if timed else "", theirs, peak
 
 
 def _number(value: float, unit: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,9 @@ from .measure import Job, Run, answer
 from .sources import DATASET, FreeSource, PiecesSource, RowsSource, many_rows
 
 THREADS = 2
+_COARSE = 400.0
+"""Microns between the grid points of arrays that are many rather than large."""
+
 WHITE = (255, 255, 255)
 
 
@@ -45,6 +49,31 @@ def measure_graph(given: Mapping[str, Any], run: Run) -> None:
     run.counts["sections"] = array.sizes["section"]
     one = array.isel(section=given["sections"] // 2).data
     run.counts["tasks"] = len(dict(optimize(one)[0].__dask_graph__()))
+
+
+def cost_of_sections(given: Mapping[str, Any], run: Run) -> None:
+    """Take every step with a number of sections: none may cost more a section than with fewer."""
+    few, source = RowsSource(10), RowsSource(given["sections"])
+    many_rows(given["sections"])
+    for warming in (few, source):
+        array = atldld.open_dataarray(DATASET, source=warming, resolution=_COARSE)
+    array.isel(section=slice(0, 10)).compute()
+    atldld.open_volume(DATASET, source=few, resolution=_COARSE)
+    # What was made before is not gone through by the collector again and again.
+    gc.collect()
+    gc.freeze()
+    with run.lap("open"):
+        array = atldld.open_dataarray(DATASET, source=source, resolution=_COARSE)
+    with run.lap("graph"):
+        run.counts["tasks"] = float(len(dict(array.data.__dask_graph__())))
+    with run.lap("plan"):
+        run.counts["reads"] = float(len(array.atlas.plan()))
+    with run.lap("places"):
+        array.atlas.pir()
+    with _two_threads(), run.lap("compute"):
+        array.compute()
+    with run.lap("volume"):
+        atldld.open_volume(DATASET, source=source, resolution=_COARSE)
 
 
 def mean_of_pieces(given: Mapping[str, Any], run: Run) -> None:
@@ -126,7 +155,14 @@ def _two_threads() -> Any:
 
 JOBS: dict[str, Job] = {
     job.__name__: job
-    for job in (open_many, measure_graph, mean_of_pieces, write_pieces, loop_over_pieces)
+    for job in (
+        open_many,
+        measure_graph,
+        cost_of_sections,
+        mean_of_pieces,
+        write_pieces,
+        loop_over_pieces,
+    )
 }
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import simplejpeg
 
 from atldld.model.dataset import SectionDataset
@@ -100,7 +101,7 @@ class PiecesSource(FreeSource):
 
 
 class RowsSource(FreeSource):
-    """Metadata alone, of any number of sections.
+    """Metadata of any number of sections, and blank images.
 
     The sections lie 0.1 micron apart, so that as many as are wanted find room; each has its
     own id, number and 2-D matrix.
@@ -110,6 +111,16 @@ class RowsSource(FreeSource):
     def row(self) -> dict[str, Any]:
         """The row of a phantom, with as many sections as are wanted."""
         return many_rows(self.sections)
+
+    def image(self, read: ImageRead) -> bytes:
+        """Return a blank JPEG of the size that is asked for."""
+        return _blank(*read.size)
+
+
+@cache
+def _blank(width: int, height: int) -> bytes:
+    pixels = np.full((height, width, 3), 200, dtype=np.uint8)
+    return bytes(simplejpeg.encode_jpeg(pixels, 90, "RGB", "444"))
 
 
 @cache

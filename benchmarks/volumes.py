@@ -11,8 +11,8 @@ import cv2
 import dask
 import numpy as np
 import numpy.typing as npt
+import requests
 import simplejpeg
-import urllib3
 
 import atldld
 from atldld.model.affine import tier_origin
@@ -59,8 +59,8 @@ def volume_to_zarr(given: Mapping[str, Any], run: Run) -> None:
 def bare_warm(given: Mapping[str, Any], run: Run) -> None:
     """Decode every section and warp it once, bodies in memory, on two threads."""
     urls, affines, shape = planned(given["url"], given["dataset"], given["tier"])
-    http = urllib3.PoolManager(maxsize=8)
-    bodies = [http.request("GET", url).data for url in urls]
+    with requests.Session() as session:
+        bodies = [session.get(url).content for url in urls]
     out = np.empty((len(urls), *shape, 3), dtype=np.uint8)
 
     def section(place: int) -> None:
@@ -96,17 +96,7 @@ def map_coordinates(given: Mapping[str, Any], run: Run) -> None:
     record = source_from(given["url"]).dataset(given["dataset"])
     stack, _ = stack_of(record)
     grid, tier = volume_grid(record, STEP), given["tier"]
-    http = urllib3.PoolManager(maxsize=8)
-    images = [
-        simplejpeg.decode_jpeg(
-            http.request(
-                "GET", f"{given['url']}/section_image_download/{number}?downsample={tier}"
-            ).data,
-            "RGB",
-            strict=True,
-        )
-        for number in stack.image_id
-    ]
+    images = _decoded(given, stack.image_id)
     p, i, r = (axis.microns for axis in grid.axes)
     out = np.full((*grid.shape, 3), 255, dtype=np.uint8)
     reach, onto = default_distance(stack.z), stack.pixels_of_space()
@@ -149,14 +139,7 @@ def compiled(given: Mapping[str, Any], run: Run) -> None:
     record = source_from(given["url"]).dataset(given["dataset"])
     stack, _ = stack_of(record)
     tier = given["tier"]
-    pool = urllib3.PoolManager(maxsize=8)
-    url = f"{given['url']}/section_image_download/{{}}?downsample={tier}"
-    images = np.stack(
-        [
-            simplejpeg.decode_jpeg(pool.request("GET", url.format(number)).data, "RGB", strict=True)
-            for number in stack.image_id
-        ]
-    )
+    images = np.stack(_decoded(given, stack.image_id))
     onto = stack.pixels_of_space()
     for section in range(len(stack)):
         onto[section, 0, 3] -= tier_origin(int(stack.x[section]), tier)
@@ -177,6 +160,14 @@ def volume_linear(given: Mapping[str, Any], run: Run) -> None:
     with _two_threads(), run.lap("volume"):
         volume = atldld.open_volume(given["dataset"], resolution=STEP, between="linear")
         _keep(volume.image.compute(), run)
+
+
+def _decoded(given: Mapping[str, Any], image_ids: Any) -> list[npt.NDArray[np.uint8]]:
+    """Return images of a tier, fetched past every cache."""
+    url = f"{given['url']}/section_image_download/{{}}?downsample={given['tier']}"
+    with requests.Session() as session:
+        bodies = [session.get(url.format(number)).content for number in image_ids]
+    return [simplejpeg.decode_jpeg(body, "RGB", strict=True) for body in bodies]
 
 
 def _ready(given: Mapping[str, Any]) -> None:

@@ -43,6 +43,15 @@ def test_the_worst_round_counts_where_it_is_asked_for(sense, worst):
     assert outcome(one, rounds((1, 1), (3, 1), (2, 1)), None).value == worst
 
 
+def test_the_most_memory_of_all_rounds_stands_in_the_table():
+    several = rounds((1, 4), (2, 4))
+    several[0]["ours"].peak_bytes, several[1]["ours"].peak_bytes = 2_340_000_000, 120_000_000
+    several[1]["theirs"].peak_bytes = 9_000_000_000
+    done = outcome(figure(times_faster(OURS, THEIRS)), several, None)
+    told = results({}, [done], {"c": several}, {})
+    assert table(told["figures"])[1][-1] == "2.34"
+
+
 def test_laps_that_are_not_named_do_not_count():
     run = Run({"open": Lap(1, 1), "compute": Lap(2, 1)})
     assert Part("ours").wall({"ours": run}) == 3
@@ -72,7 +81,7 @@ def test_the_table_says_value_range_target_and_seconds():
     several = rounds((1, 4), (2, 4), (4, 10))
     done = outcome(figure(times_faster(OURS, THEIRS)), several, None)
     rows = table(json.loads(json.dumps(results({}, [done], {"c": several}, {})))["figures"])
-    assert rows[1] == ("a figure", "2.5x (2 to 4)", "at least 2x", "yes", "2 (1)", "4 (4)")
+    assert rows[1] == ("a figure", "2.5x (2 to 4)", "at least 2x", "yes", "2 (1)", "4 (4)", "")
     assert markdown(rows).splitlines()[2].startswith("| a figure | 2.5x (2 to 4) |")
     assert "a figure" in plain({"python": "3"}, rows)
 
