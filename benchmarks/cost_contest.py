@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from .bench import Side
 from .figures import Contest, Figure, Part, given, times_the_work
 
@@ -33,7 +35,7 @@ def cost_contest() -> Contest:
     ]
     figures = []
     for lap, (what, how) in _STEPS.items():
-        for few, many in zip(_COUNTS, _COUNTS[1:], strict=False):
+        for few, many in pairwise(_COUNTS):
             ours, theirs = Part(names[many], (lap,)), Part(names[few], (lap,))
             figures.append(
                 Figure(
