@@ -147,13 +147,6 @@ def test_every_room_has_its_rule():
     assert rooms <= set(ROOMS)
 
 
-TWICE = {
-    "bend", "cache", "catalogue", "sections",
-    "Grid", "SectionPlaces", "_Source",
-}  # fmt: skip
-"""Names that are still given twice."""
-
-
 def test_one_name_is_one_module_and_one_class():
     names = [
         (name, Path(name).stem)
@@ -166,9 +159,7 @@ def test_one_name_is_one_module_and_one_class():
         for node in ast.walk(ast.parse((SOURCE / name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef):
                 homes.setdefault(node.name, []).append(name)
-    assert {
-        name: found for name, found in homes.items() if len(found) > 1 and name not in TWICE
-    } == {}
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
 
 
 def test_importing_the_package_loads_nothing_heavy():

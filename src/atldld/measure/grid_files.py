@@ -91,7 +91,7 @@ def ccfv3_form(resolution: int) -> GridForm:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grid:
+class GridVolumes:
     """What the files of one dataset hold.
 
     Parameters
@@ -108,7 +108,7 @@ class Grid:
     values: Mapping[str, Single]
     dataset_id: int | None = None
 
-    def in_space(self, space: Space) -> Grid:
+    def in_space(self, space: Space) -> GridVolumes:
         """Return it in the other one of spaces 9 and 10, or as it is.
 
         Raises
@@ -124,7 +124,7 @@ class Grid:
                 f"the volumes lie in {space_name(native)}; nothing leads to {space_name(other)}"
             )
         values = {name: flip_nodes(each, self.form.step) for name, each in self.values.items()}
-        return Grid(self.form.flipped(space), values, self.dataset_id)
+        return GridVolumes(self.form.flipped(space), values, self.dataset_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Said:
         )
 
 
-def zip_grid(content: bytes, name: str, said: Said, volumes: Collection[str] = ()) -> Grid:
+def zip_grid(content: bytes, name: str, said: Said, volumes: Collection[str] = ()) -> GridVolumes:
     """Return the volumes of a zip of the grid service.
 
     Parameters
@@ -200,7 +200,7 @@ def zip_grid(content: bytes, name: str, said: Said, volumes: Collection[str] = (
 
 def images_grid(
     images: Mapping[str, VoxelFile], name: str, space: int, dataset_id: int | None = None
-) -> Grid:
+) -> GridVolumes:
     """Return expression volumes with their nodes, or refuse those of another kind.
 
     In spaces 9 and 10 there is one grid. Those of the developing mouse each have their own, which
@@ -226,10 +226,10 @@ def images_grid(
     if len(forms) != 1:
         raise ValueError(f"{name} holds volumes of several grids")
     values = {volume: _without_holes(image.values) for volume, image in images.items()}
-    return Grid(forms.pop(), values, dataset_id)
+    return GridVolumes(forms.pop(), values, dataset_id)
 
 
-def nrrd_volume(image: VoxelFile, volume: str, name: str) -> Grid:
+def nrrd_volume(image: VoxelFile, volume: str, name: str) -> GridVolumes:
     """Return a volume of the connectivity atlas, or refuse what is none."""
     step = image.spacing[0]
     # Allen's NRRD count in microns, others in millimetres.
@@ -241,10 +241,10 @@ def nrrd_volume(image: VoxelFile, volume: str, name: str) -> Grid:
             f"{name} has {sides} voxels of {image.spacing}; a volume of the connectivity atlas "
             "spans CCFv3 in voxels of 10, 25, 50 or 100 microns"
         )
-    return Grid(ccfv3_form(int(step)), {volume: _without_holes(image.values)})
+    return GridVolumes(ccfv3_form(int(step)), {volume: _without_holes(image.values)})
 
 
-def labelled(grid: Grid, name: str, native: Space | None = None) -> xr.Dataset:
+def labelled(grid: GridVolumes, name: str, native: Space | None = None) -> xr.Dataset:
     """Return volumes with their coordinates.
 
     Parameters

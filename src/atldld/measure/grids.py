@@ -31,8 +31,8 @@ from ..source.archives import (
 from ..source.catalogue import Catalogue
 from ..source.protocol import Source
 from .grid_files import (
-    Grid,
     GridForm,
+    GridVolumes,
     Said,
     Single,
     Space,
@@ -265,7 +265,7 @@ class _Grids:
 
     def fetched(
         self, dataset_id: int, volumes: Collection[str], native: Space | None = None
-    ) -> Grid:
+    ) -> GridVolumes:
         """Return some of the volumes of a dataset, in their own space.
 
         Raises
@@ -288,9 +288,9 @@ class _Grids:
                 f"the volumes sent for dataset {dataset_id} are of {grid.dataset_id}",
                 url=self.url(dataset_id),
             )
-        return Grid(grid.form, grid.values, dataset_id)
+        return GridVolumes(grid.form, grid.values, dataset_id)
 
-    def _connectivity(self, dataset_id: int, volumes: Collection[str]) -> Grid:
+    def _connectivity(self, dataset_id: int, volumes: Collection[str]) -> GridVolumes:
         values: dict[str, Single] = {}
         form = ccfv3_form(self.resolution)
         for volume in volumes:
@@ -300,7 +300,7 @@ class _Grids:
             if grid.form != form:
                 raise ValueError(f"{name} has voxels of {grid.form.step:g} microns")
             values |= grid.values
-        return Grid(form, values, dataset_id)
+        return GridVolumes(form, values, dataset_id)
 
     def chunk(self, dataset_ids: Any, volume: str, form: GridForm) -> Single:
         """Return a volume of some datasets, shape (n, p, i, r); NaN where there is none."""
@@ -428,7 +428,7 @@ def _checked(volumes: Any, resolution: Any) -> tuple[str, ...]:
     )
 
 
-def _from_path(text: str, wanted: Any, stated: Any) -> tuple[Grid, str]:
+def _from_path(text: str, wanted: Any, stated: Any) -> tuple[GridVolumes, str]:
     path = Path(text)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     said = Said(wanted, stated)

@@ -73,7 +73,7 @@ def write_mirror(
 
     See `atldld.arrays.accessor.AtlasAccessor.to_zarr`.
     """
-    source = _Source.of(grids)
+    source = _MirroredGrids.of(grids)
     if dtype not in _LOSS:
         raise ValueError(f"dtype is {dtype!r}; it must be 'float32' or 'float16'")
     if isinstance(shard, bool) or not isinstance(shard, int) or not 1 <= shard <= 4096:
@@ -117,7 +117,7 @@ def open_mirror(path: str) -> xr.Dataset:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class _MirroredGrids:
     """Grids to be written, and their labels."""
 
     grids: xr.Dataset
@@ -125,7 +125,7 @@ class _Source:
     ids: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, grids: Any) -> _Source:
+    def of(cls, grids: Any) -> _MirroredGrids:
         if not isinstance(grids, xr.Dataset):
             raise TypeError(
                 f"to_zarr mirrors the Dataset that open_grids returned, not {type(grids).__name__}"
@@ -235,7 +235,7 @@ class _Mirror:
         except (FileNotFoundError, KeyError):
             return None
 
-    def prepare(self, source: _Source, dtype: str, shard: int) -> None:
+    def prepare(self, source: _MirroredGrids, dtype: str, shard: int) -> None:
         """Make the store, or let it grow by the datasets that it does not have."""
         group = self.opened("r+")
         if group is None:
@@ -260,7 +260,7 @@ class _Mirror:
         group["dataset"][len(known) :] = source.ids[fresh]
         group["status"].resize((total,))
 
-    def _made(self, source: _Source, dtype: str, shard: int) -> Any:
+    def _made(self, source: _MirroredGrids, dtype: str, shard: int) -> Any:
         import zarr
 
         grids = source.grids
@@ -299,7 +299,7 @@ class _Mirror:
         group.attrs.update(_plain(grids.attrs) | {"loss": _LOSS[dtype]})
         return group
 
-    def _fits(self, group: Any, source: _Source, dtype: str) -> None:
+    def _fits(self, group: Any, source: _MirroredGrids, dtype: str) -> None:
         """Refuse to mix grids of another kind into a store."""
         name = without_secrets(self.where)
         grids = source.grids
@@ -334,7 +334,9 @@ class _Mirror:
         open_ones = np.isin(status, (Status.PENDING, Status.FAILED))
         return sorted({at // size for at in places if open_ones[at]})
 
-    def write_shard(self, number: int, places: dict[int, int], source: _Source) -> dict[int, str]:
+    def write_shard(
+        self, number: int, places: dict[int, int], source: _MirroredGrids
+    ) -> dict[int, str]:
         """Write what is missing of a shard, and then what became of it; return what failed."""
         group = self.opened("r+")
         size = group["status"].chunks[0]
