@@ -130,8 +130,8 @@ kept_images = PerProcess(KeptImages)
 _ImageKey = tuple[Hashable, Path | str, ImageRead]
 
 
-def _key(source: Source, read: ImageRead) -> _ImageKey:
-    return source.__dask_tokenize__(), options.current().cache_dir, read
+def _key(source: Source, cache: Path | str, read: ImageRead) -> _ImageKey:
+    return source.__dask_tokenize__(), cache, read
 
 
 def pixels_ahead(
@@ -160,8 +160,9 @@ def pixels_ahead(
         If an image cannot be had, or is damaged even when fetched again.
     """
     reads = list(reads)
+    most = options.current().max_image_pixels
     for read in reads:
-        if (error := too_large(source, read)) is not None:
+        if (error := too_large(source, read, most)) is not None:
             raise error
     with closing(fetch_ahead(source, reads)) as ahead:
         for read, body in ahead:
@@ -186,9 +187,9 @@ def pixels_each(
     What is said to be lasting is kept decoded, as far as there is room, and served from there as
     long as its source has it at hand.
     """
-    unseen = []
+    unseen, cache = [], options.current().cache_dir
     for read in reads:
-        there = kept_images.value.get(_key(source, read)) if read in at_hand else None
+        there = kept_images.value.get(_key(source, cache, read)) if read in at_hand else None
         if there is None:
             unseen.append(read)
         else:
@@ -212,7 +213,7 @@ def _decoded_each(
         # Held until the next one is asked for, which the tasks of arrays do at once: only they
         # wait for each other here.
         with decoded_bytes.value.taking(3 * read.size[0] * read.size[1]):
-            key = _key(source, read) if read in lasting else None
+            key = _key(source, options.current().cache_dir, read) if read in lasting else None
             # Another thread may have decoded it while this one waited.
             again = kept_images.value.get(key) if key is not None and read in at_hand else None
             found = _each_decoded(source, read, body) if again is None else again
@@ -274,9 +275,9 @@ def _processors() -> int:
 def _bodies(
     source: Source, reads: list[ImageRead], at_hand: Collection[ImageRead]
 ) -> Generator[tuple[ImageRead, bytes | ImageError], None, None]:
-    wanted = []
+    wanted, most = [], options.current().max_image_pixels
     for read in reads:
-        if (giant := too_large(source, read)) is not None:
+        if (giant := too_large(source, read, most)) is not None:
             yield read, giant
         elif read in at_hand:
             try:
@@ -332,9 +333,19 @@ def _strictly(source: Source, read: ImageRead, body: bytes) -> Pixels:
     return found
 
 
-def too_large(source: Source, read: ImageRead) -> ImageError | None:
-    """Return what is wrong with a read that has more pixels than are to be held, or None."""
-    (width, height), most = read.size, options.current().max_image_pixels
+def too_large(source: Source, read: ImageRead, most: int | None = None) -> ImageError | None:
+    """Return what is wrong with a read that has more pixels than are to be held, or None.
+
+    Parameters
+    ----------
+    source
+        Where it would be read.
+    read
+        Which image, and window.
+    most
+        How many pixels are to be held, where that was looked up; None looks it up.
+    """
+    (width, height), most = read.size, most or options.current().max_image_pixels
     if width * height <= most:
         return None
     return read.error(
