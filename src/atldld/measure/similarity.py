@@ -135,7 +135,7 @@ def correlated(
     for place, volume in enumerate(block.reshape(len(block), -1)):
         np.take(volume, known, out=taken, mode="clip")
         np.isnan(taken, out=absent)
-        out[place, 1] = count = len(known) - np.count_nonzero(absent)
+        out[place, 1] = count = len(known) - int(np.count_nonzero(absent))
         if count < max(fewest_voxels, 2):
             continue
         one[:], two[:] = taken, theirs
