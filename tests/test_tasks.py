@@ -40,8 +40,8 @@ def served(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def prox1(served):
-    return next(each for each in served.datasets if each.id == stand_in.PROX1)
+def prox1():
+    return next(each for each in stand_in.datasets(resolution=16) if each.id == stand_in.PROX1)
 
 
 def run(title):

@@ -70,7 +70,7 @@ def neuroglancer_state(path: str | os.PathLike[str], url: str) -> dict[str, Any]
     ...     volume.atlas.to_ome_zarr(f"{folder}/volume.ome.zarr")
     ...     state = neuroglancer_state(f"{folder}/volume.ome.zarr", "https://lab.org/volume.ome.zarr")
     >>> state["dimensions"]["x"], state["position"]
-    ([1e-06, 'm'], [5400.0, 3800.0, 6400.0])
+    ([1e-06, 'm'], [5600.0, 4000.0, 6400.0])
     >>> state["layers"][0]["source"]["url"]
     'zarr://https://lab.org/volume.ome.zarr'
     """

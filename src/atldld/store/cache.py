@@ -32,7 +32,7 @@ from ..forking import PerProcess, first_time
 from ..model.read import ImageRead, Window
 from ..options import current
 from ..urls import without_credentials
-from .files import FileFaultError, Files, cache_location, locked
+from .files import FileFaultError, Files, Listed, cache_location, locked
 from .inventory import enforce_limit, mark_used
 from .manifest import Record, Section, read_checked, read_record, section_of
 from .names import (
@@ -124,8 +124,11 @@ class Cache:
         return record is not None and self.files.size(name) == record.size
 
     def held(self, read: ImageRead) -> frozenset[Window | None]:
-        """Return which windows of a read's image, view and tier seem to be there."""
-        held: set[Window | None] = set()
+        """Return which windows of a read's image, view and tier seem to be there.
+
+        Where the whole image is there, nobody needs the records of its windows: they are not read.
+        """
+        listed: dict[Window | None, Listed] = {}
         with suppress(FileFaultError):
             for each in self.files.listed(image_name(read).rpartition("/")[0]):
                 image = KeptImage.of_name(each.name)
@@ -135,10 +138,15 @@ class Cache:
                     and (image.view, image.tier) == (read.view, read.tier)
                     and (image.window is None or lies_within(image.window, read))
                 ):
-                    record = self.record(each.name, section_of(read))
-                    if record is not None and record.size == each.size:
-                        held.add(image.window)
-        return frozenset(held)
+                    listed[image.window] = each
+        section = section_of(read)
+        if None in listed and self._fits(listed[None], section):
+            return frozenset(listed)
+        return frozenset(window for window, each in listed.items() if self._fits(each, section))
+
+    def _fits(self, listed: Listed, section: Section) -> bool:
+        record = self.record(listed.name, section)
+        return record is not None and record.size == listed.size
 
     def store(self, name: str, content: bytes, url: str, section: Section | None = None) -> bool:
         """Keep a content, and return whether that worked.
