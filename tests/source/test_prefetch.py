@@ -139,15 +139,23 @@ def test_one_read_takes_no_thread():
     assert source.threads == {threading.current_thread()}
 
 
-def test_threads_are_of_a_name_and_end_with_their_work(no_threads_left):
+def test_threads_are_of_a_name_and_serve_the_next_reads():
+    """Threads that end all the time can bring a worker to a standstill."""
     source = Slow()
     source.allow(100)
-    list(fetch_ahead(source, reads(*range(20))))
+    for _ in range(3):
+        assert len(list(fetch_ahead(source, reads(*range(20))))) == 20
     assert all(thread.name.startswith("atldld-download") for thread in source.threads)
     assert len(source.threads) <= 8
-    assert no_threads_left()
-    # Those that come later start anew.
-    assert len(list(fetch_ahead(source, reads(*range(20))))) == 20
+
+
+def test_exchanges_share_threads(serve):
+    before = {each for each in threading.enumerate() if each.name == "atldld-http"}
+    source = AllenSource(serve(body_of).url)
+    for number in range(20):
+        source.image(a_read(number))
+    threads = {each for each in threading.enumerate() if each.name == "atldld-http"}
+    assert len(threads - before) <= 1
 
 
 def test_an_error_comes_in_its_place(serve):

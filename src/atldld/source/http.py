@@ -40,10 +40,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from http.client import IncompleteRead
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import __version__, cancel
 from ..errors import APIError, plain
+from ..forking import PerProcess
 from ..options import Options, current
 from ..urls import redirected, without_credentials, without_secrets
 from . import limit
@@ -59,6 +61,7 @@ MOST_REDIRECTS: Final = 5
 _PIECE: Final = 2**18
 _MOST_OF_AN_ERROR: Final = 2**16
 _FIRST_PAUSE: Final = 0.5
+_IDLE_SECONDS: Final = 60.0
 _CONNECT_SECONDS: Final = 15.0
 """For each address of a host; the next one is tried after."""
 
@@ -216,7 +219,7 @@ def ask(
 ) -> Answer:
     """Ask once, follow redirects on the web, and return what came.
 
-    The request is made in a thread of its own, so that it can be left at any moment: `requests`
+    The request is made in another thread, so that it can be left at any moment: `requests`
     gives each single receive its time, and none to the whole.
 
     Parameters
@@ -241,7 +244,7 @@ def ask(
     """
     exchange = _Exchange(url, until, limit_bytes, wanted, headers or {})
     try:
-        threading.Thread(target=exchange.run, name="atldld-http", daemon=True).start()
+        _threads.value.begin(exchange.run)
     except RuntimeError:
         # The system gives no more threads.
         exchange.run()
@@ -257,6 +260,52 @@ def ask(
     finally:
         exchange.leave()
     return exchange.outcome.result()
+
+
+class _ExchangeThreads:
+    """Threads that make one exchange after another, as many as there are exchanges at once.
+
+    They are kept for a while, not made for each exchange: where threads end while the profiler of
+    dask.distributed looks at all threads, Python before 3.11.9 can stand still for ever [1]_. They
+    are daemons, because nothing ends a look-up of a name or a wait for a silent server: whoever
+    left such an exchange does not wait for it when Python ends.
+
+    References
+    ----------
+    .. [1] https://github.com/python/cpython/issues/106883
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[SimpleQueue[Callable[[], None]]] = []
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Let a thread that is idle do the work, or a new one."""
+        try:
+            inbox = self._idle.pop()
+        except IndexError:
+            inbox = SimpleQueue()
+            threading.Thread(
+                target=self._serve, args=(inbox,), name="atldld-http", daemon=True
+            ).start()
+        inbox.put(work)
+
+    def _serve(self, inbox: SimpleQueue[Callable[[], None]]) -> None:
+        while True:
+            try:
+                work = inbox.get(timeout=_IDLE_SECONDS)
+            except Empty:
+                try:
+                    self._idle.remove(inbox)
+                except ValueError:
+                    # Somebody took it just now: work is on its way.
+                    continue
+                return
+            work()
+            del work
+            self._idle.append(inbox)
+
+
+_threads = PerProcess(_ExchangeThreads)
 
 
 class _Exchange:

@@ -14,15 +14,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from itertools import chain, islice
 from queue import Empty, SimpleQueue
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from .. import cancel
 from ..errors import ImageError
+from ..forking import PerProcess
 from ..model.read import ImageRead
 from ..options import current
 from .protocol import Source
 
 T = TypeVar("T")
+
+_MOST_IDLE: Final = 4
 
 
 def fetch_ahead(
@@ -151,18 +154,29 @@ def _image_or_error(source: Source, read: ImageRead) -> bytes | ImageError:
 class _Threads:
     """Threads for the downloads of one caller, as many as there may be connections.
 
-    They end with the last of them, or when they are given up.
+    Once all that they were given is done they are kept for the next caller: where threads end
+    while the profiler of dask.distributed looks at all of them, Python before 3.11.9 can stand
+    still for ever (https://github.com/python/cpython/issues/106883). Those that are given up end.
     """
 
     def __init__(self) -> None:
         self._left = threading.Event()
-        self._pool = ThreadPoolExecutor(current().max_connections, "atldld-download")
+        size = current().max_connections
+        # In a child that is forked meanwhile this list is its parent's.
+        self._pools = _idle.value.setdefault(size, [])
+        try:
+            self._pool = self._pools.pop()
+        except IndexError:
+            self._pool = ThreadPoolExecutor(size, "atldld-download")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.give_up()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and len(self._pools) < _MOST_IDLE:
+            self._pools.append(self._pool)
+        else:
+            self.give_up()
 
     def begin(self, work: Callable[..., T], *args: Any) -> Future[T]:
         """Let a thread do the work, within a copy of the caller's context."""
@@ -177,6 +191,9 @@ class _Threads:
     def _work(self, work: Callable[..., T], *args: Any) -> T:
         with cancel.cancelled_by(self._left):
             return work(*args)
+
+
+_idle: PerProcess[dict[int, list[ThreadPoolExecutor]]] = PerProcess(dict)
 
 
 def _next(done: SimpleQueue[T]) -> T:
