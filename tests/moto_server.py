@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import fsspec
+
 BUCKET = "atlas"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "key",
@@ -37,8 +39,14 @@ def s3_server() -> Iterator[str]:
         stderr=subprocess.DEVNULL,
         text=True,
     )
+    url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+    # fsspec keeps a file system for each thread and its options: without the address among them
+    # it would go on asking the server of other tests.
+    kept = fsspec.config.conf.get("s3")
+    fsspec.config.conf["s3"] = {**(kept or {}), "endpoint_url": url}
     try:
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        yield url
     finally:
+        fsspec.config.conf["s3"] = kept or {}
         process.kill()
         process.communicate()

@@ -78,7 +78,6 @@ def bucket():
         store = fsspec.filesystem("s3", skip_instance_cache=False)
         store.mkdir(BUCKET)
         yield f"s3://{BUCKET}"
-        store.clear_instance_cache()
 
 
 @pytest.fixture(params=("folder", "zip", "zip in memory", "s3"))

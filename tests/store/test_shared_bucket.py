@@ -38,7 +38,6 @@ def bucket():
         store = fsspec.filesystem("s3", skip_instance_cache=False)
         store.mkdir(BUCKET)
         yield store
-        store.clear_instance_cache()
 
 
 @pytest.fixture

@@ -394,15 +394,17 @@ def _place(partials: Path, path: str, content: bytes, durable: bool) -> None:
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        for last in (False, False, True):
+        for last in (False, False, False, True):
             try:
                 partial.replace(path)
                 return
             except FileNotFoundError:
-                # Its folder is new, or another process has just removed it as empty.
+                # Its folder is new, or another process has just removed it as empty: perhaps
+                # while it is made here, which looks as if something else were in its place.
                 if last:
                     raise
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileExistsError):
+                    Path(path).parent.mkdir(parents=True, exist_ok=True)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
