@@ -567,11 +567,14 @@ def download_threads():
 
 @pytest.fixture
 def no_download_threads():
-    """Check that no thread is left that began meanwhile; those of other tests do not count."""
+    """Check that no thread is left that began meanwhile; those of other tests do not count.
+
+    Returns a function that says which began meanwhile.
+    """
     gc.collect()
     before = set(download_threads())
     gc.disable()
-    yield
+    yield lambda: set(download_threads()) - before
     meanwhile = set(download_threads()) - before
     for thread in meanwhile:
         thread.join(120)
@@ -591,11 +594,11 @@ class TestAhead:
         assert len(list(downloads)) == 39
         assert len(server.image_requests) == 40
 
-    def test_leaving_early_leaves_nothing_behind(self, server):
+    def test_leaving_early_leaves_nothing_behind(self, server, no_download_threads):
         downloads = fetched("many", downsample_img=1).run()
         next(downloads)
         downloads.close()
-        for thread in download_threads():
+        for thread in no_download_threads():
             thread.join(120)
         asked = len(server.image_requests)
         assert asked < 40
