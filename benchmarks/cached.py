@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ def compute_on_cores(given: Mapping[str, Any], run: Run) -> None:
             raise NotAvailableError(f"{given['cores']} cores")
         # Of every thread that is there, OpenCV's as well.
         for thread in Path("/proc/self/task").iterdir():
-            os.sched_setaffinity(int(thread.name), cores)
+            # One that has ended meanwhile needs none.
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), cores)
     with dask.config.set(scheduler="threads", num_workers=given["cores"]):
         array.isel(section=slice(0, 1)).compute()
         with run.lap("compute"):
