@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -147,6 +148,29 @@ def test_threads_are_of_a_name_and_serve_the_next_reads():
         assert len(list(fetch_ahead(source, reads(*range(20))))) == 20
     assert all(thread.name.startswith("atldld-download") for thread in source.threads)
     assert len(source.threads) <= 8
+
+
+@pytest.mark.parametrize("fetch", [fetch_ahead, fetch_each])
+def test_what_was_yielded_is_not_kept(fetch):
+    """Whole images of a dataset would fill the memory."""
+
+    class Body:
+        pass
+
+    class Source:
+        name = "bodies"
+
+        def image(self, read):
+            body = Body()
+            bodies.append(weakref.ref(body))
+            return body
+
+    bodies = []
+    for _, body in fetch(Source(), reads(*range(200)), ahead=4):
+        del body
+        gc.collect()
+        assert sum(each() is not None for each in bodies) <= 4 + 8
+    assert len(bodies) == 200
 
 
 def test_exchanges_share_threads(serve):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextvars
 import math
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import closing
 from itertools import chain, islice
-from queue import Empty, SimpleQueue
 from typing import Any, Final, Self, TypeVar
 
 from .. import cancel
@@ -123,7 +123,6 @@ def _fetched(
             yield read, _image_or_error(source, read)
         return
     coming = chain(first, coming)
-    done: SimpleQueue[Future[bytes | ImageError]] = SimpleQueue()
     waiting: dict[Future[bytes | ImageError], ImageRead] = {}
     with _Threads() as threads:
         while True:
@@ -132,12 +131,9 @@ def _fetched(
                 if future is None:
                     future = threads.begin(_image_or_error, source, read)
                 waiting[future] = read
-                future.add_done_callback(done.put)
             if not waiting:
                 return
-            future = next(iter(waiting)) if in_order else _next(done)
-            while not future.done():
-                _next(done)
+            future = _first_done(list(waiting)[: 1 if in_order else None])
             read, content = waiting.pop(future), future.result()
             del future
             yield read, content
@@ -196,13 +192,7 @@ class _Threads:
 _idle: PerProcess[dict[int, list[ThreadPoolExecutor]]] = PerProcess(dict)
 
 
-def _next(done: SimpleQueue[T]) -> T:
-    found: list[T] = []
-
-    def ready(seconds: float) -> list[T]:
-        with suppress(Empty):
-            found.append(done.get(timeout=seconds))
-        return found
-
-    cancel.wait(ready, math.inf)
-    return found[0]
+def _first_done(futures: Sequence[Future[T]]) -> Future[T]:
+    """Return the first of some futures that is done, once one is."""
+    cancel.wait(lambda seconds: wait_for(futures, seconds, FIRST_COMPLETED).done, math.inf)
+    return next(future for future in futures if future.done())
