@@ -169,6 +169,29 @@ def test_without_images_they_are_counted_and_can_come_later(cache):
             _ = whole.images
 
 
+def test_images_are_added_to_the_build_that_is_there(cache):
+    """Beside it another build, of other products, may have been left unfinished."""
+    with AllenServer(SyntheticAtlas(COUNT), doubts=FEW_ROWS) as server:
+        some = atldld.catalogue(server.url, products=[5])
+        server.add_fault(Fault("500", request="metadata", skip=2))
+        with pytest.raises(APIError):
+            atldld.catalogue(server.url, refresh=True)
+        server.clear_faults()
+        found = atldld.catalogue(server.url, products=[5], images=True)
+        assert found.datasets.dataset_id.tolist() == some.datasets.dataset_id.tolist()
+        assert len(some) < COUNT
+        assert len(atldld.catalogue(server.url)) == COUNT
+
+
+def test_a_copy_elsewhere_can_be_used_at_once(cache):
+    with AllenServer(SyntheticAtlas(COUNT)) as server:
+        found = atldld.catalogue(server.url)
+        copied = found.export("memory://copies/atlas")
+        assert copied.datasets.equals(found.datasets)
+        with atldld.set_options(cache_dir="memory://caches/all"):
+            assert atldld.catalogue(server.url).datasets.equals(found.datasets)
+
+
 def test_products_are_chosen_by_id_or_name(cache):
     brains = [phantom_dataset(7, products=(1,)), phantom_dataset(8, products=(3, 1))]
     brains += [phantom_dataset(9, products=(5,))]

@@ -232,7 +232,8 @@ def unionizes(ids: int | Iterable[int], *, source: str | Source | None = None) -
     table = table.astype(
         {"dataset_id": "int64", "structure_id": "int64", **dict.fromkeys(_PUBLISHED, "float64")}
     )
-    missing = [number for number in numbers if number not in set(table["dataset_id"])]
+    found = {*table["dataset_id"]}
+    missing = [number for number in numbers if number not in found]
     if missing:
         named = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
         warnings.warn(

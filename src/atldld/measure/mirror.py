@@ -468,8 +468,10 @@ class _ZarrVolume:
         self.where, self.name, self.shape = where, name, shape
 
     def __getitem__(self, key: Any) -> npt.NDArray[np.float32]:
+        import zarr
+
+        array = zarr.open_array(self.where, path=self.name, mode="r", zarr_format=3)
         # Half floats are widened: a sum of them would overflow, and a mean be rounded.
-        array = _Mirror(self.where).opened()[self.name]
         return np.asarray(array[key], dtype=np.float32)
 
 

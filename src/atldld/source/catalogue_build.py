@@ -71,8 +71,12 @@ class Build:
             What is wanted.
         """
         state = self._state(kept, products)
-        datasets = self._datasets(state) if table is None else table
-        state = self.folder.state() or state
+        if table is None:
+            datasets = self._datasets(state)
+            # With what the pages told of it.
+            state = self.folder.state() or state
+        else:
+            datasets = table
         ids = datasets["dataset_id"].to_pylist()
         blocks = [
             self._block(state.build, place, ids[first : first + DATASETS_A_BLOCK], images)

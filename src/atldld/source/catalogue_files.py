@@ -206,6 +206,8 @@ class CatalogueFolder:
             raise BundleError(
                 f"{name} cannot be written to {self.location.name}: {error.reason}"
             ) from error
+        if name == MANIFEST:
+            _manifests.value.forget(self)
 
     def kept(self, name: str, schema: pa.Schema) -> pa.Table | None:
         """Return a table that an earlier build left, or None."""
@@ -292,6 +294,9 @@ class _Manifests:
 
     def __init__(self) -> None:
         self._manifests: dict[str, tuple[Any, CatalogueManifest | None]] = {}
+
+    def forget(self, folder: CatalogueFolder) -> None:
+        self._manifests.pop(folder.where, None)
 
     def manifest(self, folder: CatalogueFolder) -> CatalogueManifest | None:
         stamp: Any = None
