@@ -135,7 +135,8 @@ def in_chunks(
     sizes
         The chunk size of each of its dimensions, and perhaps of others.
     *token
-        What tells its values apart from others: the name of the dask array follows from it.
+        What tells its values apart from others: the name of the dask array follows from it, and
+        from the chunks.
     chunked
         Whether to make a dask array of it.
     """
@@ -147,11 +148,13 @@ def in_chunks(
     from dask.base import annotate
     from dask.tokenize import tokenize
 
+    # Blocks of one name are one block to dask: other chunks need another.
+    key = tokenize(sizes, *token)
     kind = "read" if token and isinstance(token[0], Reader) else "place"
     # What has an annotation of its own is not taken into what comes after it when layers are
     # fused: so that the dashboard of a cluster names it.
     with annotate(atldld=kind):
-        return variable.chunk(sizes, name=f"atldld-{kind}-{tokenize(*token)}", inline_array=False)
+        return variable.chunk(sizes, name=f"atldld-{kind}-{key}", inline_array=False)
 
 
 def chunks_given(chunks: Mapping[Any, Any], dims: tuple[str, ...]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..errors import DatasetNotFoundError
 from ..model.grid import Grid, grid_over
 from ..model.info import DatasetSummary
 from ..model.registration import Registration
-from ..model.space import AXES, extent, space_name
+from ..model.space import AXES, CORONAL, PLANES, extent, space_name
 from ..model.terms import SearchTerms, listed
 from ..reading.failures import Failing, Ledger
 from ..reading.reader import LazyArray, Reader, places
@@ -129,10 +129,9 @@ def open_volumes(
         grid = grid_over(bounds, request.resolution, request.region)
     token = tokenize(ids, repr((request, grid)), source)
     many = Many(ids, request, grid, source, settings.carry(), token)
-    planes = {each.plane for each in found}
-    slicing = {"coronal": "p", "sagittal": "r", "transverse": "i"}.get(planes.pop(), "p")
+    plane = PLANES.get(found[0].plane, CORONAL)
     channels = channels_of(request.view)
-    nodes = Nodes(grid, request, like, slicing, _GAP, channels)
+    nodes = Nodes(grid, request, like, plane.axes[0], _GAP, channels)
 
     def array_of(what: Literal["image"] | What) -> ManyArray:
         if what != "image":

@@ -254,10 +254,6 @@ class _Sections(Opening):
         table, grid, plane = self.sampling.sections, self.sampling.grid, self.record.plane
         along, rows, columns = plane.axes
         where = frame(self.record, self.space)
-        # As an object, text is kept by Zarr as text of any length, which its format specifies.
-        space: Any = -1 if self.space is None else self.space
-        if isinstance(space, str):
-            space = np.array(space, dtype=object)
         of_tier = table.microns_per_pixel * 2.0**self.sampling.tiers
         variables = {
             DIM: xr.Variable(DIM, table.section_number, {"long_name": "section number"}),

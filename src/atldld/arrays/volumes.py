@@ -324,8 +324,12 @@ class StackBox(VolumeBox[VolumePiece]):
                 weights[layer.mirrored][layer.place][part] += weight
                 del put
             del found  # before the next one is decoded
-        for number in reversed(range(len(self.layers))):
-            put_means(sums[number], weights[number], self.shown_by(number, failed), out)
+        for number in range(len(self.layers)):
+            shown = self.shown_by(number, failed)
+            if number:
+                # What an own section shows is not mirrored, though it could not be had.
+                shown &= ~self.shown_by(0)
+            put_means(sums[number], weights[number], shown, out)
         return failed
 
     def _warps(
