@@ -677,3 +677,28 @@ class TestFailures:
         ):
             with pytest.raises(error):
                 atldld.open_volume(number, source=server.url, **options)
+
+
+@pytest.mark.parametrize("between", ["nearest", "linear"])
+def test_no_mirror_image_shows_where_an_own_section_could_not_be_had(between, tmp_path):
+    """An own section hides the mirrored ones behind it, whether or not it could be had."""
+    tilted = phantom_dataset(1001, "sagittal", tilt=10)
+    images = [row["id"] for row in tilted.row["section_images"]]
+    with AllenServer([tilted]) as server:
+        for image_id in images:
+            server.add_fault(Fault("404", image_ids=image_id))
+            with atldld.set_options(cache_dir=tmp_path / str(image_id)):
+                volume = atldld.open_volume(
+                    1001,
+                    resolution=200,
+                    between=between,
+                    mirror=True,
+                    masked=True,
+                    on_error="fill",
+                    source=server.url,
+                )
+                with pytest.warns(atldld.AtldldWarning):
+                    found = volume.compute()
+            server.clear_faults()
+            there = found.image.notnull().any("channel")
+            assert not (there & (found.section_number < 0)).any()
