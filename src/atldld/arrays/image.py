@@ -347,7 +347,7 @@ class ImageOpening(Opening):
         x = left + step * np.arange(window.left, window.right, dtype=np.float64)
         y = top + step * np.arange(window.top, window.bottom, dtype=np.float64)
         pixels = {"units": "full-resolution pixels"}
-        space = space_name(-1 if self.space is None else self.space)
+        space = space_name(self.space)
         where = f"the pixels of section image {self.image.id} in {space}"
         scalars = {
             DIM: xr.Variable((), self.image.section_number, {"long_name": "section number"}),

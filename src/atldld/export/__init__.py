@@ -1,4 +1,4 @@
-"""To other people's formats."""
+"""Bundles, other people's formats, and registrations from them."""
 
 from .meshview import to_meshview
 from .napari import napari_layers, view

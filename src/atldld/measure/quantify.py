@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from .. import options
 from ..arrays.describe import attributes, microns_of, volume_frame
 from ..arrays.image import ImageOpening
 from ..arrays.index import GUARD, GuardIndex
 from ..arrays.placing import (
+    failing_of,
     placing_of,
     registered,
     registration_from,
@@ -37,7 +37,6 @@ from ..model.read import VIEWS, View
 from ..model.registration import Registration
 from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, extent, space_name
-from ..reading.failures import Failing, Ledger
 from ..source import source_from
 from ..source.protocol import Source
 from .cells import Block, Cells, Ends, Function, dense_sums, overlap, sums_of_pixels
@@ -360,8 +359,6 @@ class Quantifying:
         record: SectionDataset,
         registration: Registration | None = None,
     ) -> None:
-        from dask.tokenize import tokenize
-
         self.asked = asked
         self.source = source
         self.record = record
@@ -377,9 +374,9 @@ class Quantifying:
             placed = set(self.table.image_id.tolist())
             self.images = [image for image in self.images if image.id in placed]
         self.cells = _cells(record, asked, extent(self.space))
-        carried = options.carry()
-        name = tokenize(record.id, repr(asked), repr(registration), source)
-        self.failing = Failing(asked.fill, False, Ledger(f"{name}-{carried.process}"))
+        _, self.failing = failing_of(
+            record.id, repr(asked), repr(registration), source, fill=asked.fill, other_tiers=False
+        )
 
     def dataset(self) -> xr.Dataset:
         """Return the sums, lazily."""

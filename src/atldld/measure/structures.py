@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from ..arrays.internals import read_when_indexed
-from ..arrays.lookup import CCFV3, Space, lookup_of, space_of, voxels_of
+from ..arrays.lookup import Space, annotated_space, lookup_of, space_of, voxels_of
 from ..arrays.ontology import structure_ids, tree_of
 from ..arrays.positions import section_points
 from ..errors import AtldldWarning
@@ -185,7 +185,7 @@ def structures_at(
     >>> structures_at([[190, 0, 120], [190, 0, 5000]], annotation)
     array([5, 0])
     """
-    space = None if reference_space is None else _known(reference_space)
+    space = None if reference_space is None else annotated_space(reference_space)
     if isinstance(points, xr.Dataset):
         return _structures_of(points, annotation, space)
     where = points_array(points)
@@ -271,14 +271,6 @@ def structure_bounds(
             float(first + (numbers[-1] + 0.5) * step),
         )
     return region
-
-
-def _known(space: Any) -> Space:
-    if isinstance(space, str) and space.lower() == "ccfv3":
-        return CCFV3  # type: ignore[return-value]  # the one text that Space allows
-    if isinstance(space, bool | str) or space not in (9, 10):
-        raise ValueError(f"reference_space is {space!r}; it must be 9, 10 or 'CCFv3'")
-    return int(space)
 
 
 def _one_array(values: Any) -> xr.DataArray:

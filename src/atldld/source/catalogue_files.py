@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import BundleError
 from ..forking import PerProcess
-from ..store.files import FileFaultError, Files, Location
+from ..store.files import FileFaultError, Files, Location, locked
 
 if TYPE_CHECKING:
     import os
@@ -273,12 +273,7 @@ class CatalogueFolder:
     def locked(self) -> AbstractContextManager[Any]:
         """Hold the folder against other builds on this machine, for the time of the block."""
         path = self.location.path
-        if path is None:
-            return nullcontext()
-        from filelock import FileLock
-
-        path.mkdir(parents=True, exist_ok=True)
-        return FileLock(path / ".lock")
+        return nullcontext() if path is None else locked(path / ".lock", -1.0)
 
     def tidy(self, build: str, images: bool) -> None:
         """Remove what a finished build does not need."""

@@ -73,8 +73,11 @@ class Begun:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._threads.give_up()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if all(future.done() for future in self._futures.values()):
+            self._threads.__exit__(kind)
+        else:
+            self._threads.give_up()
 
     def __len__(self) -> int:
         return len(self._futures)
