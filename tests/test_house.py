@@ -16,14 +16,13 @@ FACES = {"sync", "cli", "plot", "export", "measure"}
 ROOMS = {
     "errors": set(),
     "urls": set(),
-    "forking": set(),
-    "cancel": {"forking"},
-    "options": {"forking"},
+    "process": set(),
+    "options": {"process"},
     "model": {"errors"},
     "sampling": {"model", "errors"},
-    "store": {"model", "errors", "urls", "cancel", "forking", "options"},
-    "source": {"store", "model", "errors", "urls", "cancel", "forking", "options"},
-    "reading": {"sampling", "source", "model", "errors", "urls", "forking", "options"},
+    "store": {"model", "errors", "urls", "process", "options"},
+    "source": {"store", "model", "errors", "urls", "process", "options"},
+    "reading": {"sampling", "source", "model", "errors", "urls", "process", "options"},
     "arrays": {"reading", "sampling", "source", "model", "errors", "options"},
     "testing": set(),
     **{
@@ -36,7 +35,7 @@ ROOMS = {
             "model",
             "errors",
             "urls",
-            "forking",
+            "process",
             "options",
         }
         | ({"testing", "export"} if face == "cli" else set())

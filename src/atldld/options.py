@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field
 from pydantic import ValidationError as _Refused
 
-from .forking import PerProcess
+from .process import PerProcess
 
 DEFAULT_API_URL: Final = "https://api.brain-map.org/api/v2"
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atldld import cancel
+from atldld import process
 from atldld.errors import APIError, plain
 from atldld.options import current, set_options
 from atldld.source.http import UnfitBodyError, error_text, fetch, retry_after
@@ -223,7 +223,7 @@ def test_a_host_without_address():
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
 def test_a_rest_that_was_asked_for_is_granted(serve, status, monkeypatch):
     pauses = []
-    monkeypatch.setattr(cancel, "pause", pauses.append)
+    monkeypatch.setattr(process, "pause", pauses.append)
     server = serve(in_turn(answer(b"", status, Retry_After="3"), WHOLE))
     assert get(server.url).tries == 2
     assert pauses == [3.0]
@@ -238,7 +238,7 @@ def test_a_rest_beyond_the_time_limit_is_an_error_at_once(serve):
 
 def test_pauses_grow_and_differ(serve, monkeypatch):
     pauses = []
-    monkeypatch.setattr(cancel, "pause", pauses.append)
+    monkeypatch.setattr(process, "pause", pauses.append)
     server = serve(lambda request: answer(b"", "500 Oh"))
     with set_options(timeout=60, retries=4), pytest.raises(APIError):
         get(server.url)
@@ -390,7 +390,7 @@ def test_a_pause_holds_no_slot(serve, monkeypatch):
 
     got = []
     server = serve(lambda r: answer(b"", "500 Oh") if r.number == 0 else WHOLE)
-    monkeypatch.setattr(cancel, "pause", other_request)
+    monkeypatch.setattr(process, "pause", other_request)
     with set_options(max_connections=1):
         assert get(server.url).content == BODY
     assert got == [BODY]

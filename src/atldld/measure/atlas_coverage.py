@@ -18,9 +18,9 @@ from .. import options
 from ..arrays.lookup import annotation_from, space_of_annotation
 from ..arrays.ontology import structure_ids, tree_of
 from ..errors import AtldldWarning, DatasetNotFoundError, RegistrationError
-from ..forking import PerProcess
 from ..model.sections import LEAST_DISTANCE, Stack, stack_of, stack_z
 from ..model.space import AXES, can_flip, extent
+from ..process import PerProcess
 from ..source.allen import AllenSource
 from ..source.catalogue import Catalogue
 from ..source.protocol import Source

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import APIError, AtldldWarning, ImageError
-from ..forking import PerProcess
 from ..model.read import ImageRead
+from ..process import PerProcess
 
 FIELDS = ("dataset_id", "section_number", "image_id", "view", "tier", "url", "reason", "outcome")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from .. import options
 from ..errors import ImageError
-from ..forking import PerProcess
 from ..model.read import ImageRead
+from ..process import PerProcess
 from ..sampling.decode import Pixels, decode
 from ..source.prefetch import fetch_ahead, fetch_each
 from ..source.protocol import Source

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TextIO
 
 from .. import options
-from ..forking import PerProcess
+from ..process import PerProcess
 
 _SECONDS_BETWEEN: Final = 0.1
 """A terminal that is written to more often slows the work down."""

@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 import numpy as np
 
 from ..errors import APIError
-from ..forking import PerProcess
 from ..model.dataset import SectionDataset
 from ..model.info import DatasetSummary
 from ..model.read import ImageRead, Window
 from ..model.terms import SearchTerms
 from ..options import current
+from ..process import PerProcess
 from ..store.cache import Cache, single_flight
 from ..store.files import Files, Location
 from ..store.manifest import section_of

@@ -29,11 +29,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import AtldldWarning, BundleError, DatasetNotFoundError
-from ..forking import PerProcess
 from ..model.info import DatasetSummary
 from ..model.rows import Row
 from ..model.terms import SearchTerms
 from ..options import current
+from ..process import PerProcess
 from ..store.files import Location, cache_location
 from ..store.inventory import CacheReport, Damage, service_stores
 from ..store.names import service_folder

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import BundleError
-from ..forking import PerProcess
+from ..process import PerProcess
 from ..store.files import FileFaultError, Files, Location, locked
 
 if TYPE_CHECKING:

@@ -43,10 +43,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
-from .. import __version__, cancel
+from .. import __version__, process
 from ..errors import APIError, plain
-from ..forking import PerProcess
 from ..options import Options, current
+from ..process import PerProcess
 from ..urls import redirected, without_credentials, without_secrets
 from . import limit
 
@@ -174,7 +174,7 @@ def fetch(
         If it could not be had; the message says how many tries were made and what was wrong
         with the last one, `status` is that of the last answer.
     CancelledError
-        If nobody waits for it any more (see `cancel`).
+        If nobody waits for it any more (see `process`).
     """
     options = current() if options is None else options
     shown = without_credentials(url)
@@ -205,7 +205,7 @@ def fetch(
         if not fault.again or number > options.retries or seconds >= left:
             break
         _log.info("try %d for %s failed: %s; again in %.1f s", number, shown, fault.cause, seconds)
-        cancel.pause(seconds)
+        process.pause(seconds)
     raise APIError(_summary(fault, number, left), url=shown, status=fault.status)
 
 
@@ -249,7 +249,7 @@ def ask(
         # The system gives no more threads.
         exchange.run()
     try:
-        if not cancel.wait(exchange.is_done, until):
+        if not process.wait(exchange.is_done, until):
             raise FaultError("no complete answer within the time limit (option timeout)")
     except FaultError:
         # A refusal is one without its words.

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from .. import cancel
+from .. import process
 from ..errors import AtldldWarning
-from ..forking import PerProcess, first_time
+from ..process import PerProcess, first_time
 
 _FIRST_WAIT: Final = 0.002
 _LONGEST_WAIT: Final = 0.05
@@ -90,7 +90,7 @@ class _Slots:
 
     def take(self, most: int, until: float) -> bool:
         with self._free:
-            free = cancel.wait(
+            free = process.wait(
                 lambda seconds: self._free.wait_for(lambda: self.taken < most, seconds), until
             )
             self.taken += free
@@ -145,7 +145,7 @@ def _place(folder: Path | None, most: int, seconds: float, until: float) -> Iter
                     f"other processes of this machine had all {most} connections (option "
                     "max_connections)"
                 )
-            cancel.pause(wait * random.uniform(0.5, 1.0))
+            process.pause(wait * random.uniform(0.5, 1.0))
             wait = min(2 * wait, _LONGEST_WAIT)
             held = take()
     except (OSError, NotImplementedError):

@@ -16,11 +16,11 @@ from contextlib import closing
 from itertools import chain, islice
 from typing import Any, Final, Self, TypeVar
 
-from .. import cancel
+from .. import process
 from ..errors import ImageError
-from ..forking import PerProcess
 from ..model.read import ImageRead
 from ..options import current
+from ..process import PerProcess
 from .protocol import Source
 
 T = TypeVar("T")
@@ -188,7 +188,7 @@ class _Threads:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _work(self, work: Callable[..., T], *args: Any) -> T:
-        with cancel.cancelled_by(self._left):
+        with process.cancelled_by(self._left):
             return work(*args)
 
 
@@ -197,5 +197,5 @@ _idle: PerProcess[dict[int, list[ThreadPoolExecutor]]] = PerProcess(dict)
 
 def _first_done(futures: Sequence[Future[T]]) -> Future[T]:
     """Return the first of some futures that is done, once one is."""
-    cancel.wait(lambda seconds: wait_for(futures, seconds, FIRST_COMPLETED).done, math.inf)
+    process.wait(lambda seconds: wait_for(futures, seconds, FIRST_COMPLETED).done, math.inf)
     return next(future for future in futures if future.done())

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from ..errors import AtldldWarning, BundleError, DatasetNotFoundError
-from ..forking import PerProcess
 from ..model.dataset import SectionDataset
 from ..model.info import DatasetSummary
 from ..model.read import ImageRead, Window
 from ..model.terms import SearchTerms
+from ..process import PerProcess
 from ..store.cache import Cache
 from ..store.files import FileFaultError, Files, Location
 from ..store.manifest import Manifest, read_checked, read_record

@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from ..errors import AtldldWarning, plain
-from ..forking import PerProcess, first_time
 from ..model.read import ImageRead, Window
 from ..options import current
+from ..process import PerProcess, first_time
 from ..urls import without_credentials
 from .files import FileFaultError, Files, Listed, cache_location, locked
 from .inventory import enforce_limit, mark_used

@@ -18,8 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
-from ..cancel import cancelled
 from ..errors import BundleError, plain
+from ..process import cancelled
 from ..urls import without_credentials, without_secrets
 from .names import name_fault
 

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..forking import PerProcess
 from ..options import current
+from ..process import PerProcess
 from .files import FileFaultError, Files, Location, cache_location, locked
 from .manifest import Record, read_checked, read_record
 from .names import (

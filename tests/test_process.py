@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from atldld.forking import PerProcess
+from atldld.process import PerProcess
 
 lock = PerProcess(threading.Lock)
 token = PerProcess(lambda: os.urandom(8))

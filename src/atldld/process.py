@@ -1,4 +1,7 @@
-"""Waits that end once nobody waits for what they bring.
+"""What a process owns, and waits in it that end once nobody waits for what they bring.
+
+A forked child makes anew what its parent owned: the threads of a parent are not in its child. A
+lock that one of them held, or work that it had begun, would be waited for there without end.
 
 Python joins the threads of dask and of `concurrent.futures` before it ends, and a worker of a
 cluster joins those of its tasks. So whatever waits here looks up now and then: whether whoever
@@ -8,21 +11,72 @@ or the worker is closing.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from dask.callbacks import Callback
 
-from .forking import PerProcess
+T = TypeVar("T")
 
 _LOOK_UP: Final = 0.25
 """Seconds."""
+
+
+class PerProcess(Generic[T]):
+    """A value that a forked child does not share with its parent.
+
+    To be made once, at the top of a module; it is never forgotten.
+
+    Parameters
+    ----------
+    make
+        Makes the value, here and in each forked child.
+
+    Examples
+    --------
+    >>> import threading
+    >>> lock = PerProcess(threading.Lock)
+    >>> with lock.value:
+    ...     pass
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self.value = make()
+        self._make = make
+        _all.append(self)
+
+    def renew(self) -> None:
+        """Make the value anew."""
+        self.value = self._make()
+
+
+_all: Final[list[PerProcess[Any]]] = []
+
+
+def _renew_all() -> None:
+    for each in _all:
+        each.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)
+
+
+def first_time(key: Hashable) -> bool:
+    """Whether this is the first time in this process that a key is asked for."""
+    mine = object()
+    return _seen.value.setdefault(key, mine) is mine
+
+
+_seen: PerProcess[dict[Hashable, object]] = PerProcess(dict)
+
 
 _left: ContextVar[threading.Event | None] = ContextVar("atldld_left", default=None)
 
