@@ -57,7 +57,7 @@ LEANING: dict[str, str] = {
     "source/test_bucket.py": "a bucket as a source, image by image against the slides",
     "source/test_catalogue.py": "a source described by tables",
     "source/test_http.py": _HTTP,
-    "source/test_jpeg.py": "what makes bytes a JPEG of some size: pure functions of bytes",
+    "source/test_jpeg.py": "what makes bytes a JPEG, and its pixels: pure functions of bytes",
     "source/test_limit.py": "places among processes, held and freed without any request",
     "source/test_prefetch.py": "downloads ahead: order, number and threads, with a slow source",
     "source/test_rma.py": "the query language: text of queries, and pages of answers",

@@ -22,7 +22,7 @@ ROOMS = {
     "sampling": {"model", "errors"},
     "store": {"model", "errors", "urls", "process", "options"},
     "source": {"store", "model", "errors", "urls", "process", "options"},
-    "reading": {"sampling", "source", "model", "errors", "urls", "process", "options"},
+    "reading": {"sampling", "source", "store", "model", "errors", "urls", "process", "options"},
     "arrays": {"reading", "sampling", "source", "model", "errors", "options"},
     "testing": set(),
     **{

@@ -26,8 +26,7 @@ from .options import set_options
 from .reading.images import pixels_ahead
 from .sampling.displacement import DisplacementField
 from .sampling.parallel import get_parallel_transform
-from .source import source_from
-from .source.protocol import Source
+from .source import Source, source_from
 
 __all__ = [
     "DatasetDownloader",

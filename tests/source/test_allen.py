@@ -22,9 +22,8 @@ from atldld.errors import (
 )
 from atldld.model.read import ImageRead, Window
 from atldld.options import current, set_options
-from atldld.source import allen, source_from
+from atldld.source import Source, allen, source_from
 from atldld.source.allen import AllenSource, image_url
-from atldld.source.protocol import Source
 from atldld.store.names import image_name
 from atldld.testing import AllenServer, Fault, phantom_dataset
 

@@ -19,10 +19,10 @@ import atldld
 from atldld.cli.writing import download
 from atldld.errors import AtldldWarning, ImageError
 from atldld.model.read import ImageRead
-from atldld.sampling.decode import decode
 from atldld.source import source_from
 from atldld.source.allen import AllenSource
 from atldld.source.bucket import BucketSource
+from atldld.source.jpeg import decode
 from atldld.testing import AllenServer, PhantomBrain, TiffForm, phantom_dataset, write_slides
 from moto_server import BUCKET, ENVIRONMENT, s3_server
 

@@ -17,7 +17,7 @@ from ..model.read import View
 from ..model.registration import Registration
 from ..model.space import AXES, space_name
 from ..reading.failures import Failing, Ledger
-from ..source.protocol import Source
+from ..source import Source
 from ..source.published import PublishedRegistration
 from .index import GUARD, GuardIndex, ImagePlaces
 from .internals import is_lazy

@@ -27,8 +27,7 @@ from ..model.space import AXES, flip_matrix, space_name
 from ..reading.failures import Failing
 from ..reading.reader import Found, Part, Reader, places, squeezed
 from ..sampling.coverage import Indices
-from ..source import source_from
-from ..source.protocol import Source
+from ..source import Source, source_from
 from ..source.search import dataset_of_image
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .chunks import chunks_given, in_chunks

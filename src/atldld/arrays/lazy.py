@@ -28,7 +28,7 @@ from ..model.sections import Sections
 from ..reading.failures import Failing
 from ..reading.reader import Found, LazyArray, Part, Reader, squeezed
 from ..sampling.reads import Interpolation
-from ..source.protocol import Source
+from ..source import Source
 from .index import ImagePlaces
 
 CHANNELS = ("red", "green", "blue")

@@ -24,9 +24,8 @@ from ..model.space import AXES, CORONAL, PLANES, extent, space_name
 from ..model.terms import SearchTerms, listed
 from ..reading.failures import Failing, Ledger
 from ..reading.reader import LazyArray, Reader, places
-from ..source import source_from
+from ..source import SearchableSource, Source, source_from
 from ..source.allen import AllenSource
-from ..source.protocol import SearchableSource, Source
 from ..source.published import CITATION as PUBLISHED
 from .describe import ACCURACY, CITATION, voxel_frame
 from .lazy import MatrixArray, PixelArray, What, channels_of

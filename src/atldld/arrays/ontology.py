@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..source import source_from
+from ..source import Source, source_from
 from ..source.allen import AllenSource
 from ..source.archives import ontology_rows
-from ..source.protocol import Source
 
 ONTOLOGY = "Allen mouse brain ontology (structure graph 1)"
 """What an annotation says whose labels are ids of it."""

@@ -23,7 +23,7 @@ from ..model.sections import Detection, Sections, SectionTable, tabulate
 from ..model.space import can_flip
 from ..reading.failures import Failing, Ledger
 from ..sampling.reads import choose_tiers, serving_tiers
-from ..source.protocol import Source, tiers_at_hand
+from ..source import Source, tiers_at_hand
 from ..source.published import PublishedRegistration
 from ..source.search import dataset_of_image
 

@@ -26,9 +26,9 @@ from ..reading.failures import FIELDS, Ledger
 from ..reading.images import too_large
 from ..reading.progress import progress
 from ..reading.reader import LazyArray, Reader, index_outer
+from ..source import KeepingSource, Source
 from ..source.allen import AllenSource
 from ..source.prefetch import Begun, fetch_each
-from ..source.protocol import Source, keeps
 from .index import GuardIndex
 from .internals import indexings, lazy_variables, replaced
 
@@ -241,7 +241,7 @@ def _begin(planned: PlannedRead, begun: Begun) -> None:
             return
         if planned.at_hand or too_large(source, read) is not None:
             return
-        if keeps(source) and not known(source).lack([read]):
+        if isinstance(source, KeepingSource) and not known(source).lack([read]):
             begun.begin(source, read)
 
 

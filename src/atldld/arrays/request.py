@@ -23,7 +23,7 @@ from ..model.sections import Detection
 from ..model.space import AXES
 from ..model.terms import listed, near
 from ..sampling.reads import INTERPOLATIONS, Interpolation
-from ..source.protocol import Source
+from ..source import Source
 from ..source.published import PublishedRegistration
 from .placing import registration_from
 from .volumes import Between

@@ -15,8 +15,7 @@ import xarray as xr
 from .. import __version__
 from ..errors import AtldldError, AtldldWarning, DatasetNotFoundError
 from ..model.terms import SearchTerms
-from ..source import source_from
-from ..source.protocol import Source
+from ..source import Source, source_from
 from ..source.search import summaries
 from .engine import OPTIONS
 from .opening import open_dataset

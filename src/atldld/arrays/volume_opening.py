@@ -15,8 +15,7 @@ from ..model.grid import Grid, grid_over, volume_grid
 from ..model.registration import Registration
 from ..model.sections import Stack, default_distance, stack_of
 from ..model.space import AXES, can_flip, extent, space_name
-from ..source import source_from
-from ..source.protocol import Source
+from ..source import Source, source_from
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .describe import Opening, volume_frame
 from .lazy import MatrixArray, PixelArray, What

@@ -17,7 +17,6 @@ from ..model.space import FLIP_R, Plane, flip_matrix
 from ..reading.reader import Found, places
 from ..sampling.bands import Band, NodePlane, SectionPlanes, bands
 from ..sampling.coverage import Coverage, Indices
-from ..sampling.decode import Pixels
 from ..sampling.reads import (
     Interpolation,
     Reach,
@@ -25,7 +24,7 @@ from ..sampling.reads import (
     covered_reaches,
     window_around,
 )
-from ..sampling.warp import Warp, framed
+from ..sampling.warp import Pixels, Warp, framed
 from .lazy import Box, Images, Key, P, Sampling, SectionPart, What
 
 Between = Literal["nearest", "linear"]

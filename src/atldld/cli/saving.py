@@ -22,11 +22,9 @@ from ..model.info import DatasetInfo, ImageSummary
 from ..model.read import ImageRead, View
 from ..reading.images import sound
 from ..reading.progress import progress
-from ..sampling.decode import decode
-from ..source import source_from
-from ..source.jpeg import jpeg_fault
+from ..source import Source, image_ending, source_from
+from ..source.jpeg import decode, jpeg_fault
 from ..source.prefetch import fetch_each
-from ..source.protocol import Source, image_ending
 from ..source.search import dataset_info
 
 TABLE = "sections.csv"

@@ -30,20 +30,25 @@ from ..options import current
 from ..reading.conventions import Conventions, known, settle
 from ..reading.images import decoded_bytes, sound
 from ..reading.progress import Progress, progress
-from ..source import source_from
+from ..source import KeepingSource, Source, image_ending, source_from, tiers_at_hand
 from ..source.allen import AllenSource
 from ..source.jpeg import jpeg_fault
 from ..source.prefetch import fetch_each
-from ..source.protocol import KeepingSource, Source, image_ending, tiers_at_hand
 from ..source.rma import DatasetRows
 from ..source.search import dataset_rows
 from ..source.stored import StoredSource
 from ..store.files import Location, locked
 from ..store.manifest import MOST_FILES, Checked, Manifest, section_of
-from ..store.names import MANIFEST, README, KeptImage, dataset_name, image_name, most_bytes
+from ..store.names import (
+    CONVENTIONS,
+    MANIFEST,
+    README,
+    KeptImage,
+    dataset_name,
+    image_name,
+    most_bytes,
+)
 from .bundle_place import BundlePlace, Write
-
-KEY: Final = "conventions"
 
 MOST_TIERS: Final = 31
 """Tiers 0 to 30 may be asked for, as in `open_dataarray`."""
@@ -321,7 +326,11 @@ class _Asking:
         return tiers_at_hand(self.source, image_id, view)
 
     def recall(self, key: str) -> str | None:
-        return json.dumps(asdict(self.conventions or known(self.source))) if key == KEY else None
+        return (
+            json.dumps(asdict(self.conventions or known(self.source)))
+            if key == CONVENTIONS
+            else None
+        )
 
     def remember(self, key: str, text: str) -> None:
         pass
@@ -386,7 +395,7 @@ def _packed(plan: _Plan, goal: BundlePlace, *, skip: bool) -> tuple[Manifest, in
                 service=service,
                 asked=before if plan.asked in before else (*before, plan.asked),
                 files={**kept, **fetched, **written},
-                remembered={KEY: _remembered(plan.found, earlier)},
+                remembered={CONVENTIONS: _remembered(plan.found, earlier)},
                 failed={name: str(error)[:10_000] for name, error in failed.items()},
                 citation=citation,
                 atldld_version=__version__,
@@ -405,7 +414,7 @@ def _remembered(found: Conventions, earlier: Manifest | None) -> str:
     """
     before: Any = None
     with suppress(ValueError, RecursionError):
-        before = json.loads("" if earlier is None else earlier.remembered.get(KEY, ""))
+        before = json.loads("" if earlier is None else earlier.remembered.get(CONVENTIONS, ""))
     settled = asdict(Conventions().settled())
     for fields in (before if isinstance(before, dict) else {}, asdict(found)):
         settled |= {key: fields[key] for key in settled if fields.get(key) is not None}

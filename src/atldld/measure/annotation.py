@@ -23,10 +23,9 @@ from ..arrays.lookup import CCFV3, Space, annotated_space
 from ..arrays.ontology import ONTOLOGY
 from ..errors import library
 from ..model.space import AXES, space_name
-from ..source import source_from
+from ..source import Source, source_from
 from ..source.allen import AllenSource
 from ..source.archives import FILES, annotation_file, annotation_url, ontology_rows
-from ..source.protocol import Source
 from .grid_files import guarded, node_coordinates
 from .symmetry import Origin, settle_origin
 from .voxel_files import VoxelFile, metaimages_of, read_metaimage

@@ -21,9 +21,9 @@ from ..errors import AtldldWarning, DatasetNotFoundError, RegistrationError
 from ..model.sections import LEAST_DISTANCE, Stack, stack_of, stack_z
 from ..model.space import AXES, can_flip, extent
 from ..process import PerProcess
+from ..source import Source
 from ..source.allen import AllenSource
 from ..source.catalogue import Catalogue
-from ..source.protocol import Source
 from .grid_files import GridForm, form_attributes, form_coordinates, guarded
 from .selection import known_datasets, labels_of, selected, service_of
 

@@ -19,6 +19,7 @@ from ..arrays import accessor as _accessor  # noqa: F401  # registers .atlas
 from ..errors import APIError, AtldldWarning, DatasetNotFoundError
 from ..model.info import DatasetSummary
 from ..model.space import AXES, space_name
+from ..source import Source
 from ..source.allen import AllenSource
 from ..source.archives import (
     CONNECTIVITY,
@@ -29,7 +30,6 @@ from ..source.archives import (
     grid_url,
 )
 from ..source.catalogue import Catalogue
-from ..source.protocol import Source
 from .grid_files import (
     GridForm,
     GridVolumes,

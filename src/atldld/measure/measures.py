@@ -11,9 +11,8 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import APIError, AtldldWarning
-from ..source import source_from
+from ..source import Source, source_from
 from ..source.allen import AllenSource
-from ..source.protocol import Source
 from ..source.rma import unionize_rows
 from .selection import selected
 from .structures import structure_table

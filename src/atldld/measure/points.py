@@ -21,8 +21,7 @@ from ..model.dataset import SectionDataset
 from ..model.geometry import pixel_points
 from ..model.sections import SectionTable
 from ..model.space import AXES, FLIP_R, Plane, can_flip
-from ..source import source_from
-from ..source.protocol import Source
+from ..source import Source, source_from
 
 _BLOCK = 2**15
 """Points that are held against all sections at once."""

@@ -37,8 +37,7 @@ from ..model.read import VIEWS, View
 from ..model.registration import Registration
 from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, extent, space_name
-from ..source import source_from
-from ..source.protocol import Source
+from ..source import Source, source_from
 from .cells import Block, Cells, Ends, Function, dense_sums, overlap, sums_of_pixels
 from .measures import MEASURES, SUMS, with_measures
 

@@ -15,7 +15,7 @@ from ..arrays.positions import geometry_table
 from ..errors import library
 from ..model.affine import Array
 from ..model.space import AXES, extent
-from ..source.protocol import Source
+from ..source import Source
 from .outlines import footprints
 from .pictures import name_of
 from .plotting import axes_given, evenly_chosen, figure_of, three_axes

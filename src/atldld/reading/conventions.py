@@ -20,10 +20,10 @@ from typing import Literal
 from ..errors import AtldldWarning, ImageError
 from ..model.read import ImageRead, Window
 from ..sampling.agreement import compare
-from ..source.protocol import Source, keeps
+from ..source import Source
+from ..store.names import CONVENTIONS
 from .images import pixels_ahead
 
-_KEY = "conventions"
 _LONGEST_SIDE = 512
 _LEAST_SIDE = 48
 
@@ -90,9 +90,9 @@ class Conventions:
 
 def known(source: Source) -> Conventions:
     """Return what is known about a source, without asking it."""
-    if not keeps(source):
-        return _found.get(source.name, Conventions())
-    return _from_json(source.recall(_KEY) or "{}")
+    recall = getattr(source, "recall", None)
+    text = _found.get(source.name) if recall is None else recall(CONVENTIONS)
+    return _from_json(text or "{}")
 
 
 @lru_cache(maxsize=64)
@@ -241,10 +241,11 @@ def _asked(source: Source, pair: tuple[ImageRead, ImageRead], before: Convention
 
 
 def _keep(source: Source, found: Conventions) -> None:
-    if keeps(source):
-        source.remember(_KEY, json.dumps(asdict(found)))
+    remember, text = getattr(source, "remember", None), json.dumps(asdict(found))
+    if remember is None:
+        _found[source.name] = text
     else:
-        _found[source.name] = found
+        remember(CONVENTIONS, text)
 
 
 def _between(read: ImageRead) -> tuple[float, float]:
@@ -254,5 +255,5 @@ def _between(read: ImageRead) -> tuple[float, float]:
 
 
 _asking = threading.Lock()
-_found: dict[str, Conventions] = {}
+_found: dict[str, str] = {}
 """What was found out about sources that keep nothing themselves."""

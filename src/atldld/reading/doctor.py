@@ -23,10 +23,9 @@ from ..model.affine import xy_to_pir
 from ..model.dataset import SectionDataset, SectionImage
 from ..model.read import ImageRead
 from ..sampling.agreement import compare
-from ..sampling.decode import decode
 from ..source.allen import AllenSource, image_url
 from ..source.http import FaultError, UnfitBodyError, ask
-from ..source.jpeg import kind_of
+from ..source.jpeg import decode, kind_of
 from ..source.rma import Page, Query, condition, page_of, row_url
 from ..urls import base_url, without_credentials
 from .conventions import probes

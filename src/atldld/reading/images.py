@@ -16,9 +16,10 @@ from .. import options
 from ..errors import ImageError
 from ..model.read import ImageRead
 from ..process import PerProcess
-from ..sampling.decode import Pixels, decode
+from ..sampling.warp import Pixels
+from ..source import Source
+from ..source.jpeg import decode
 from ..source.prefetch import fetch_ahead, fetch_each
-from ..source.protocol import Source
 from .progress import count_image
 
 DECODED_BYTES = 256 * 2**20

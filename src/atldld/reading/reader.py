@@ -20,9 +20,9 @@ from .. import options
 from ..errors import ImageError
 from ..model.read import ImageRead, Window
 from ..sampling.coverage import Indices
-from ..sampling.decode import Pixels
 from ..sampling.reads import choose_window
-from ..source.protocol import Source, keeps
+from ..sampling.warp import Pixels
+from ..source import Source
 from .conventions import known, settle
 from .failures import Failing, is_bad_itself, neighbours
 from .images import pixels, pixels_each
@@ -249,7 +249,7 @@ class Reader(LazyArray, Generic[P]):
         asked, at_hand = {}, set()
         for part in parts:
             if part.needed is not None:
-                held = self._held(part)
+                held = self._held(part.whole)
                 read = part.whole if windows is False else part.read(held)
                 asked[read] = part
                 if read.window in held:
@@ -258,11 +258,12 @@ class Reader(LazyArray, Generic[P]):
 
     def has(self, read: ImageRead) -> bool:
         """Whether the source has a read at hand."""
-        return keeps(self.source) and read.window in self.source.held(read)
+        return read.window in self._held(read)
 
-    def _held(self, part: P) -> frozenset[Window | None]:
-        source = self.source
-        return source.held(part.whole) if keeps(source) else frozenset()
+    def _held(self, read: ImageRead) -> frozenset[Window | None]:
+        """Return which windows of a read's image are at hand; a source may keep none."""
+        held = getattr(self.source, "held", None)
+        return frozenset() if held is None else held(read)
 
     def _instead(
         self, part: P, read: ImageRead, error: ImageError
@@ -288,7 +289,7 @@ class Reader(LazyArray, Generic[P]):
             return neighbours(tier, self.tier_count(part))
         # The service is away: what is at hand, and not coarser, may serve.
         finer = range(tier - 1, -1, -1)
-        return (each for each in finer if None in self._held(self.at_tier(part, each)))
+        return (each for each in finer if None in self._held(self.at_tier(part, each).whole))
 
 
 def places(key: tuple[Any, ...], shape: tuple[int, ...]) -> list[Indices]:

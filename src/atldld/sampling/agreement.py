@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..model.read import Window
-from .decode import Pixels
+from .warp import Pixels
 
 _BLUR = 1.5
 """Pixels. Both sides are blurred, so that the sampling of a shifted one hardly counts."""

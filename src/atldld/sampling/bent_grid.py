@@ -20,9 +20,8 @@ from ..model.affine import Array
 from ..model.bend import TOUCHING, Bend, Lattice, Spans, Triangles
 from ..model.read import Window
 from .coverage import Coverage, Indices, coverage
-from .decode import Pixels
 from .reads import Interpolation, reach_pixels, span
-from .warp import Tile, clipped, cut, groups, shrink, shrunk
+from .warp import Pixels, Tile, clipped, cut, groups, shrink, shrunk
 
 SIDE = 256
 """Of the tiles, in grid points. Those of bent sections are smaller: they are worked off in the

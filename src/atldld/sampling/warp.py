@@ -21,8 +21,9 @@ import numpy.typing as npt
 from ..model.affine import Array
 from ..model.read import Window
 from .coverage import Coverage, Indices
-from .decode import Pixels
 from .reads import Interpolation, Reach, covered_reach, reach_pixels, span, step_pixels
+
+Pixels = npt.NDArray[np.uint8]
 
 _LARGEST_TILE = 512
 _LARGEST_BOX = 2048

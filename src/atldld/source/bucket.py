@@ -39,7 +39,7 @@ from ..process import PerProcess
 from ..store.cache import Cache, single_flight
 from ..store.files import Files, Location
 from ..store.manifest import section_of
-from ..store.names import image_name
+from ..store.names import CONVENTIONS, image_name
 from ..urls import base_url
 from .allen import AllenSource
 from .tiff import Pixels, Tiff, TiffFaultError
@@ -148,7 +148,7 @@ class BucketSource:
 
     def recall(self, key: str) -> str | None:
         """Return what is known about windows: they are cut here, from the slide."""
-        return _CONVENTIONS if key == "conventions" else None
+        return _CONVENTIONS if key == CONVENTIONS else None
 
     def remember(self, key: str, text: str) -> None:
         """Do nothing: there is nothing to find out."""

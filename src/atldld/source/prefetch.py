@@ -21,7 +21,7 @@ from ..errors import ImageError
 from ..model.read import ImageRead
 from ..options import current
 from ..process import PerProcess
-from .protocol import Source
+from . import Source
 
 T = TypeVar("T")
 

@@ -12,9 +12,8 @@ from ..errors import APIError, AtldldWarning, ImageError
 from ..model.dataset import SectionDataset
 from ..model.info import DatasetInfo, DatasetSummary
 from ..model.terms import SearchTerms, fits, listed, near
-from . import source_from
+from . import DescribingSource, SearchableSource, Source, source_from
 from .allen import AllenSource
-from .protocol import DescribingSource, SearchableSource, Source
 from .rma import DatasetRows, genes_like
 
 if TYPE_CHECKING:

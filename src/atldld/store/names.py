@@ -33,6 +33,9 @@ from ..urls import host_and_port, without_credentials
 MANIFEST: Final = "manifest.json"
 README: Final = "README.txt"
 
+CONVENTIONS: Final = "conventions"
+"""What a service's way of cutting windows and tiers is remembered as."""
+
 KINDS: Final = ("images", "grids", "datasets", "atlases", "registrations", "service")
 """The folders of files that have records."""
 
