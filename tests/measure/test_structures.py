@@ -262,6 +262,27 @@ def test_hemispheres():
     assert table.loc[(11, "left", 5), "mean"] == 1
 
 
+@pytest.mark.parametrize(("space", "middle"), [(9, 5700.0), (10, 5650.0), ("CCFv3", 5700.0)])
+def test_labels_that_show_no_middle_are_parted_at_that_of_the_atlas(tmp_path, space, middle):
+    half = np.zeros((8, 8, 58), np.uint32)
+    half[..., :29] = 7
+    half[..., 29] = [[7, *[8] * 7]] * 8  # a few labels mirror each other, elsewhere
+    path = tmp_path / "half.mha"
+    path.write_bytes(
+        b"NDims = 3\nElementSpacing = 200 200 200\nDimSize = 8 8 58\nElementType = MET_UINT\n"
+        b"ElementDataFile = LOCAL\n" + half.tobytes(order="F")
+    )
+    for origin in ("node", (0, 0, 0)):
+        annotation = atldld.open_annotation(path, reference_space=space, origin=origin)
+        assert np.isnan(annotation.attrs["midline_r"])
+        coords = {"p": [200.0], "i": [200.0], "r": middle + np.array([-60.0, -10.0, 10.0, 60.0])}
+        attrs = {"reference_space": space}
+        values = xr.DataArray([[[1.0, 1.0, 2.0, 2.0]]], coords, ("p", "i", "r"), attrs=attrs)
+        table = atldld.structure_table(values, annotation, by_hemisphere=True).query("count > 0")
+        assert (table.xs("left", level="hemisphere")["mean"] == 1).all()
+        assert (table.xs("right", level="hemisphere")["mean"] == 2).all()
+
+
 def test_ccfv3_labels_on_2011_data_warn():
     annotation = atlas("CCFv3", 100.0, "centre", (132, 80, 114))
     values = atlas().astype(float)

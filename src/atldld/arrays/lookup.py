@@ -18,7 +18,7 @@ from dask.tokenize import tokenize
 from ..errors import AtldldWarning
 from ..model.affine import points_of
 from ..model.sections import SectionTable
-from ..model.space import AXES, FLIP_R, can_flip
+from ..model.space import AXES, FLIP_R, LABEL_MIDDLE_R, can_flip
 from ..reading.reader import LazyArray, places, squeezed
 from .index import ImagePlaces
 
@@ -145,7 +145,10 @@ def lookup_of(annotation: xr.DataArray, space: Space | None) -> Lookup:
     voxels = voxels_of(annotation, space)
     ids, codes = _coded(voxels.values)
     middle = float(annotation.attrs.get("midline_r", np.nan))
-    return Lookup(ids, replace(voxels, values=codes), FLIP_R / 2 if np.isnan(middle) else middle)
+    if np.isnan(middle):
+        flipped = space_of_annotation(annotation) == 10
+        middle = FLIP_R - LABEL_MIDDLE_R if flipped else LABEL_MIDDLE_R
+    return Lookup(ids, replace(voxels, values=codes), middle)
 
 
 class StructureArray(LazyArray):

@@ -60,7 +60,8 @@ def structure_table(
         for a file. False for none: every structure counts the voxels of its own label alone.
     by_hemisphere
         Whether to tell the sides of the atlas apart, at the plane that its labels mirror each
-        other about. In space 10, r is mirrored, and left is where sagittal sections were cut.
+        other about (``midline_r``; where they do not say, r = 5700, which is 5650 in space 10).
+        In space 10, r is mirrored, and left is where sagittal sections were cut.
 
     Returns
     -------

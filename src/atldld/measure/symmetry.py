@@ -18,9 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import AtldldWarning
-
-MIDDLE_R = 5700.0
-"""r of the plane that the labels of Allen's atlases mirror each other about, in microns."""
+from ..model.space import LABEL_MIDDLE_R
 
 _REACH = 150.0
 _LEAST_SYMMETRY = 0.75
@@ -42,7 +40,7 @@ class Origin:
     symmetry
         Share of labelled voxels whose mirror image carries the same label.
     midline
-        r of the plane that they mirror each other about, or NaN.
+        r of the plane that they mirror each other about; NaN where they do not, or were not asked.
     """
 
     name: str
@@ -80,8 +78,8 @@ def label_symmetry(values: npt.NDArray[Any], step: float) -> tuple[float, float]
     thin = max(int(math.sqrt(values.size / _ENOUGH_VOXELS)), 1)
     sample = np.ascontiguousarray(values[::thin, ::thin])
     best = (math.nan, 0.0)
-    low = math.floor(2 * (MIDDLE_R - _REACH) / step) - 1
-    high = math.ceil(2 * (MIDDLE_R + _REACH) / step)
+    low = math.floor(2 * (LABEL_MIDDLE_R - _REACH) / step) - 1
+    high = math.ceil(2 * (LABEL_MIDDLE_R + _REACH) / step)
     for double in range(max(low, 1), min(high, 2 * count - 3) + 1):
         numbers = np.arange(max(0, double - count + 1), (double + 1) // 2)
         left, right = sample[..., numbers], sample[..., double - numbers]
@@ -120,24 +118,29 @@ def settle_origin(
         )
     chosen = given or told
     half = step / 2 if chosen == "centre" else 0.0
-    midline = number * step + half
-    check = f"labels mirror each other to {symmetry:.1%} about r = {midline:g}"
+    about = number * step + half
+    check = f"labels mirror each other to {symmetry:.1%} about r = {about:g}"
     if told is None:
         check = f"not decided by the labels: {check}"
     elif told != chosen:
         check = f"the labels speak for {told!r}: {check}"
         warnings.warn(
-            f"{name}: origin is {chosen!r}, but its {check}, not {MIDDLE_R:g}",
+            f"{name}: origin is {chosen!r}, but its {check}, not {LABEL_MIDDLE_R:g}",
             AtldldWarning,
             stacklevel=3,
         )
+    # Labels that hardly mirror each other, as those of half an atlas, show no middle.
+    midline = about if symmetry >= _LEAST_SYMMETRY else math.nan
     return Origin(str(chosen), (half,) * 3, check, symmetry, midline)
 
 
 def _told(number: float, symmetry: float, step: float) -> str | None:
     if math.isnan(number) or symmetry < _LEAST_SYMMETRY:
         return None
-    off = {"node": abs(number * step - MIDDLE_R), "centre": abs((number + 0.5) * step - MIDDLE_R)}
+    off = {
+        "node": abs(number * step - LABEL_MIDDLE_R),
+        "centre": abs((number + 0.5) * step - LABEL_MIDDLE_R),
+    }
     nearer, further = sorted(off, key=lambda name: off[name])
     clear = off[nearer] <= step / 4 and off[further] - off[nearer] >= step / 4
     return nearer if clear else None

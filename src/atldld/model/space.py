@@ -28,6 +28,10 @@ it answered in both spaces; it is not the extent, 11400.
 P56_EXTENT = (13200.0, 8000.0, 11400.0)
 """Extent of spaces 9 and 10 along p, i, r in microns (Allen's 2011 P56 space)."""
 
+LABEL_MIDDLE_R = 5700.0
+"""r in microns, in space 9 and in CCFv3, of the plane that the labels of Allen's atlases mirror
+each other about; measured on the labels of both."""
+
 P56_MIDDLE = (6600.0, 4000.0, FLIP_R / 2)
 """Middle of spaces 9 and 10 along p, i, r in microns; r is the plane that the flip keeps."""
 
