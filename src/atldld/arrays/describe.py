@@ -176,7 +176,7 @@ def guarded(
     coordinates: xr.Coordinates,
     space: int | Literal["CCFv3"] | None,
     frame: str,
-    ledger: Ledger,
+    ledgers: Sequence[Ledger],
     places: Sequence[ImagePlaces] = (),
 ) -> xr.Coordinates:
     """Return coordinates with the one that keeps planes and spaces apart.
@@ -189,7 +189,7 @@ def guarded(
         The reference space.
     frame
         Plane and space, as text: only arrays that agree in it can be combined.
-    ledger
+    ledgers
         Where failures of the array are noted.
     places
         Where its sections lie.
@@ -198,7 +198,7 @@ def guarded(
     value: Any = np.array(space, dtype=object) if isinstance(space, str) else space
     said = {"long_name": "reference space", "frame": frame}
     guard = xr.Variable((), -1 if value is None else value, said)
-    index = GuardIndex(GUARD, frame, (ledger.name,), tuple(places))
+    index = GuardIndex(GUARD, frame, tuple(each.name for each in ledgers), tuple(places))
     # Before rows and columns, so that it is asked before those of two planes are found to differ.
     known = dict(coordinates.variables)
     plain = {name: known.pop(name) for name in list(known) if known[name].dims not in _GRID}

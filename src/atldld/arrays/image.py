@@ -369,7 +369,7 @@ class ImageOpening(Opening):
             {**scalars, **default.variables}, indexes=dict(default.xindexes)
         )
         places = image_places(self.table, self.image.id, self.affine, self.bend)
-        return guarded(coordinates, self.space, where, self.failing.ledger, [places])
+        return guarded(coordinates, self.space, where, [self.failing.ledger], [places])
 
 
 def _image(record: SectionDataset, image_id: int) -> tuple[SectionImage, SectionDataset]:

@@ -185,7 +185,7 @@ class Nodes:
         plain = {axis: self.axis(axis) for axis in AXES}
         if self.channels:
             plain["channel"] = channel_coordinate()
-        return guarded(xr.Coordinates(plain), space, frame, ledger)
+        return guarded(xr.Coordinates(plain), space, frame, [ledger])
 
     def dataset(
         self,

@@ -286,7 +286,7 @@ class _Sections(Opening):
             {**variables, **default.variables}, indexes={DIM: index, **default.xindexes}
         )
         places = [self.sampling.image_places]
-        return guarded(coordinates, self.space, where, self.failing.ledger, places)
+        return guarded(coordinates, self.space, where, [self.failing.ledger], places)
 
 
 def _open(dataset_id: Any, wanted: Mapping[str, Any]) -> _Sections:

@@ -174,7 +174,13 @@ def registration_from(value: Any, *, mirror: bool = False) -> Registration | Pub
     return parse_registration(body, name=path.name, mirror=mirror)
 
 
-def showing(sections: S, record: SectionDataset, view: View, stacklevel: int | None) -> S:
+def showing(
+    sections: S,
+    record: SectionDataset,
+    view: View,
+    stacklevel: int | None,
+    instead: str = "use view='image'",
+) -> S:
     """Leave out the sections that have nothing to show in an expression view.
 
     Parameters
@@ -188,6 +194,8 @@ def showing(sections: S, record: SectionDataset, view: View, stacklevel: int | N
     stacklevel
         Of the warning about those left out, counted from the caller of this function. None for
         no warning.
+    instead
+        What to do where none has anything to show, for the message.
 
     Raises
     ------
@@ -199,7 +207,7 @@ def showing(sections: S, record: SectionDataset, view: View, stacklevel: int | N
     if not sections.has_expression.any():
         raise RegistrationError(
             f"dataset {record.id}: no section image has an expression mask (expression_path is "
-            "null); use view='image'"
+            f"null); {instead}"
         )
     if stacklevel is not None:
         missing = ", ".join(map(str, sections.image_id[~sections.has_expression]))

@@ -7,19 +7,15 @@ import click
 from .. import __version__
 from .finding import catalogue, info, search
 from .keeping import cache, pack, verify
-from .shell import Commands
+from .shell import Commands, examples
 from .trying import demo, doctor, serve
 from .writing import download, preview, volume
 
-_EXAMPLES = """\b
-Examples:
-    atldld search Prox1
-    atldld preview 69289763 -o prox1.png
-"""
-
 
 @click.group(
-    cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXAMPLES
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples("atldld search Prox1", "atldld preview 69289763 -o prox1.png"),
 )
 @click.version_option(__version__, package_name="atldld")
 def main() -> None:

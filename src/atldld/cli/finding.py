@@ -8,27 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .shell import Commands, json_option, print_json, source_option, table_text
+from .shell import (
+    Commands,
+    examples,
+    id_or_name,
+    json_option,
+    print_json,
+    source_option,
+    table_text,
+)
 
 if TYPE_CHECKING:
     from ..model.info import DatasetSummary
     from ..source.catalogue import Catalogue
 
-# A line of its own with a backspace keeps click from joining the lines below it.
-_SEARCH_EXAMPLES = """\b
-Examples:
-    atldld search Prox1 --plane sagittal
-    atldld search "Prox*" --product "Mouse Brain" --json
-    atldld search --image 69177654
-"""
-_INFO_EXAMPLES = """\b
-Examples:
-    atldld info 69289763
-    atldld info 69289763 --images
-"""
 
-
-@click.command(epilog=_SEARCH_EXAMPLES)
+@click.command(
+    epilog=examples(
+        "atldld search Prox1 --plane sagittal",
+        'atldld search "Prox*" --product "Mouse Brain" --json',
+        "atldld search --image 69177654",
+    )
+)
 @click.argument("gene", nargs=-1)
 @click.option("-p", "--plane", multiple=True, help="coronal, sagittal or transverse.")
 @click.option("--product", multiple=True, help="Name, abbreviation or id of a product.")
@@ -81,7 +82,7 @@ def search(
         click.echo(f"{len(found)} dataset{'' if len(found) == 1 else 's'}", err=True)
 
 
-@click.command(epilog=_INFO_EXAMPLES)
+@click.command(epilog=examples("atldld info 69289763", "atldld info 69289763 --images"))
 @click.argument("dataset", type=int)
 @click.option("--images", "list_images", is_flag=True, help="List the section images, too.")
 @click.option("--refresh", is_flag=True, help="Ask the service, whatever is kept of it.")
@@ -146,11 +147,6 @@ def _datasets(found: list[DatasetSummary]) -> str:
     return table_text(headings, rows)
 
 
-def id_or_name(text: str) -> int | str:
-    """Return what a user typed as an id if it can be one."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else text
-
-
 def _rows(table: Any) -> list[list[Any]]:
     return [_shown(row) for row in table.astype(object).where(table.notna(), None).values.tolist()]
 
@@ -159,37 +155,19 @@ def _shown(values: Any) -> list[Any]:
     return ["" if value is None else value for value in values]
 
 
-# A line of its own with a backspace keeps click from joining the lines below it.
-_CATALOGUE_EXAMPLES = """\b
-Examples:
-    atldld catalogue build --images
-    atldld catalogue info
-    atldld catalogue export atlas-tables
-"""
-
-
-_BUILD_EXAMPLES = """\b
-Examples:
-    atldld catalogue build --images --product "Mouse Brain"
-"""
-
-_CATALOGUE_INFO_EXAMPLES = """\b
-Examples:
-    atldld catalogue info
-"""
-
-_EXPORT_EXAMPLES = """\b
-Examples:
-    atldld catalogue export atlas-tables
-"""
-
-
-@click.group(cls=Commands, epilog=_CATALOGUE_EXAMPLES)
+@click.group(
+    cls=Commands,
+    epilog=examples(
+        "atldld catalogue build --images",
+        "atldld catalogue info",
+        "atldld catalogue export atlas-tables",
+    ),
+)
 def catalogue() -> None:
     """Keep the atlas as tables, so that finding and opening datasets asks nothing."""
 
 
-@catalogue.command(epilog=_BUILD_EXAMPLES)
+@catalogue.command(epilog=examples('atldld catalogue build --images --product "Mouse Brain"'))
 @click.option("--images", is_flag=True, help="The section images, too.")
 @click.option("--refresh", is_flag=True, help="Fetch it again although it is kept.")
 @click.option("--product", multiple=True, help="Name or id of a product; by default all.")
@@ -214,7 +192,7 @@ def build(
     _tell(found, as_json)
 
 
-@catalogue.command("info", epilog=_CATALOGUE_INFO_EXAMPLES)
+@catalogue.command("info", epilog=examples("atldld catalogue info"))
 @click.argument("where", required=False, metavar="[PATH|URL]")
 @json_option
 def catalogue_info(where: str | None, as_json: bool) -> None:
@@ -222,7 +200,7 @@ def catalogue_info(where: str | None, as_json: bool) -> None:
     _tell(_at_hand(where), as_json)
 
 
-@catalogue.command(epilog=_EXPORT_EXAMPLES)
+@catalogue.command(epilog=examples("atldld catalogue export atlas-tables"))
 @click.argument("target")
 @source_option
 def export(target: str, source: str | None) -> None:

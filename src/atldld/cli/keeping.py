@@ -8,32 +8,16 @@ from dataclasses import asdict
 
 import click
 
-from .shell import Region, json_option, print_json, region_option, source_option
-
-# A line of its own with a backspace keeps click from joining the lines below it.
-_CACHE_EXAMPLES = """\b
-Examples:
-    atldld cache
-    atldld cache verify
-    atldld cache trim --limit '5 GB'
-    atldld cache clear --yes
-"""
-_SHOW_EXAMPLES = """\b
-Example:
-    atldld cache show --json
-"""
-_VERIFY_KEPT_EXAMPLES = """\b
-Example:
-    atldld cache verify --remove
-"""
-_TRIM_EXAMPLES = """\b
-Example:
-    atldld cache trim --limit '5 GB'
-"""
-_CLEAR_EXAMPLES = """\b
-Example:
-    atldld cache clear --service https://api.brain-map.org
-"""
+from .shell import (
+    Region,
+    examples,
+    json_option,
+    print_json,
+    region_option,
+    skip_failed_option,
+    source_option,
+    views_option,
+)
 
 _FOLDER = click.option(
     "--cache-dir",
@@ -41,7 +25,15 @@ _FOLDER = click.option(
 )
 
 
-@click.group(invoke_without_command=True, epilog=_CACHE_EXAMPLES)
+@click.group(
+    invoke_without_command=True,
+    epilog=examples(
+        "atldld cache",
+        "atldld cache verify",
+        "atldld cache trim --limit '5 GB'",
+        "atldld cache clear --yes",
+    ),
+)
 @click.pass_context
 def cache(context: click.Context) -> None:
     """Show, verify, trim or clear the files that were downloaded."""
@@ -49,7 +41,7 @@ def cache(context: click.Context) -> None:
         context.invoke(show)
 
 
-@cache.command(epilog=_SHOW_EXAMPLES)
+@cache.command(epilog=examples("atldld cache show --json"))
 @_FOLDER
 @json_option
 def show(cache_dir: str | None = None, as_json: bool = False) -> None:
@@ -83,7 +75,7 @@ def show(cache_dir: str | None = None, as_json: bool = False) -> None:
         click.echo(f"  limit: {_size(limit)}, {total / limit:.0%} in use")
 
 
-@cache.command("verify", epilog=_VERIFY_KEPT_EXAMPLES)
+@cache.command("verify", epilog=examples("atldld cache verify --remove"))
 @_FOLDER
 @json_option
 @click.option("--remove", is_flag=True, help="Throw the damaged files away.")
@@ -110,7 +102,7 @@ def verify_kept(cache_dir: str | None, as_json: bool, remove: bool) -> None:
         raise SystemExit(1)
 
 
-@cache.command(epilog=_TRIM_EXAMPLES)
+@cache.command(epilog=examples("atldld cache trim --limit '5 GB'"))
 @_FOLDER
 @json_option
 @click.option("--limit", help="Such as '20 GB'; by default the one in use (ATLDLD_CACHE_LIMIT).")
@@ -133,7 +125,7 @@ def trim(cache_dir: str | None, as_json: bool, limit: str | None) -> None:
         click.echo(f"removed {_count(files, 'file')}, {_size(size)}")
 
 
-@cache.command(epilog=_CLEAR_EXAMPLES)
+@cache.command(epilog=examples("atldld cache clear --service https://api.brain-map.org"))
 @_FOLDER
 @json_option
 @click.option("--service", help="Only what is kept of the service of this URL.")
@@ -196,20 +188,13 @@ def _day(seconds: float | None) -> str:
     return "?" if seconds is None else time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
-# A line of its own with a backspace keeps click from joining the lines below it.
-_PACK_EXAMPLES = """\b
-Examples:
-    atldld pack 69289763 prox1.zip
-    atldld pack 69289763 s3://bucket/prox1 --resolution 10 --view image --view expression
-    atldld pack 69289763 hippocampus --tier 1 --region p=6000:9000 --region i=1000:5000
-"""
-_VERIFY_EXAMPLE = """\b
-Example:
-    atldld verify prox1.zip
-"""
-
-
-@click.command(epilog=_PACK_EXAMPLES)
+@click.command(
+    epilog=examples(
+        "atldld pack 69289763 prox1.zip",
+        "atldld pack 69289763 s3://bucket/prox1 --resolution 10 --view image --view expression",
+        "atldld pack 69289763 hippocampus --tier 1 --region p=6000:9000 --region i=1000:5000",
+    )
+)
 @click.argument("dataset", type=int)
 @click.argument("target")
 @click.option(
@@ -218,17 +203,10 @@ Example:
 @click.option(
     "--tier", "tiers", type=int, multiple=True, help="Image tier; may be given more than once."
 )
-@click.option(
-    "--view",
-    "views",
-    multiple=True,
-    default=("image",),
-    show_default=True,
-    help="image, projection, expression or expression_mask; may be given more than once.",
-)
+@views_option
 @region_option("Only what lies there, in microns; may be given for p, i and r.")
 @source_option
-@click.option("--skip-failed", is_flag=True, help="Finish without the images that cannot be had.")
+@skip_failed_option
 @json_option
 def pack(
     dataset: int,
@@ -254,7 +232,7 @@ def pack(
         resolution=resolution,
         tiers=tiers or None,
         region=region,
-        views=views,  # type: ignore[arg-type]  # checked where it is used
+        views=views,  # type: ignore[arg-type]  # one of the choices
         on_error="skip" if skip_failed else "raise",
         source=source,
     )
@@ -279,7 +257,7 @@ def pack(
         click.echo(f"could not be had: {name}", err=True)
 
 
-@click.command(epilog=_VERIFY_EXAMPLE)
+@click.command(epilog=examples("atldld verify prox1.zip"))
 @click.argument("bundle")
 @json_option
 def verify(bundle: str, as_json: bool) -> None:

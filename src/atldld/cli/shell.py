@@ -47,6 +47,13 @@ class Commands(click.Group):
             ctx.exit(130)
 
 
+def examples(*commands: str) -> str:
+    """Return the end of a command's help: what to type, a line each."""
+    # A line of its own with a backspace keeps click from joining the lines below it.
+    lines = ["Example:" if len(commands) == 1 else "Examples:", *commands]
+    return "\b\n" + "\n    ".join(lines)
+
+
 source_option = click.option(
     "--source",
     metavar="URL|PATH",
@@ -59,7 +66,24 @@ registration_option = click.option(
     help="Another registration: a file of QuickNII, VisuAlign or DeepSlice, or the folder or URL "
     "of a published one.",
 )
-view_choice = click.Choice(VIEWS)
+skip_failed_option = click.option(
+    "--skip-failed", is_flag=True, help="Finish without the images that cannot be had."
+)
+view_option = click.option("--view", type=click.Choice(VIEWS), default="image", show_default=True)
+views_option = click.option(
+    "--view",
+    "views",
+    type=click.Choice(VIEWS),
+    multiple=True,
+    default=("image",),
+    show_default=True,
+    help="May be given more than once.",
+)
+
+
+def id_or_name(text: str) -> int | str:
+    """Return what a user typed as an id if it can be one."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else text
 
 
 def region_option(words: str) -> Callable[[_Command], _Command]:

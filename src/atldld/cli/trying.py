@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -14,17 +13,13 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-# A line of its own with a backspace keeps click from joining the lines below it.
-_DEMO_EXAMPLES = """\b
-Example:
-    atldld demo --output demo.png
-"""
+from .shell import examples, json_option, print_json
 
 DATASET = 1001
 Picture = npt.NDArray[np.uint8]
 
 
-@click.command(epilog=_DEMO_EXAMPLES)
+@click.command(epilog=examples("atldld demo --output demo.png"))
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -114,17 +109,16 @@ def _write(picture: Picture, output: Path) -> None:
         raise click.ClickException(f"the picture cannot be written to {output}")
 
 
-_SERVE_EXAMPLES = """\b
-Example:
-    atldld serve --port 8000
-    ATLDLD_API_URL=http://127.0.0.1:8000/api/v2 atldld search Prox1
-"""
-
 SAGITTAL = 69289763
 CORONAL = 1002
 
 
-@click.command(epilog=_SERVE_EXAMPLES)
+@click.command(
+    epilog=examples(
+        "atldld serve --port 8000",
+        "ATLDLD_API_URL=http://127.0.0.1:8000/api/v2 atldld search Prox1",
+    )
+)
 @click.option("--port", default=8000, show_default=True, help="On loopback; 0 takes a free one.")
 @click.option("--latency", default=0.0, help="Seconds before each answer.")
 def serve(port: int, latency: float) -> None:
@@ -154,19 +148,16 @@ def serve(port: int, latency: float) -> None:
             click.echo("Ended.", err=True)
 
 
-# A line of its own with a backspace keeps click from joining the lines below it.
-_DOCTOR_EXAMPLES = """\b
-Examples:
-    atldld doctor
-    atldld doctor http://127.0.0.1:8000/api/v2 --dataset 1001 --json
-    atldld doctor --source s3://allen-mouse-brain-atlas
-"""
-
-
-@click.command(epilog=_DOCTOR_EXAMPLES)
+@click.command(
+    epilog=examples(
+        "atldld doctor",
+        "atldld doctor http://127.0.0.1:8000/api/v2 --dataset 1001 --json",
+        "atldld doctor --source s3://allen-mouse-brain-atlas",
+    )
+)
 @click.argument("url", required=False)
 @click.option("--dataset", type=click.IntRange(min=0), help="Ask about this dataset.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True, max=600),
@@ -206,9 +197,7 @@ def doctor(
             raise click.UsageError(str(error)) from error
     if as_json:
         found = [asdict(finding) for finding in findings]
-        click.echo(
-            json.dumps({"service": name, "atldld": __version__, "findings": found}, indent=2)
-        )
+        print_json({"service": name, "atldld": __version__, "findings": found})
     else:
         click.echo(f"atldld {__version__} asked {name}\n")
         for finding in findings:

@@ -7,22 +7,25 @@ from pathlib import Path
 import click
 
 from .shell import (
+    Region,
+    examples,
     json_option,
     print_json,
     region_option,
     registration_option,
+    skip_failed_option,
     source_option,
-    view_choice,
+    view_option,
+    views_option,
 )
 
-_PREVIEW_EXAMPLES = """\b
-Examples:
-    atldld preview 69289763 -o prox1.png
-    atldld preview 69289763 -o part.pdf --view expression --region r=2000:4000
-"""
 
-
-@click.command(epilog=_PREVIEW_EXAMPLES)
+@click.command(
+    epilog=examples(
+        "atldld preview 69289763 -o prox1.png",
+        "atldld preview 69289763 -o part.pdf --view expression --region r=2000:4000",
+    )
+)
 @click.argument("dataset", type=int)
 @click.option(
     "-o",
@@ -32,7 +35,7 @@ Examples:
     help="The picture: a file name with the ending of a format, such as .png or .pdf.",
 )
 @click.option("--resolution", type=float, default=100, show_default=True, help="Microns a pixel.")
-@click.option("--view", type=view_choice, default="image", show_default=True)
+@view_option
 @region_option("Only what lies there, in microns; may be given for p, i and r.")
 @registration_option
 @source_option
@@ -41,7 +44,7 @@ def preview(
     output: Path,
     resolution: float,
     view: str,
-    region: dict[str, tuple[float, float]] | None,
+    region: Region | None,
     registration: str | None,
     source: str | None,
 ) -> None:
@@ -95,17 +98,15 @@ def _kind(output: Path) -> str:
     return kind
 
 
-_DOWNLOAD_EXAMPLES = """\b
-Examples:
-    atldld download 69289763 -o prox1 --tier 2
-    atldld download 69289763 -o prox1 --view image --view expression
-    atldld download --image 69177654 -o prox1
-    atldld download 69289763 -o registered --warped --resolution 25
-    atldld download 69289763 -o ccf --warped --registration prox1.json
-"""
-
-
-@click.command(epilog=_DOWNLOAD_EXAMPLES)
+@click.command(
+    epilog=examples(
+        "atldld download 69289763 -o prox1 --tier 2",
+        "atldld download 69289763 -o prox1 --view image --view expression",
+        "atldld download --image 69177654 -o prox1",
+        "atldld download 69289763 -o registered --warped --resolution 25",
+        "atldld download 69289763 -o ccf --warped --registration prox1.json",
+    )
+)
 @click.argument("dataset", type=int, required=False)
 @click.option(
     "-o",
@@ -119,15 +120,7 @@ Examples:
     type=click.IntRange(min=0, max=30),
     help="How many times each side is halved; 0 is full resolution, and the default.",
 )
-@click.option(
-    "--view",
-    "views",
-    type=view_choice,
-    multiple=True,
-    default=("image",),
-    show_default=True,
-    help="May be given more than once.",
-)
+@views_option
 @click.option(
     "-i", "--image", "images", type=int, multiple=True, help="Only this section image; repeatable."
 )
@@ -149,7 +142,7 @@ def download(
     failed: bool,
     warped: bool,
     resolution: float | None,
-    region: dict[str, tuple[float, float]] | None,
+    region: Region | None,
     registration: str | None,
     as_json: bool,
     source: str | None,
@@ -240,15 +233,15 @@ def _dataset_of(images: tuple[int, ...], source: str | None) -> int:
     return found.pop()
 
 
-_VOLUME_EXAMPLES = """\b
-Examples:
-    atldld volume 69289763 -o prox1.nii.gz --resolution 50
-    atldld volume 69289763 -o prox1.zarr --region p=6000:9000 --view expression_mask
-"""
 _WRITERS = {".zarr": "to_ome_zarr", ".nii": "to_nifti", ".nii.gz": "to_nifti", ".nrrd": "to_nrrd"}
 
 
-@click.command(epilog=_VOLUME_EXAMPLES)
+@click.command(
+    epilog=examples(
+        "atldld volume 69289763 -o prox1.nii.gz --resolution 50",
+        "atldld volume 69289763 -o prox1.zarr --region p=6000:9000 --view expression_mask",
+    )
+)
 @click.argument("dataset", type=int)
 @click.option(
     "-o",
@@ -258,7 +251,7 @@ _WRITERS = {".zarr": "to_ome_zarr", ".nii": "to_nifti", ".nii.gz": "to_nifti", "
     help="What to write, by its ending: .zarr (OME-Zarr), .nii, .nii.gz or .nrrd.",
 )
 @click.option("--resolution", type=float, default=25, show_default=True, help="Microns a voxel.")
-@click.option("--view", type=view_choice, default="image", show_default=True)
+@view_option
 @click.option("--tier", type=click.IntRange(min=0), help="Image tier; by default what it takes.")
 @click.option("--max-distance", type=float, help="Microns between a voxel and its section.")
 @click.option(
@@ -273,7 +266,7 @@ _WRITERS = {".zarr": "to_ome_zarr", ".nii": "to_nifti", ".nii.gz": "to_nifti", "
 )
 @registration_option
 @region_option("Only what lies there, in microns; may be given for p, i and r.")
-@click.option("--skip-failed", is_flag=True, help="Finish without the images that cannot be had.")
+@skip_failed_option
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @source_option
 def volume(
@@ -286,7 +279,7 @@ def volume(
     between: str,
     reference_space: str | None,
     registration: str | None,
-    region: dict[str, tuple[float, float]] | None,
+    region: Region | None,
     skip_failed: bool,
     overwrite: bool,
     source: str | None,

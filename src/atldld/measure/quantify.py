@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
-from ..arrays.describe import attributes, microns_of, volume_frame
+from ..arrays.describe import attributes, guarded, microns_of, volume_frame
 from ..arrays.image import ImageOpening
-from ..arrays.index import GUARD, GuardIndex
+from ..arrays.index import GUARD
 from ..arrays.placing import (
     failing_of,
     placing_of,
     registered,
     registration_from,
+    showing,
     target_space,
     warn_if_failed,
 )
 from ..arrays.request import (
+    LARGEST_TIER,
     Region,
     checked_choice,
+    checked_id,
     checked_region,
     checked_space,
     positive,
     whole_number,
 )
-from ..errors import AtldldWarning, RegistrationError
 from ..model.dataset import SectionDataset, SectionImage
 from ..model.grid import Axis, footprint
 from ..model.read import VIEWS, View
@@ -167,36 +169,34 @@ def quantify(
     True
     """
     several = isinstance(dataset_id, Iterable) and not isinstance(dataset_id, str)
-    wanted = [
-        QuantifyRequest.checked(
-            each,
-            resolution=resolution,
-            threshold=threshold,
-            function=function,
-            measures=measures,
-            tier=tier,
-            view=view,
-            sections=sections,
-            region=region,
-            reference_space=reference_space,
-            chunks=chunks,
-            on_error=on_error,
-        )
-        for each in (dataset_id if several else [dataset_id])  # type: ignore[union-attr]  # above
-    ]
-    ids = [each.dataset_id for each in wanted]
+    given = dataset_id if several else [dataset_id]
+    ids = [checked_id("dataset_id", each) for each in given]  # type: ignore[union-attr]  # above
     if not ids or len(set(ids)) < len(ids):
         raise ValueError(f"dataset_id is {ids}; it must name at least one dataset, each once")
+    tier = whole_number("tier", tier, 0, LARGEST_TIER)
+    asked = QuantifyRequest(
+        resolution=positive("resolution", resolution),
+        threshold=_checked_threshold(threshold, function),
+        function=function,
+        measures=_chosen_measures(measures, tier),
+        tier=tier,
+        view=_checked_view(view, function),
+        sections=_checked_sections(sections),
+        region=checked_region(region),
+        space=checked_space(reference_space),
+        chunks=_checked_chunks(chunks),
+        fill=checked_choice("on_error", on_error, ("raise", "fill")) == "fill",
+    )
     placing = None if registration is None else registration_from(registration)
     origin = source_from(source)
     found = []
-    for asked in wanted:
-        record = origin.dataset(asked.dataset_id)
+    for each in ids:
+        record = origin.dataset(each)
         warn_if_failed(record, 2)
         own = None if placing is None else placing_of(placing, record)
         found.append(Quantifying(asked, origin, record, own))
     sums = _side_by_side(found) if several else found[0].dataset()
-    return with_measures(sums, wanted[0].measures)
+    return with_measures(sums, asked.measures)
 
 
 def _side_by_side(found: Sequence[Quantifying]) -> xr.Dataset:
@@ -206,7 +206,6 @@ def _side_by_side(found: Sequence[Quantifying]) -> xr.Dataset:
         named = ", ".join(f"{each.record.id} in {space_name(each.space)}" for each in found)
         raise ValueError(f"these datasets lie in several spaces ({named}): pass reference_space=9")
     labels = xr.Variable("dataset", [each.record.id for each in found])
-    guard = found[0].guard(tuple(each.failing.ledger.name for each in found))
     sums = xr.concat(
         [each.dataset().drop_vars(GUARD) for each in found],
         labels.to_index(),
@@ -225,7 +224,7 @@ def _side_by_side(found: Sequence[Quantifying]) -> xr.Dataset:
     for name in ("dataset_id", *texts):
         sums.attrs.pop(name, None)
     sums["dataset"].attrs["long_name"] = "section dataset id"
-    return sums.assign_coords(guard).assign_coords(
+    return sums.assign_coords(found[0].coordinates(found[1:])).assign_coords(
         {name: ("dataset", np.array(values, dtype=object)) for name, values in texts.items()}
     )
 
@@ -234,7 +233,6 @@ def _side_by_side(found: Sequence[Quantifying]) -> xr.Dataset:
 class QuantifyRequest:
     """The options of `atldld.quantify`, checked; it says what they mean."""
 
-    dataset_id: int
     resolution: float
     threshold: float
     function: Function | None
@@ -246,40 +244,6 @@ class QuantifyRequest:
     space: int | Literal["native"]
     chunks: Mapping[str, int] | None
     fill: bool
-
-    @classmethod
-    def checked(
-        cls,
-        dataset_id: Any,
-        *,
-        resolution: Any,
-        threshold: Any,
-        function: Any,
-        measures: Any,
-        tier: Any,
-        view: Any,
-        sections: Any,
-        region: Any,
-        reference_space: Any,
-        chunks: Any,
-        on_error: Any,
-    ) -> QuantifyRequest:
-        """Return the options in their own types, or say which of them is wrong."""
-        wanted_tier = whole_number("tier", tier, 0, 30)
-        return cls(
-            dataset_id=whole_number("dataset_id", dataset_id, 0, 2**63 - 1),
-            resolution=positive("resolution", resolution),
-            threshold=_checked_threshold(threshold, function),
-            function=function,
-            measures=_chosen_measures(measures, wanted_tier),
-            tier=wanted_tier,
-            view=_checked_view(view, function),
-            sections=_checked_sections(sections),
-            region=checked_region(region),
-            space=checked_space(reference_space),
-            chunks=_checked_chunks(chunks),
-            fill=checked_choice("on_error", on_error, ("raise", "fill")) == "fill",
-        )
 
 
 def _checked_sections(sections: Any) -> frozenset[int] | None:
@@ -363,15 +327,17 @@ class Quantifying:
         self.record = record
         self.registration = registration
         self.space: int | Literal["CCFv3"] | None
-        self.images = _images(record, asked)
         if registration is None:
             self.space, flip = target_space(record, asked.space)
-            self.table = tabulate(record, mapping="parallel", flip=flip)
+            table = tabulate(record, mapping="parallel", flip=flip)
         else:
             self.space = registration.reference_space
-            self.table = registered(record, registration, reference_space=asked.space)
-            placed = set(self.table.image_id.tolist())
-            self.images = [image for image in self.images if image.id in placed]
+            table = registered(record, registration, reference_space=asked.space)
+        if asked.sections is not None:
+            table = table.take(_rows_of(asked.sections, table, record))
+        self.table = showing(table, record, asked.view, 3, "measure the images with function=")
+        shown = {*self.table.image_id.tolist()}
+        self.images = [image for image in record.images if image.id in shown]
         self.cells = _cells(record, asked, extent(self.space))
         _, self.failing = failing_of(
             record.id, repr(asked), repr(registration), source, fill=asked.fill, other_tiers=False
@@ -381,7 +347,7 @@ class Quantifying:
         """Return the sums, lazily."""
         sums = xr.Dataset(
             {name: xr.Variable(AXES, data) for name, data in self._sums().items()},
-            coords=self._coordinates(),
+            coords=self.coordinates(),
             attrs=self._attributes(),
         )
         return sums.drop_vars("n_expressing") if self.asked.tier else sums
@@ -430,7 +396,9 @@ class Quantifying:
             except ValueError:
                 continue  # nothing of it lies in the volume
             chunks: Any = "auto" if window.area > _WHOLE_IMAGE else {"y": -1, "x": -1}
-            data = opening.variable(window, chunks, _row(self.table, image)).data
+            data = opening.variable(
+                window, chunks, self.table.take(self.table.image_id == image.id)
+            ).data
             step, (x, y) = 2**self.asked.tier, opening.origin
             tops = np.concatenate([[0], np.cumsum(data.chunks[0])]) + window.top
             lefts = np.concatenate([[0], np.cumsum(data.chunks[1])]) + window.left
@@ -491,27 +459,15 @@ class Quantifying:
             edges.append(np.append(np.arange(first, past, size if size > 0 else axis.count), past))
         return edges
 
-    def _coordinates(self) -> xr.Coordinates:
+    def coordinates(self, others: Sequence[Quantifying] = ()) -> xr.Coordinates:
+        """Return the nodes, and what keeps sums of this and others apart from other spaces."""
         nodes = {
             name: xr.Variable(name, axis.microns, microns_of(name))
             for name, axis in zip(AXES, self.cells.axes, strict=True)
         }
-        default = xr.Coordinates(nodes)
-        guard = self.guard((self.failing.ledger.name,))
-        return xr.Coordinates(
-            {**default.variables, **guard.variables},
-            indexes={**guard.xindexes, **default.xindexes},
-        )
-
-    def guard(self, ledgers: tuple[str, ...]) -> xr.Coordinates:
-        """Return what keeps the sums apart from those of other spaces."""
-        where = volume_frame(self.record, self.space)
-        # As an object, text is kept by Zarr as text of any length, which its format specifies.
-        space: Any = -1 if self.space is None else self.space
-        if isinstance(space, str):
-            space = np.array(space, dtype=object)
-        guard = xr.Variable((), space, {"long_name": "reference space", "frame": where})
-        return xr.Coordinates({GUARD: guard}, indexes={GUARD: GuardIndex(GUARD, where, ledgers)})
+        ledgers = [each.failing.ledger for each in (self, *others)]
+        frame = volume_frame(self.record, self.space)
+        return guarded(xr.Coordinates(nodes), self.space, frame, ledgers)
 
     def _attributes(self) -> dict[str, Any]:
         asked = self.asked
@@ -568,32 +524,12 @@ def _touched(axis: Axis, ends: tuple[float, float], name: str) -> Axis:
     return replace(axis, first=first, count=last - first + 1)
 
 
-def _images(record: SectionDataset, asked: QuantifyRequest) -> list[SectionImage]:
-    images = list(record.images)
-    if asked.sections is not None:
-        images = [image for image in images if image.section_number in asked.sections]
-        missing = asked.sections - {image.section_number for image in images}
-        if missing:
-            named = ", ".join(map(str, sorted(missing)))
-            raise ValueError(f"dataset {record.id} has no sections {named}")
-    if asked.view.startswith("expression"):
-        lacking = [image for image in images if not image.has_expression]
-        images = [image for image in images if image.has_expression]
-        if not images:
-            raise RegistrationError(
-                f"dataset {record.id}: no section image has an expression mask (expression_path "
-                "is null); measure the images with function="
-            )
-        if lacking:
-            named = ", ".join(str(image.id) for image in lacking)
-            warnings.warn(
-                f"dataset {record.id}: sections without an expression mask left out, images "
-                f"{named}",
-                AtldldWarning,
-                stacklevel=4,
-            )
-    return images
-
-
-def _row(table: SectionTable, image: SectionImage) -> SectionTable:
-    return table.take(table.image_id == image.id)
+def _rows_of(
+    sections: frozenset[int], table: SectionTable, record: SectionDataset
+) -> npt.NDArray[np.bool_]:
+    """Return which rows of a table are of sections that a user names by number."""
+    missing = sections - {image.section_number for image in record.images}
+    if missing:
+        named = ", ".join(map(str, sorted(missing)))
+        raise ValueError(f"dataset {record.id} has no sections {named}")
+    return np.isin(table.section_number, [*sections])
