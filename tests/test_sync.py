@@ -119,7 +119,7 @@ class TestNames:
             ({"detection_xy": 3}, ValueError, "detection_xy is 3"),
             ({"detection_xy": (0, np.nan)}, ValueError, "detection_xy"),
             ({"detection_xy": "ab"}, ValueError, "detection_xy"),
-            ({"on_error": "fill"}, ValueError, "known ones are 'raise' and 'skip'"),
+            ({"on_error": "fill"}, ValueError, "it must be one of 'raise', 'skip'"),
         ],
     )
     def test_bad_arguments_are_named_with_the_remedy(self, wrong, error, said):
@@ -480,7 +480,7 @@ class TestTrouble:
         server.add_fault(Fault("404", image_ids=201001))
         with pytest.raises(ImageError):
             list(fetched("coronal", on_error="skip").run(on_error="raise"))
-        with pytest.raises(ValueError, match="known ones are 'raise' and 'skip'"):
+        with pytest.raises(ValueError, match="it must be one of 'raise', 'skip'"):
             next(fetched("coronal").run(on_error="ignore"))
 
     def test_a_lost_expression_image_skips_the_section(self, server):

@@ -7,7 +7,6 @@ those who want the images themselves, or who come from version 0.3.
 from __future__ import annotations
 
 import math
-import operator
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from .errors import AtldldWarning, DatasetNotFoundError, ImageError
 from .model.affine import pir_to_xy, xy_to_pir
+from .model.checks import checked_choice, whole_number
 from .model.dataset import SectionDataset, SectionImage
 from .model.read import ImageRead, View
 from .model.space import AXES, CORONAL, SAGITTAL, Plane
@@ -139,12 +139,12 @@ class DatasetDownloader:
         *,
         on_error: OnError = "raise",
     ) -> None:
-        self.dataset_id = _whole(dataset_id, "dataset_id", 0)
-        self.downsample_ref = _whole(downsample_ref, "downsample_ref", 1)
+        self.dataset_id = whole_number("dataset_id", dataset_id, 0)
+        self.downsample_ref = whole_number("downsample_ref", downsample_ref, 1)
         self.detection_xy = _pixel(detection_xy)
         self.include_expression = bool(include_expression)
-        self.downsample_img = _whole(downsample_img, "downsample_img", 0)
-        self.on_error = _one_of_on_error(on_error)
+        self.downsample_img = whole_number("downsample_img", downsample_img, 0)
+        self.on_error = checked_choice("on_error", on_error, _ON_ERROR)
         self.metadata: dict[str, Any] = {}
         self._sections: dict[int, SectionImage] = {}
 
@@ -224,7 +224,8 @@ class DatasetDownloader:
         begin up to one pixel earlier than its field takes it to.
         """
         self._check_fetched()
-        skips = _one_of_on_error(self.on_error if on_error is None else on_error) == "skip"
+        chosen = self.on_error if on_error is None else on_error
+        skips = checked_choice("on_error", chosen, _ON_ERROR) == "skip"
         plane = _plane(self.metadata, self.dataset_id)
         _check_complete(self.metadata, self.dataset_id)
         source = source_from()
@@ -375,12 +376,6 @@ def _check_complete(metadata: Mapping[str, Any], dataset_id: int) -> None:
         )
 
 
-def _one_of_on_error(on_error: Any) -> Any:
-    if on_error not in _ON_ERROR:
-        raise ValueError(f"on_error is {on_error!r}; known ones are 'raise' and 'skip'")
-    return on_error
-
-
 def _pixel(detection_xy: Any) -> tuple[float, float]:
     try:
         x, y = (float(value) for value in detection_xy)
@@ -391,12 +386,3 @@ def _pixel(detection_xy: Any) -> tuple[float, float]:
             f"detection_xy is {detection_xy!r}; it must be the x, y of a full-resolution pixel"
         )
     return x, y
-
-
-def _whole(value: Any, name: str, least: int) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} is {value!r}; it must be a whole number")
-    number = operator.index(value)
-    if number < least:
-        raise ValueError(f"{name} is {number}; it must be at least {least}")
-    return number

@@ -30,11 +30,20 @@ from ..sampling.coverage import Indices
 from ..source import Source, source_from
 from ..source.search import dataset_of_image
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
-from .chunks import chunks_given, in_chunks
-from .describe import Opening, channel_coordinate, guarded
+from .base import (
+    Opening,
+    channel_coordinate,
+    chunks_given,
+    failing_of,
+    fill_of,
+    guarded,
+    in_chunks,
+    placing_of,
+    registered,
+    target_space,
+)
 from .index import DIM, ImagePlaces
 from .lazy import channels_of
-from .placing import failing_of, fill_of, placing_of, registered, target_space
 from .request import Chunks, ImageOptions, Region, checked_id, checked_options, takes
 
 CHUNK = 2048

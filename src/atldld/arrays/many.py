@@ -17,20 +17,20 @@ from xarray.core import indexing
 from .. import __version__
 from .. import options as settings
 from ..errors import DatasetNotFoundError
+from ..model.checks import listed
 from ..model.grid import Grid, grid_over
 from ..model.info import DatasetSummary
 from ..model.registration import Registration
 from ..model.space import AXES, CORONAL, PLANES, extent, space_name
-from ..model.terms import SearchTerms, listed
+from ..model.terms import SearchTerms
 from ..reading.failures import Failing, Ledger
 from ..reading.reader import LazyArray, Reader, places
 from ..source import SearchableSource, Source, source_from
 from ..source.allen import AllenSource
 from ..source.published import CITATION as PUBLISHED
-from .describe import ACCURACY, CITATION, voxel_frame
+from .base import ACCURACY, CITATION, fill_of, voxel_frame
 from .lazy import MatrixArray, PixelArray, What, channels_of
 from .nodes import Like, Nodes
-from .placing import fill_of
 from .request import VolumeOptions, VolumeRequest, checked_options, takes
 from .volume_opening import in_space, volume_sampling
 from .volumes import VolumeSampling

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,13 +16,26 @@ from xarray.core import indexing
 from ..model.grid import Grid, axis_through
 from ..model.space import AXES
 from ..reading.failures import Ledger
-from .chunks import in_chunks, volume_chunk_sizes
-from .describe import channel_coordinate, guarded, microns_of
+from .base import (
+    AUTO_BYTES,
+    channel_coordinate,
+    chunks_given,
+    guarded,
+    in_chunks,
+    microns_of,
+    piece,
+)
 from .index import GUARD
 from .lazy import NOTHING, UnfilledArray, What, not_filled, without_marks
 from .request import VolumeRequest
 
 _DIMS = (*AXES, "channel")
+_TILE = 128
+"""Sides of pieces of planes are multiples of this where they can be."""
+
+_MOST_PLANES = 64
+"""Planes a chunk, beyond which planes are not split any further to have more of them."""
+
 _LONG_NAMES: dict[What, dict[str, Any]] = {
     "section_number": {"long_name": "number of the section shown", "none": -1},
     "distance": {"long_name": "distance from the section shown", "units": "µm"},
@@ -97,6 +111,62 @@ def _space_of(like: xr.DataArray | xr.Dataset) -> int | str | None:
     except TypeError:
         return None
     return number if number >= 0 else None
+
+
+def volume_chunk_sizes(
+    chunks: Any,
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    itemsize: int,
+    slicing: str,
+    planes_a_gap: float,
+    *,
+    blended: bool,
+) -> dict[str, Any]:
+    """Return the chunk size of each dimension of a volume.
+
+    Parameters
+    ----------
+    chunks
+        ``"auto"`` (or an empty dict): slabs along the slicing axis of whole planes, as many as fit
+        into 16 MiB, or 4 MiB if `blended`. Where so many planes as lie between two sections do
+        not fit whole, these are split: each piece reads a window of the sections, and none of
+        them has to be decoded again for every few planes. Else a dict as in xarray.
+    dims, shape
+        Names and lengths of the dimensions; p, i and r first.
+    itemsize
+        Bytes of one value.
+    slicing
+        The slicing axis.
+    planes_a_gap
+        How many planes of nodes lie between two neighbouring sections.
+    blended
+        Whether voxels are blended from two sections, which takes memory.
+
+    Raises
+    ------
+    ValueError
+        If the dict names a dimension that is not there.
+
+    Examples
+    --------
+    >>> volume_chunk_sizes(
+    ...     "auto", ("p", "i", "r", "channel"), (528, 320, 454, 3), 1, "p", 8.0, blended=False
+    ... )
+    {'p': 38, 'i': 320, 'r': 454, 'channel': 3}
+    """
+    if isinstance(chunks, Mapping) and chunks:
+        return chunks_given(chunks, dims)
+    sizes = dict(zip(dims, shape, strict=True))
+    across = [dim for dim in dims[:3] if dim != slicing]
+    rows, columns = (max(sizes[dim], 1) for dim in across)
+    budget = AUTO_BYTES // 4 if blended else AUTO_BYTES
+    points = max(budget // (itemsize * math.prod(shape[3:])), 1)
+    least = int(min(max(planes_a_gap, 1), _MOST_PLANES, max(sizes[slicing], 1)))
+    if rows * columns * least > points:
+        rows, columns = piece(rows, columns, max(points // least, 1), _TILE)
+    planes = max(min(points // (rows * columns), sizes[slicing]), 1)
+    return {**sizes, slicing: planes, across[0]: rows, across[1]: columns}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Unpack
@@ -20,15 +21,19 @@ from ..model.sections import SectionTable, tabulate
 from ..model.space import AXES, Plane, space_name
 from ..source import source_from
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
-from .chunks import AUTO_SECTIONS, chunk_sizes, in_chunks
-from .describe import Opening, channel_coordinate, frame, guarded, microns_of
-from .index import DIM, SectionIndex
-from .lazy import MatrixArray, PixelArray, UnfilledArray, not_filled, without_marks
-from .lookup import StructureArray, annotation_from, voxels_of
-from .placing import (
+from .base import (
+    AUTO_BYTES,
+    Opening,
+    channel_coordinate,
     chosen_tiers,
+    chunks_given,
     failing_of,
     fill_of,
+    frame,
+    guarded,
+    in_chunks,
+    microns_of,
+    piece,
     placing_of,
     record_of,
     registered,
@@ -36,10 +41,15 @@ from .placing import (
     target_space,
     warn_if_failed,
 )
+from .index import DIM, SectionIndex
+from .lazy import MatrixArray, PixelArray, UnfilledArray, not_filled, without_marks
+from .lookup import StructureArray, annotation_from, voxels_of
 from .planes import Piece, SectionSampling
 from .request import DatasetOptions, Region, SectionOptions, SectionRequest, checked_options, takes
 
 _DIMS = (DIM, "y", "x", "channel")
+_MOST_SECTIONS = 8
+"""Of a chunk."""
 
 
 @takes(SectionOptions)
@@ -243,7 +253,7 @@ class _Sections(Opening):
             (*array.shape, *(1,) * (4 - len(array.shape))),
             array.dtype.itemsize,
             # A selection from marked pixels reads whole chunks.
-            1 if marked or isinstance(array, UnfilledArray) else AUTO_SECTIONS,
+            1 if marked or isinstance(array, UnfilledArray) else _MOST_SECTIONS,
         )
         if marked:
             sizes["channel"] = -1
@@ -384,3 +394,46 @@ def _widened(part: Grid, table: SectionTable, grid: Grid, plane: Plane, region: 
     rows = grid.y.cut(min(y.min(), part.y.microns[0]), max(y.max(), part.y.microns[-1]))
     columns = grid.x.cut(min(x.min(), part.x.microns[0]), max(x.max(), part.x.microns[-1]))
     return Grid(grid.names, (rows, columns))
+
+
+def chunk_sizes(
+    chunks: Any,
+    dims: tuple[str, ...],
+    shape: tuple[int, ...],
+    itemsize: int,
+    most_sections: int = _MOST_SECTIONS,
+) -> dict[str, Any]:
+    """Return the chunk size of each dimension.
+
+    Parameters
+    ----------
+    chunks
+        ``"auto"`` (or an empty dict): as many whole sections as fit into 16 MiB, at most 8; a
+        larger plane is split into pieces of at most 16 MiB. Else a dict as in xarray, where a
+        dimension that is not named stays whole.
+    dims, shape
+        Names and lengths of the dimensions, ``section`` first, then ``y`` and ``x``.
+    itemsize
+        Bytes of one value.
+    most_sections
+        Sections a chunk, at most, if not given.
+
+    Raises
+    ------
+    ValueError
+        If the dict names a dimension that is not there.
+
+    Examples
+    --------
+    >>> chunk_sizes("auto", ("section", "y", "x", "channel"), (60, 320, 456, 3), 1)
+    {'section': 8, 'y': 320, 'x': 456, 'channel': 3}
+    """
+    if isinstance(chunks, Mapping) and chunks:
+        return chunks_given(chunks, dims)
+    point = itemsize * math.prod(shape[3:])
+    rows, columns = shape[1], shape[2]
+    plane = max(point * rows * columns, 1)
+    if plane > AUTO_BYTES:
+        rows, columns = piece(rows, columns, AUTO_BYTES // point)
+    sections = min(max(AUTO_BYTES // plane, 1), most_sections, max(shape[0], 1))
+    return dict(zip(dims, (sections, rows, columns, *shape[3:]), strict=True))

@@ -25,7 +25,7 @@ from ..model.geometry import geometry, pixel_points
 from ..model.sections import LEAST_DISTANCE, SectionTable
 from ..model.space import AXES, extent
 from ..reading.reader import LazyArray, index_outer
-from .describe import VOLUMES
+from .base import VOLUMES
 from .index import DIM, GUARD, GuardIndex, ImagePlaces
 from .internals import as_dataset, below, indexings, lazy_variables
 

@@ -5,32 +5,44 @@ the signature and the docstring of the function (`takes`), and the checks before
 """
 
 import inspect
-import math
-import operator
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache, partial
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar, get_args, get_type_hints
 
 import xarray as xr
 
+from ..errors import RegistrationError
 from ..model import affine
+from ..model.checks import (
+    LARGEST_ID,
+    checked_choice,
+    checked_flag,
+    finite,
+    listed,
+    near,
+    pair,
+    positive,
+    whole_number,
+)
 from ..model.read import VIEWS, View
 from ..model.registration import Registration
+from ..model.registration_files import FORMS, parse_registration, registration_of
 from ..model.sections import Detection
 from ..model.space import AXES
-from ..model.terms import listed, near
 from ..sampling.reads import INTERPOLATIONS, Interpolation
 from ..source import Source
 from ..source.published import PublishedRegistration
-from .placing import registration_from
 from .volumes import Between
 
 Region = dict[str, tuple[float, float]]
 Chunks = Literal["auto"] | Mapping[str, Any] | None
 F = TypeVar("F", bound=Callable[..., Any])
+
+_LARGEST_FILE = 64 * 2**20
 
 LARGEST_TIER = 30
 """Times that a side may be halved: beyond, nothing is left of any image."""
@@ -40,62 +52,12 @@ def _is(value: Any, word: str) -> bool:
     return isinstance(value, str) and value == word
 
 
-def checked_choice(name: str, value: Any, known: Sequence[Any]) -> Any:
-    """Return a text, one of those known, or say which they are."""
-    if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, known))}")
-    return value
-
-
-def whole_number(name: str, value: Any, least: int, most: int) -> int:
-    """Return a whole number within bounds, ends included, or say what would be right."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; it must be a whole number")
-    if not least <= number <= most:
-        raise ValueError(f"{name} is {number}; it must be from {least} to {most}")
-    return number
-
-
 def checked_id(name: str, value: Any) -> int:
     """Return the id of a dataset or image."""
     if isinstance(value, str):
         way = "without quotes" if value.strip().isdigit() else f"atldld.search({value!r}) finds ids"
         raise TypeError(f"{name} is {value!r}; it must be a whole number: {way}")
-    return whole_number(name, value, 0, 2**63 - 1)
-
-
-def finite(name: str, value: Any) -> float:
-    """Return a number that is neither infinite nor NaN, or say what is wrong with it."""
-    if isinstance(value, str | bytes | bool):
-        raise TypeError(f"{name} is {value!r}; it must be a number")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}; it must be a number") from None
-    except OverflowError:
-        raise ValueError(f"{name} is too large; it must be a number of microns") from None
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is {value!r}; it must be finite")
-    return number
-
-
-def positive(name: str, value: Any) -> float:
-    """Return a number of microns above 0."""
-    number = finite(name, value)
-    if number <= 0:
-        raise ValueError(f"{name} is {value!r}; it must be a number of microns above 0")
-    return number
-
-
-def pair(name: str, value: Any) -> tuple[float, float]:
-    """Return two finite numbers."""
-    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
-        raise TypeError(f"{name} is {value!r}; it must be two numbers")
-    return finite(name, value[0]), finite(name, value[1])
+    return whole_number(name, value, 0, LARGEST_ID)
 
 
 def checked_detection(value: Any) -> Detection:
@@ -151,13 +113,6 @@ def checked_space(value: Any) -> int | Literal["native"]:
     return number
 
 
-def checked_flag(name: str, value: Any) -> bool:
-    """Return True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; it must be True or False")
-    return value
-
-
 def _tier(value: Any) -> int | Literal["auto"]:
     return "auto" if _is(value, "auto") else whole_number("tier", value, 0, LARGEST_TIER)
 
@@ -173,6 +128,51 @@ def _max_distance(value: Any) -> float | None:
     if distance < 0:
         raise ValueError(f"max_distance is {distance:g}; it must be a number of microns, 0 or more")
     return distance
+
+
+def registration_from(value: Any, *, mirror: bool = False) -> Registration | PublishedRegistration:
+    """Return the registration that a user gave.
+
+    Parameters
+    ----------
+    value
+        Path of a file of QuickNII, VisuAlign or DeepSlice; folder or fsspec URL of a published
+        registration; a mapping of what a JSON file of them
+        holds; a mapping from section numbers or image ids to nine numbers; or a `Registration`.
+    mirror
+        Whether to turn left and right over.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    FileNotFoundError
+        If there is no such file.
+    RegistrationError
+        If the file does not say where sections lie.
+    """
+    if isinstance(value, Registration | PublishedRegistration):
+        return value
+    if isinstance(value, Mapping):
+        return registration_of(value, name="a mapping", mirror=mirror)
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(
+            f"registration is {type(value).__name__}; it must be the path of {FORMS}, or a mapping"
+        )
+    if "://" in os.fspath(value) or Path(value).is_dir():
+        if mirror:
+            raise ValueError("mirror is for files; open with the published registration as it is")
+        return PublishedRegistration.at(os.fspath(value))
+    path = Path(value)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no registration file {path}")
+    with path.open("rb") as file:
+        body = file.read(_LARGEST_FILE + 1)
+    if len(body) > _LARGEST_FILE:
+        raise RegistrationError(
+            f"{path.name} has more than {_LARGEST_FILE // 2**20} MiB; it must be {FORMS}"
+        )
+    return parse_registration(body, name=path.name, mirror=mirror)
 
 
 def _registration(value: Any) -> Registration | PublishedRegistration | None:

@@ -14,12 +14,13 @@ import xarray as xr
 
 from .. import __version__
 from ..errors import AtldldError, AtldldWarning, DatasetNotFoundError
+from ..model.checks import checked_choice
 from ..model.terms import SearchTerms
 from ..source import Source, source_from
 from ..source.search import summaries
 from .engine import OPTIONS
 from .opening import open_dataset
-from .request import check_names, checked_choice
+from .request import check_names
 
 _AT_ONCE = 8
 """Datasets whose metadata are asked for at one time."""

@@ -17,10 +17,8 @@ from ..model.sections import Stack, default_distance, stack_of
 from ..model.space import AXES, can_flip, extent, space_name
 from ..source import Source, source_from
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
-from .describe import Opening, volume_frame
-from .lazy import MatrixArray, PixelArray, What
-from .nodes import Like, Nodes
-from .placing import (
+from .base import (
+    Opening,
     chosen_tiers,
     failing_of,
     fill_of,
@@ -29,8 +27,11 @@ from .placing import (
     registered,
     showing,
     target_space,
+    volume_frame,
     warn_if_failed,
 )
+from .lazy import MatrixArray, PixelArray, What
+from .nodes import Like, Nodes
 from .registered_volumes import RegisteredSampling
 from .request import VolumeOptions, VolumeRequest, checked_options, takes
 from .volumes import MIDLINE, StackSampling, VolumeSampling

@@ -78,7 +78,7 @@ def write_tables(
     attributes
         Of the array that registered sections came from.
     """
-    from ..arrays.describe import CITATION
+    from ..arrays.base import CITATION
 
     if rows:
         text = io.StringIO()

@@ -20,10 +20,11 @@ import numpy as np
 from pydantic_core import to_jsonable_python
 
 from .. import __version__
-from ..arrays.describe import CITATION
+from ..arrays.base import CITATION
 from ..arrays.opening import open_dataarray
 from ..arrays.planning import PlannedRead, planned_reads
 from ..errors import BundleError, ImageError
+from ..model.checks import checked_choice
 from ..model.dataset import SectionDataset
 from ..model.read import VIEWS, ImageRead, View, Window
 from ..options import current
@@ -192,8 +193,7 @@ def pack(
     dtype('uint8')
     >>> folder.cleanup()
     """
-    if not isinstance(on_error, str) or on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'")
+    checked_choice("on_error", on_error, ("raise", "skip"))
     if chunks is not None and not (isinstance(chunks, str) and chunks == "auto"):
         raise ValueError(f"chunks is {chunks!r}; a bundle is packed for 'auto' or None")
     options: dict[str, Any] = {

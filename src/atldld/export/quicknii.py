@@ -11,10 +11,11 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
-from ..arrays.placing import registration_from
 from ..arrays.positions import known_places
+from ..arrays.request import registration_from
 from ..model.affine import tier_origin, tier_size
 from ..model.anchoring import DEFAULT_TARGET, Target, anchoring_of
+from ..model.checks import whole_number
 from ..model.geometry import pixel_points
 from ..model.registration import Registration
 from ..model.registration_files import MARK, anchorings_checksum
@@ -86,10 +87,8 @@ def to_quicknii(
         raise ValueError(f"{os.fspath(path)}: a QuickNII file is named .json")
     atlas = Target.named(target)
     table = _sections(obj)
-    if isinstance(tier, bool) or not isinstance(tier, int) or tier < 0:
-        raise ValueError(f"tier is {tier!r}; it must be a whole number from 0")
     last = int(table.tier_count.min()) - 1
-    if tier > last:
+    if whole_number("tier", tier, 0) > last:
         raise ValueError(f"tier is {tier}; the images have tiers 0 to {last}")
     slices = _slices(table, tier, atlas)
     attributes = written_attributes(

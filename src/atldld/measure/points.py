@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..arrays.placing import placing_of, registered, registration_from
+from ..arrays.base import placing_of, registered
+from ..arrays.request import registration_from
 from ..model.dataset import SectionDataset
 from ..model.geometry import pixel_points
 from ..model.sections import SectionTable

@@ -11,28 +11,29 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from ..arrays.describe import attributes, guarded, microns_of, volume_frame
-from ..arrays.image import ImageOpening
-from ..arrays.index import GUARD
-from ..arrays.placing import (
+from ..arrays.base import (
+    attributes,
     failing_of,
+    guarded,
+    microns_of,
     placing_of,
     registered,
-    registration_from,
     showing,
     target_space,
+    volume_frame,
     warn_if_failed,
 )
+from ..arrays.image import ImageOpening
+from ..arrays.index import GUARD
 from ..arrays.request import (
     LARGEST_TIER,
     Region,
-    checked_choice,
     checked_id,
     checked_region,
     checked_space,
-    positive,
-    whole_number,
+    registration_from,
 )
+from ..model.checks import checked_choice, positive, whole_number
 from ..model.dataset import SectionDataset, SectionImage
 from ..model.grid import Axis, footprint
 from ..model.read import VIEWS, View

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .checks import LARGEST_ID, listed, near, whole_number
 from .space import PLANES, plane_of_section, plane_of_section_ids
 
 _OTHER_PLANES = {"variable": 4, "n/a": 5, "tangential": 1082279372}
@@ -16,7 +15,6 @@ PLANE_NAMES = (*PLANES, *_OTHER_PLANES)
 
 _LONGEST_TERM = 200
 _MOST_WILDCARDS = 20
-_LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,34 +141,6 @@ def fits(term: str, text: str) -> bool:
     return True
 
 
-def near(wanted: str, known: Sequence[str]) -> str:
-    """Return a question for the name that was meant, with a blank after it, or nothing.
-
-    Examples
-    --------
-    >>> near("corona", ["coronal", "sagittal"])
-    "did you mean 'coronal'? "
-    >>> near("horizontal", ["coronal"])
-    ''
-    """
-    by_case = {name.casefold(): name for name in known}
-    found = difflib.get_close_matches(wanted.casefold(), by_case, n=1, cutoff=0.75)
-    return f"did you mean {by_case[found[0]]!r}? " if found else ""
-
-
-def listed(names: Iterable[str], most: int = 40) -> str:
-    """Return names in quotes, no more than some.
-
-    Examples
-    --------
-    >>> listed(["a", "b", "c"], most=2)
-    "'a', 'b' and 1 more"
-    """
-    every = [repr(name) for name in names]
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
-
-
 def _several(name: str, value: Any) -> list[Any]:
     if value is None:
         return []
@@ -214,15 +184,7 @@ def _plane(value: Any) -> str:
 
 
 def _id(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} is {value!r}; it must be a whole number")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}; it must be a whole number") from None
-    if not 0 <= number <= _LARGEST_ID:
-        raise ValueError(f"{name} is {number}; it must be from 0 to {_LARGEST_ID}")
-    return number
+    return whole_number(name, value, 0, LARGEST_ID)
 
 
 def _id_or_text(name: str, value: Any) -> int | str:

@@ -23,10 +23,11 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from ..errors import APIError, AtldldWarning, RegistrationError, plain
+from ..model.checks import listed, near
 from ..model.dataset import SectionDataset
 from ..model.info import DatasetSummary
 from ..model.rows import Row, records, texts
-from ..model.terms import SearchTerms, fits, listed, near
+from ..model.terms import SearchTerms, fits
 from ..options import Options
 from ..urls import without_credentials
 from .http import UnfitBodyError, error_text, fetch

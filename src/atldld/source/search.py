@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import APIError, AtldldWarning, ImageError
+from ..model.checks import listed, near
 from ..model.dataset import SectionDataset
 from ..model.info import DatasetInfo, DatasetSummary
-from ..model.terms import SearchTerms, fits, listed, near
+from ..model.terms import SearchTerms, fits
 from . import DescribingSource, SearchableSource, Source, source_from
 from .allen import AllenSource
 from .rma import DatasetRows, genes_like
