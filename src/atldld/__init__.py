@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .arrays.volume_opening import open_volume
     from .export.napari import napari_layers, view
     from .export.packing import pack
-    from .export.quicknii import read_quicknii
+    from .export.quint import read_quicknii
     from .measure.annotation import open_annotation
     from .measure.atlas_coverage import covering, open_coverage
     from .measure.grids import open_grid, open_grids
@@ -68,7 +68,7 @@ _HOMES = {
     "points_to_sections": ".measure.points",
     "sections_to_points": ".measure.points",
     "search": ".source.search",
-    "read_quicknii": ".export.quicknii",
+    "read_quicknii": ".export.quint",
     "set_options": ".options",
     "structure_bounds": ".measure.structures",
     "structure_measures": ".measure.measures",

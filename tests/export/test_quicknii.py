@@ -265,9 +265,9 @@ def test_what_is_no_registration_is_refused(tmp_path, opened):
 def test_writing_checks_its_arguments(tmp_path, opened, volume):
     with pytest.raises(ValueError, match=r"named \.json"):
         to_quicknii(opened(), tmp_path / "q.xml")
-    with pytest.raises(ValueError, match="tiers 0 to 4"):
+    with pytest.raises(ValueError, match="from 0 to 4"):
         to_quicknii(opened(), tmp_path / "q.json", tier=5)
-    with pytest.raises(ValueError, match="whole number from 0"):
+    with pytest.raises(ValueError, match="from 0 to 4"):
         to_quicknii(opened(), tmp_path / "q.json", tier=-1)
     with pytest.raises(ValueError, match="target is"):
         to_quicknii(opened(), tmp_path / "q.json", target="CCF")

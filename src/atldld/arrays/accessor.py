@@ -417,7 +417,7 @@ class AtlasAccessor:
         overwrite: bool = False,
     ) -> None:
         """Write this as a NIfTI file; see `atldld.export.to_nifti`."""
-        from ..export.nifti import to_nifti
+        from ..export.medical_images import to_nifti
 
         to_nifti(self._obj, path, colours=colours, origin=origin, overwrite=overwrite)
 
@@ -425,7 +425,7 @@ class AtlasAccessor:
         self, path: str | os.PathLike[str], *, tier: int = 0, overwrite: bool = False
     ) -> None:
         """Write where the section images lie, for QuickNII; see `atldld.export.to_quicknii`."""
-        from ..export.quicknii import to_quicknii
+        from ..export.quint import to_quicknii
 
         to_quicknii(self._obj, path, tier=tier, overwrite=overwrite)
 
@@ -433,7 +433,7 @@ class AtlasAccessor:
         self, path: str | os.PathLike[str], *, compress: bool = True, overwrite: bool = False
     ) -> None:
         """Write this as an NRRD file; see `atldld.export.to_nrrd`."""
-        from ..export.nrrd import to_nrrd
+        from ..export.medical_images import to_nrrd
 
         to_nrrd(self._obj, path, compress=compress, overwrite=overwrite)
 

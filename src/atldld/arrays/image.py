@@ -42,7 +42,7 @@ from .base import (
     registered,
     target_space,
 )
-from .index import DIM, ImagePlaces
+from .index import DIM, ImagePlaces, in_a_row
 from .lazy import channels_of
 from .request import Chunks, ImageOptions, Region, checked_id, checked_options, takes
 
@@ -569,12 +569,4 @@ def _taken(
     # An image that begins later than the lattice does so by less than a pixel: the nearest one.
     along, down = (round(share) for share in found.past_lattice)
     rows, columns = np.maximum(rows - down, 0), np.maximum(columns - along, 0)
-    out[...] = found.image[_run(rows)][:, _run(columns)]
-
-
-def _run(numbers: Indices) -> slice | Indices:
-    """Return a slice for numbers that follow each other, which is quicker."""
-    first, count = int(numbers[0]), len(numbers)
-    if int(numbers[-1]) - first == count - 1 and (np.diff(numbers) == 1).all():
-        return slice(first, first + count)
-    return numbers
+    out[...] = found.image[in_a_row(rows)][:, in_a_row(columns)]

@@ -360,10 +360,14 @@ def _within(values: npt.NDArray[Any], label: slice, name: Hashable) -> Any:
     high = np.inf if label.stop is None else label.stop
     if low > high and len(values) > 1 and values[0] > values[-1]:
         low, high = high, low
-    places = np.flatnonzero((values >= low) & (values <= high))[:: label.step or 1]
-    if len(places) and (np.diff(places) == 1).all():
-        return slice(int(places[0]), int(places[-1]) + 1)
-    return places
+    return in_a_row(np.flatnonzero((values >= low) & (values <= high))[:: label.step or 1])
+
+
+def in_a_row(numbers: npt.NDArray[np.intp]) -> slice | npt.NDArray[np.intp]:
+    """Return a slice for numbers that follow each other, which is quicker."""
+    if len(numbers) and (np.diff(numbers) == 1).all():
+        return slice(int(numbers[0]), int(numbers[-1]) + 1)
+    return numbers
 
 
 @dataclass(slots=True, eq=False)

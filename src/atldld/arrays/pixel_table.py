@@ -8,17 +8,14 @@ import os
 import uuid
 from collections.abc import Collection, Hashable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from ..model.affine import points_of
 from ..model.space import AXES
 from .lookup import Voxels
-from .positions import DIMS, SectionPoints, is_volume, section_points
+from .positions import DIMS, is_volume, section_points
 
 _CHANNEL = "channel"
 _MOST_ROWS = 2**20
@@ -91,7 +88,10 @@ def table_parts(
     wanted
         The structures whose pixels are to be rows; None for every pixel.
     """
-    dataset = _as_dataset(obj)
+    if isinstance(obj, xr.DataArray):
+        dataset = obj.rename("value" if obj.name is None else obj.name).to_dataset()
+    else:
+        dataset = obj
     dims = AXES if is_volume(dataset) else DIMS
     extra = set(dataset.dims) - {*dims, _CHANNEL}
     if extra:
@@ -102,130 +102,72 @@ def table_parts(
     if wanted is not None and voxels is None and "structure_id" not in dataset:
         raise ValueError("structure= needs annotation=, to tell which structure a pixel lies in")
     points = None if dims == AXES else section_points(dataset)
+    labels = {name: (name, np.atleast_1d(dataset.coords[name].values)) for name in dims}
+    if points is not None:
+        images = np.atleast_1d(dataset.coords["image_id"].values)
+        labels = {"section": labels["section"], "image_id": ("section", images), **labels}
+    places = xr.Dataset(labels).reset_index(dims).reset_coords()
     dataset = dataset.drop_vars([name for name in dataset.coords if name not in dataset.xindexes])
     for block in _blocks(dataset, [dim for dim in dims if dim in dataset.dims]):
-        part = dataset.isel(block).compute()
+        part, shown = dataset.isel(block).compute(), places.isel(block)
+        first = block.get("section", slice(0)).start or 0
         values = {
             name: column
             for variable in part.data_vars.values()
-            for name, column in _columns(variable, dims, prefixed=isinstance(obj, xr.Dataset))
+            for name, column in _columns(variable, prefixed=isinstance(obj, xr.Dataset))
         }
-        bounds = [
-            range(*block.get(dim, slice(None)).indices(dataset.sizes.get(dim, 1))) for dim in dims
-        ]
-        labels = _labels(obj, dims, bounds)
-        for some in _some_rows(tuple(map(len, bounds))):
-            shown = {name: labels[name][rows] for name, rows in zip(dims, some, strict=True)}
-            sections = bounds[0][some[0]]
-            yield _part(
-                {name: _cut(column, some) for name, column in values.items()},
-                _located(points, sections, shown, labels["image_id"][some[0]])
-                if points
-                else _voxels(shown),
-                voxels,
-                wanted,
-            )
+        for some in _some_rows({dim: shown.sizes[dim] for dim in dims}):
+            columns = dict(shown.isel(some).variables)
+            sizes = {dim: columns[dim].size for dim in dims}
+            if points is None:
+                columns = {axis: columns[axis].astype(np.float64) for axis in AXES}
+            else:
+                sections = first + np.arange(shown.sizes["section"])[some["section"]]
+                y, x = (columns[dim].values.astype(np.float64) for dim in ("y", "x"))
+                at = points.pixels(sections, y, x)
+                for number, axis in enumerate(AXES):
+                    columns[axis] = xr.Variable(DIMS, points.along(number, sections, *at))
+            few = {name: each.isel(some, missing_dims="ignore") for name, each in values.items()}
+            yield _part(columns, few, sizes, voxels, wanted)
 
 
-def _some_rows(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice, slice]]:
+def _some_rows(sizes: dict[str, int]) -> Iterator[dict[str, slice]]:
     """Yield parts of a block that make at most `_MOST_ROWS` rows, if one line of it does."""
-    line = max(shape[2], 1)
-    lines = max(min(_MOST_ROWS // line, max(shape[1], 1)), 1)
-    planes = max(_MOST_ROWS // (line * lines), 1)
-    for first in range(0, max(shape[0], 1), planes):
-        for start in range(0, max(shape[1], 1), lines):
-            yield slice(first, first + planes), slice(start, start + lines), slice(None)
-
-
-def _cut(column: npt.NDArray[Any], some: tuple[slice, ...]) -> npt.NDArray[Any]:
-    return column[
-        tuple(slice(None) if n == 1 else each for n, each in zip(column.shape, some, strict=True))
-    ]
+    (first, planes), (second, lines), (_, line) = sizes.items()
+    most = max(min(_MOST_ROWS // max(line, 1), max(lines, 1)), 1)
+    deep = max(_MOST_ROWS // (max(line, 1) * most), 1)
+    for plane in range(0, max(planes, 1), deep):
+        for start in range(0, max(lines, 1), most):
+            yield {first: slice(plane, plane + deep), second: slice(start, start + most)}
 
 
 def _part(
-    values: dict[str, npt.NDArray[Any]],
-    located: dict[str, npt.NDArray[Any]],
+    places: dict[Hashable, xr.Variable],
+    values: dict[str, xr.Variable],
+    sizes: dict[str, int],
     voxels: Voxels | None,
     wanted: Collection[int] | None,
 ) -> pd.DataFrame:
-    """Return one table of values and places, all of one shape, without rows not wanted."""
+    """Return one table of places and values, without rows not wanted."""
+    spread = {name: each.set_dims(sizes).values for name, each in places.items()}
     if voxels is not None:
-        found = voxels.at(*(located[axis] for axis in AXES)).astype(np.int64)
-        located = {**located, "structure_id": found}
+        spread["structure_id"] = voxels.at(*(spread[axis] for axis in AXES)).astype(np.int64)
         values.pop("structure_id", None)
-    columns = {**located, **values}
-    shape = np.broadcast_shapes(*(column.shape for column in columns.values()))
-    there = None
-    if wanted is not None:
-        there = np.isin(np.broadcast_to(columns["structure_id"], shape), list(wanted))
-    spread = {name: np.broadcast_to(column, shape) for name, column in columns.items()}
+    spread |= {name: each.set_dims(sizes).values for name, each in values.items()}
+    there = None if wanted is None else np.isin(spread["structure_id"], [*wanted])
     return pd.DataFrame(
         {name: each.ravel() if there is None else each[there] for name, each in spread.items()}
     )
 
 
-def _located(
-    points: SectionPoints,
-    sections: range,
-    shown: dict[str, npt.NDArray[Any]],
-    images: npt.NDArray[Any],
-) -> dict[str, npt.NDArray[Any]]:
-    """Return section, image, row, column and exact place of pixels, over (section, y, x)."""
-    y, x = shown["y"][:, None], shown["x"]
-    affines = points.affines[sections.start : sections.stop][:, None, None]
-    at: tuple[npt.NDArray[Any], npt.NDArray[Any]] = (x.astype(np.float64), y.astype(np.float64))
-    if any(points.bends):
-        at = points.straight(np.arange(sections.start, sections.stop), shown["y"], at[0])
-    place = points_of(affines, *at)
-    return {
-        "section": shown["section"][:, None, None],
-        "image_id": images[:, None, None],
-        "y": y,
-        "x": x,
-        **dict(zip(AXES, place, strict=True)),
-    }
-
-
-def _voxels(shown: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    p, i, r = (shown[axis].astype(np.float64) for axis in AXES)
-    return {"p": p[:, None, None], "i": i[:, None], "r": r}
-
-
-def _as_dataset(obj: xr.DataArray | xr.Dataset) -> xr.Dataset:
-    if isinstance(obj, xr.Dataset):
-        return obj
-    return obj.rename("value" if obj.name is None else obj.name).to_dataset()
-
-
-def _columns(
-    variable: xr.DataArray, dims: tuple[str, ...], *, prefixed: bool
-) -> Iterator[tuple[str, npt.NDArray[Any]]]:
-    """Yield columns of a variable, one a channel, each with an axis for every one of `dims`."""
-    own = variable.variable
-    channels = own.sizes.get(_CHANNEL)
-    spread = own.set_dims(
-        {dim: own.sizes.get(dim, 1) for dim in dict.fromkeys((*dims, _CHANNEL, *own.dims))}
-    )
-    values = spread.transpose(*dims, _CHANNEL).values
-    if channels is None:
-        yield str(variable.name), values[..., 0]
+def _columns(variable: xr.DataArray, *, prefixed: bool) -> Iterator[tuple[str, xr.Variable]]:
+    """Yield columns of a variable, one a channel."""
+    if _CHANNEL not in variable.dims:
+        yield str(variable.name), variable.variable
         return
-    names = variable.coords[_CHANNEL].values if _CHANNEL in variable.coords else range(channels)
-    for number, name in enumerate(names):
-        yield f"{variable.name}_{name}" if prefixed else str(name), values[..., number]
-
-
-def _labels(
-    obj: xr.DataArray | xr.Dataset, dims: tuple[str, ...], bounds: list[range]
-) -> dict[str, npt.NDArray[Any]]:
-    """Return the labels of a block along each dimension; along one that is gone, the one left."""
-    found: dict[str, npt.NDArray[Any]] = {}
-    for dim, part in zip(dims, bounds, strict=True):
-        names = (dim, "image_id") if dim == "section" else (dim,)
-        for name in names:
-            found[name] = np.atleast_1d(obj.coords[name].values)[part.start : part.stop]
-    return found
+    for number, name in enumerate(variable[_CHANNEL].values):
+        column = variable.variable.isel({_CHANNEL: number})
+        yield f"{variable.name}_{name}" if prefixed else str(name), column
 
 
 def _blocks(dataset: xr.Dataset, dims: list[str]) -> Iterator[dict[Hashable, slice]]:

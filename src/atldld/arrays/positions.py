@@ -24,13 +24,14 @@ from ..model.bend import BendSource
 from ..model.geometry import geometry, pixel_points
 from ..model.sections import LEAST_DISTANCE, SectionTable
 from ..model.space import AXES, extent
-from ..reading.reader import LazyArray, index_outer
+from ..reading.reader import LazyArray, index_outer, places, squeezed
 from .base import VOLUMES
-from .index import DIM, GUARD, GuardIndex, ImagePlaces
+from .index import DIM, GUARD, GuardIndex, ImagePlaces, in_a_row
 from .internals import as_dataset, below, indexings, lazy_variables
 
 DIMS = ("section", "y", "x")
 _SHOWN = ("image_id", "y", "x")
+_UNKNOWN = "this object shows images that its readers do not know: image_id was changed"
 
 T = TypeVar("T", xr.DataArray, xr.Dataset)
 
@@ -61,17 +62,24 @@ class SectionPoints:
     dims: tuple[str, ...]
     bends: tuple[BendSource | None, ...] = ()
 
-    def straight(
+    def pixels(
         self, sections: npt.NDArray[Any], rows: Array, columns: Array
     ) -> tuple[Array, Array]:
-        """Return the straight pixels of bent ones, shape (sections, rows, columns)."""
+        """Return x and y, straight, of pixels over (sections, rows, columns), or to broadcast."""
+        if not any(self.bends):
+            return columns, rows[:, None]
         x, y = np.broadcast_arrays(columns, rows[:, None])
-        places = []
+        found = []
         for section in sections:
             source = self.bends[section]
             bend = None if source is None else source.load()
-            places.append((x, y) if bend is None else bend.to_straight(x, y))
-        return np.stack([x for x, _ in places]), np.stack([y for _, y in places])
+            found.append((x, y) if bend is None else bend.to_straight(x, y))
+        return np.stack([x for x, _ in found]), np.stack([y for _, y in found])
+
+    def along(self, axis: int, sections: npt.NDArray[Any], x: Array, y: Array) -> Array:
+        """Return one of p, i, r of straight pixels, shape (sections, rows, columns)."""
+        affine = self.affines[sections, axis][:, None, None]
+        return np.asarray(affine[..., 0] * x + affine[..., 1] * y + affine[..., 2])
 
     @property
     def planes(self) -> Array:
@@ -96,8 +104,8 @@ EXACT = "exact_"
 
 def with_pir(obj: T) -> T:
     """Return an object with its exact places as coordinates; see `AtlasAccessor.with_pir`."""
-    places = pir(obj, prefix=EXACT)
-    return obj.assign_coords({name: places[name].variable for name in places.data_vars})
+    exact = pir(obj, prefix=EXACT)
+    return obj.assign_coords({name: exact[name].variable for name in exact.data_vars})
 
 
 def pir(obj: xr.DataArray | xr.Dataset, prefix: str = "") -> xr.Dataset:
@@ -185,20 +193,9 @@ class PointArray(BackendArray):
         return index_outer(key, self.shape, self._outer)
 
     def _outer(self, key: tuple[Any, ...]) -> Array:
-        sections, rows, columns = (
-            np.atleast_1d(values[part])
-            for values, part in zip(
-                (np.arange(self.shape[0]), self.points.y, self.points.x), key, strict=True
-            )
-        )
-        affine = self.points.affines[sections, self.axis][:, None, None]
-        along, down, shift = (affine[..., place] for place in range(3))
-        if any(self.points.bends):
-            x, y = self.points.straight(sections, rows, columns)
-            out = along * x + down * y + shift
-        else:
-            out = along * columns + down * rows[:, None] + shift
-        return np.asarray(out[tuple(slice(None) if _keeps_axis(part) else 0 for part in key)])
+        sections, rows, columns = places(key, self.shape)
+        at = self.points.pixels(sections, self.points.y[rows], self.points.x[columns])
+        return np.asarray(squeezed(self.points.along(self.axis, sections, *at), key))
 
     def __dask_tokenize__(self) -> Hashable:
         from dask.tokenize import tokenize
@@ -206,10 +203,6 @@ class PointArray(BackendArray):
         points = self.points
         keys = tuple(None if bend is None else bend.key for bend in points.bends)
         return type(self).__name__, self.axis, tokenize(points.affines, points.y, points.x), keys
-
-
-def _keeps_axis(part: Any) -> bool:
-    return isinstance(part, slice) or np.ndim(part) > 0
 
 
 def section_points(obj: xr.DataArray | xr.Dataset) -> SectionPoints:
@@ -222,12 +215,10 @@ def section_points(obj: xr.DataArray | xr.Dataset) -> SectionPoints:
     """
     known: dict[int, tuple[Array, int]] = {}
     bends: dict[int, BendSource] = {}
-    for places in _known(obj):
-        numbers = dict(
-            zip(places.table.image_id.tolist(), places.table.section_number, strict=True)
-        )
-        bends.update(places.pixel_bends)
-        for image, affine in zip(places.images.tolist(), places.affines, strict=True):
+    for each in _known(obj):
+        numbers = dict(zip(each.table.image_id.tolist(), each.table.section_number, strict=True))
+        bends.update(each.pixel_bends)
+        for image, affine in zip(each.images.tolist(), each.affines, strict=True):
             other, _ = known.setdefault(image, (affine, int(numbers[image])))
             if other is not affine and not np.array_equal(other, affine):
                 raise ValueError(
@@ -236,9 +227,7 @@ def section_points(obj: xr.DataArray | xr.Dataset) -> SectionPoints:
                 )
     images, y, x = (_shown(obj, name, dim) for name, dim in zip(_SHOWN, DIMS, strict=True))
     if any(image not in known for image in images.tolist()):
-        raise ValueError(
-            "this object shows images that its readers do not know: image_id was changed"
-        )
+        raise ValueError(_UNKNOWN)
     _check_labels(obj, [known[image][1] for image in images.tolist()], y, x)
     return SectionPoints(
         np.array([known[image][0] for image in images.tolist()]).reshape(-1, 3, 3),
@@ -332,66 +321,40 @@ def _chunks(obj: xr.DataArray | xr.Dataset, name: str, length: int) -> tuple[int
     return (most,) * whole + ((rest,) if rest or not whole else ())
 
 
-COLUMNS = (
-    "section_number", "image_id", "slice_axis", "normal_p", "normal_i", "normal_r", "tilt",
-    "slice_low", "slice_high", "before", "after", "outside",
-)  # fmt: skip
-
-
 def geometry_table(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
     """Return how the sections of an object lie; see `AtlasAccessor.geometry`."""
     bounds = extent(_space(obj))
-    known: dict[int, dict[str, Any]] = {}
     tables = {id(each.table): each.table for each in _known(obj)}
-    for table in tables.values():
-        for row in _rows(table, bounds):
-            other = known.setdefault(row["image_id"], row)
-            if not _alike(row, other):
-                raise ValueError(
-                    f"image {row['image_id']} lies in two places in this object, or has other "
-                    "neighbours: it mixes arrays that were opened with different mapping=, "
-                    "reference_space= or region="
-                )
-    rows = []
-    for image in _images(obj):
-        if image not in known:
-            raise ValueError(
-                "this object shows images that its readers do not know: image_id was changed"
-            )
-        rows.append(known[image])
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _rows(table: SectionTable, bounds: tuple[float, float, float] | None) -> list[dict[str, Any]]:
-    found = geometry(pixel_points(table), table.width, table.height, bounds)
-    columns: dict[str, npt.NDArray[Any]] = {
-        "section_number": table.section_number,
-        "image_id": table.image_id,
-        "slice_axis": np.full(len(table), AXES[found.axis], dtype=object),
-        **{f"normal_{axis}": found.normal[:, place] for place, axis in enumerate(AXES)},
-        "tilt": found.tilt,
-        "slice_low": found.low,
-        "slice_high": found.high,
-        "before": found.before,
-        "after": found.after,
-        "outside": found.outside,
-    }
-    values = zip(*(columns[name].tolist() for name in COLUMNS), strict=True)
-    return [dict(zip(COLUMNS, row, strict=True)) for row in values]
-
-
-def _alike(row: dict[str, Any], other: dict[str, Any]) -> bool:
-    # NaN, for no neighbour, is not equal to itself.
-    return repr(row) == repr(other)
-
-
-def _images(obj: xr.DataArray | xr.Dataset) -> list[int]:
-    if "image_id" not in obj.coords or obj.coords["image_id"].ndim > 1:
+    rows = pd.concat([_rows(table, bounds) for table in tables.values()]).drop_duplicates()
+    twice = rows["image_id"][rows["image_id"].duplicated()]
+    if len(twice):
         raise ValueError(
-            "this object does not say which image_id it shows: the coordinate 'image_id' was lost"
+            f"image {twice.iloc[0]} lies in two places in this object, or has other neighbours: it "
+            "mixes arrays that were opened with different mapping=, reference_space= or region="
         )
-    images: list[int] = np.atleast_1d(obj.coords["image_id"].values).tolist()
-    return images
+    chosen = pd.Index(rows["image_id"]).get_indexer(pd.Index(_shown(obj, "image_id", "section")))
+    if (chosen < 0).any():
+        raise ValueError(_UNKNOWN)
+    shown: pd.DataFrame = rows.iloc[chosen].reset_index(drop=True)
+    return shown
+
+
+def _rows(table: SectionTable, bounds: tuple[float, float, float] | None) -> pd.DataFrame:
+    found = geometry(pixel_points(table), table.width, table.height, bounds)
+    return pd.DataFrame(
+        {
+            "section_number": table.section_number,
+            "image_id": table.image_id,
+            "slice_axis": np.full(len(table), AXES[found.axis], dtype=object),
+            **{f"normal_{axis}": found.normal[:, place] for place, axis in enumerate(AXES)},
+            "tilt": found.tilt,
+            "slice_low": found.low,
+            "slice_high": found.high,
+            "before": found.before,
+            "after": found.after,
+            "outside": found.outside,
+        }
+    )
 
 
 def _space(obj: xr.DataArray | xr.Dataset) -> int | Literal["CCFv3"] | None:
@@ -430,12 +393,10 @@ def _inside(values: npt.NDArray[Any], wanted: slice, axis: str) -> slice | npt.N
     high = np.inf if wanted.stop is None else _number(wanted.stop, axis)
     if low > high:
         raise ValueError(f"{axis}: the slice ends at {high:g}, before it starts at {low:g}")
-    places = np.flatnonzero((values >= low) & (values <= high))
-    if len(places) == 0:
+    found = np.flatnonzero((values >= low) & (values <= high))
+    if len(found) == 0:
         raise KeyError(f"{axis} from {low:g} to {high:g} holds nothing; {_there(values)}")
-    if (np.diff(places) == 1).all():
-        return slice(int(places[0]), int(places[-1]) + 1)
-    return places
+    return in_a_row(found)
 
 
 def _nearest(values: npt.NDArray[Any], wanted: Any, axis: str, lone_reach: float) -> int:
@@ -482,9 +443,9 @@ def _lone_reach(obj: xr.DataArray | xr.Dataset, dim: Hashable) -> float:
     guard = obj.xindexes.get(GUARD)
     if isinstance(guard, GuardIndex) and "image_id" in obj.coords:
         image = obj.coords["image_id"].values.ravel()
-        for places in guard.places:
-            rows = np.flatnonzero(np.isin(places.table.image_id, image))
+        for each in guard.places:
+            rows = np.flatnonzero(np.isin(each.table.image_id, image))
             if len(rows):
-                along = places.table.slice_coordinate
+                along = each.table.slice_coordinate
                 return _half_gap(along, int(rows[0]), LEAST_DISTANCE)
     return LEAST_DISTANCE

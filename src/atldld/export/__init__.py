@@ -1,12 +1,9 @@
 """Bundles, other people's formats, and registrations from them."""
 
-from .meshview import to_meshview
+from .medical_images import to_nifti, to_nrrd
 from .napari import napari_layers, view
-from .neuroglancer import neuroglancer_link, neuroglancer_state
-from .nifti import to_nifti
-from .nrrd import to_nrrd
-from .ome_zarr import to_ome_zarr
-from .quicknii import read_quicknii, to_quicknii
+from .ome_zarr import neuroglancer_link, neuroglancer_state, to_ome_zarr
+from .quint import read_quicknii, to_meshview, to_quicknii
 
 __all__ = [
     "napari_layers",

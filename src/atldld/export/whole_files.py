@@ -18,6 +18,12 @@ import xarray as xr
 from .placed import stored_dtype
 
 
+def check_ending(path: str | os.PathLike[str], what: str, *endings: str) -> None:
+    """Refuse the name of a file that does not end as files of its format do."""
+    if not os.fspath(path).endswith(endings):
+        raise ValueError(f"{os.fspath(path)}: {what} is named {' or '.join(endings)}")
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Path]:
     """Give a path to write to; what is there afterwards takes the place of `path`.
