@@ -66,7 +66,7 @@ def test_colours_of_three_bytes_are_asked_for_by_name(tmp_path, volume, suffix):
     ):
         with pytest.raises(ValueError, match=message):
             to_nifti(wrong, tmp_path / "wrong.nii", colours="rgb24")
-    with pytest.raises(ValueError, match="'axis' or 'rgb24'"):
+    with pytest.raises(ValueError, match="'axis', 'rgb24'"):
         to_nifti(array, tmp_path / "wrong.nii", colours="RGB24")
     assert not (tmp_path / "wrong.nii").exists()
 
@@ -226,7 +226,7 @@ def test_siibra_finds_a_volume_of_ccfv3_in_its_atlas(tmp_path, opened):
         np.testing.assert_allclose(world(image, *place[::-1]), nanometres / 1e6, atol=1e-5)
     with pytest.raises(ValueError, match="'siibra' is of CCFv3"):
         opened().isel(section=2).atlas.to_nifti(tmp_path / "w.nii", origin="siibra")
-    with pytest.raises(ValueError, match="'corner' or 'siibra'"):
+    with pytest.raises(ValueError, match="'corner', 'siibra'"):
         array.atlas.to_nifti(tmp_path / "w.nii", origin="middle")
     assert not (tmp_path / "w.nii").exists()
 

@@ -33,6 +33,13 @@ DIM = "section"
 GUARD = "reference_space"
 
 
+def space_in(obj: xr.DataArray | xr.Dataset) -> Any:
+    """Return the reference space by the coordinate that keeps spaces apart, or None without it."""
+    if GUARD not in obj.coords or obj.coords[GUARD].ndim:
+        return None
+    return obj.coords[GUARD].item()
+
+
 class SectionIndex(xr.Index, metaclass=AlignedAs, kind=PandasIndex):
     """The index of the section dimension: section numbers, and whose they are.
 

@@ -20,7 +20,7 @@ from ..model.affine import points_of
 from ..model.sections import SectionTable
 from ..model.space import AXES, FLIP_R, LABEL_MIDDLE_R, can_flip
 from ..reading.reader import LazyArray, places, squeezed
-from .index import ImagePlaces
+from .index import ImagePlaces, space_in
 
 Array = npt.NDArray[np.float64]
 
@@ -204,8 +204,8 @@ def space_of(obj: Any, what: str) -> Space:
     ValueError
         If it does not say.
     """
-    known = obj.coords.get("reference_space")
-    space = obj.attrs.get("reference_space") if known is None else known.item()
+    known = space_in(obj)
+    space = obj.attrs.get("reference_space") if known is None else known
     if space == CCFV3:
         return CCFV3  # type: ignore[return-value]  # the one text that Space allows
     if space is None or isinstance(space, str) or space < 0:

@@ -25,7 +25,7 @@ from .base import (
     microns_of,
     piece,
 )
-from .index import GUARD
+from .index import space_in
 from .lazy import NOTHING, UnfilledArray, What, not_filled, without_marks
 from .request import VolumeRequest
 
@@ -101,7 +101,7 @@ class Like:
 
 def _space_of(like: xr.DataArray | xr.Dataset) -> int | str | None:
     """Return the reference space that an array says it lies in, or None where it does not say."""
-    said: Any = like.coords[GUARD].item() if GUARD in like.coords else None
+    said = space_in(like)
     if said is None:
         said = like.attrs.get("reference_space")
     if isinstance(said, str) and said:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from ..model.sections import LEAST_DISTANCE, SectionTable
 from ..model.space import AXES, extent
 from ..reading.reader import LazyArray, index_outer, places, squeezed
 from .base import VOLUMES
-from .index import DIM, GUARD, GuardIndex, ImagePlaces, in_a_row
+from .index import DIM, GUARD, GuardIndex, ImagePlaces, in_a_row, space_in
 from .internals import as_dataset, below, indexings, lazy_variables
 
 DIMS = ("section", "y", "x")
@@ -160,6 +160,40 @@ def pir(obj: xr.DataArray | xr.Dataset, prefix: str = "") -> xr.Dataset:
     coords = as_dataset(obj).coords.to_dataset()
     coords = coords.drop_vars(set(coords.variables) - {*DIMS, GUARD})
     return coords.assign(variables)
+
+
+def array_in(obj: Any, done: str) -> xr.DataArray:
+    """Return the array that an object stands for: itself; of a Dataset its ``image``, or its one.
+
+    Parameters
+    ----------
+    obj
+        What a user gave.
+    done
+        What is to be done with it, for messages: ``"drawn"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none, or several.
+    """
+    if isinstance(obj, xr.DataArray):
+        return obj
+    if not isinstance(obj, xr.Dataset):
+        raise TypeError(
+            f"{type(obj).__name__} cannot be {done}; it must be a DataArray or a Dataset"
+        )
+    names = ["image"] if "image" in obj.data_vars else list(obj.data_vars)
+    if len(names) != 1:
+        raise ValueError(
+            f"the dataset has no variable 'image': choose one of {', '.join(map(str, names))}"
+        )
+    return obj[names[0]]
+
+
+def axes_along(array: xr.DataArray) -> dict[tuple[Hashable, ...], str]:
+    """Return which of p, i, r lies along which dimensions of an array; ``()`` is a scalar."""
+    return {array.coords[axis].dims: axis for axis in AXES if axis in array.coords}
 
 
 def is_volume(obj: xr.DataArray | xr.Dataset) -> bool:
@@ -323,7 +357,7 @@ def _chunks(obj: xr.DataArray | xr.Dataset, name: str, length: int) -> tuple[int
 
 def geometry_table(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
     """Return how the sections of an object lie; see `AtlasAccessor.geometry`."""
-    bounds = extent(_space(obj))
+    bounds = extent(space_in(obj))
     tables = {id(each.table): each.table for each in _known(obj)}
     rows = pd.concat([_rows(table, bounds) for table in tables.values()]).drop_duplicates()
     twice = rows["image_id"][rows["image_id"].duplicated()]
@@ -355,14 +389,6 @@ def _rows(table: SectionTable, bounds: tuple[float, float, float] | None) -> pd.
             "outside": found.outside,
         }
     )
-
-
-def _space(obj: xr.DataArray | xr.Dataset) -> int | Literal["CCFv3"] | None:
-    """Return the reference space by the coordinate that keeps spaces apart, or None."""
-    if GUARD not in obj.coords or obj.coords[GUARD].ndim:
-        return None
-    space: int | Literal["CCFv3"] = obj.coords[GUARD].item()
-    return space
 
 
 def places_at(

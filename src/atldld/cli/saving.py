@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from ..arrays.opening import open_dataarray
+from ..arrays.positions import axes_along
 from ..errors import ImageError, RegistrationError
 from ..export.whole_files import replacing
 from ..model.affine import tier_size
@@ -363,7 +364,8 @@ def _save(plane: xr.DataArray, view: str, folder: Path, saved: Saved) -> dict[st
     name = file_name(number, image_id, view, "png")
     write_whole(folder / name, encoded.tobytes())
     saved.bytes += len(encoded)
-    along, down, across = _axes(plane)
+    axes = axes_along(plane)
+    along, down, across = (axes[dims] for dims in ((), ("y",), ("x",)))
     return {
         "file": name,
         "dataset_id": plane.attrs["dataset_id"],
@@ -381,12 +383,6 @@ def _save(plane: xr.DataArray, view: str, folder: Path, saved: Saved) -> dict[st
         "step": plane.attrs["resolution_microns"],
         "reference_space": plane.attrs["reference_space"],
     }
-
-
-def _axes(plane: xr.DataArray) -> tuple[str, str, str]:
-    """Return the names of the axis of the section, of the rows and of the columns."""
-    by_dims = {plane[axis].dims: axis for axis in ("p", "i", "r")}
-    return by_dims[()], by_dims[("y",)], by_dims[("x",)]
 
 
 def write_whole(path: Path, content: bytes) -> None:

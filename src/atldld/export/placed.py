@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from ..arrays.positions import section_points
+from ..arrays.positions import array_in, axes_along, section_points
 from ..errors import AtldldWarning
 from ..model.affine import Array
 from ..model.space import AXES
@@ -80,7 +80,7 @@ def placed(obj: xr.DataArray | xr.Dataset) -> Placed:
     ValueError, TypeError
         If it is none of these, holds numbers of no known kind, or its coordinates are not even.
     """
-    array = _pixels(obj)
+    array = array_in(obj, "exported")
     kind = _kind(array)
     dims = _SPACE_DIMS[kind]
     extra = set(array.dims) - {*dims, "channel"}
@@ -200,16 +200,6 @@ def thickness(array: xr.DataArray) -> float:
     return microns * float(array.attrs.get("reference_microns_per_stack_micron", 1.0))
 
 
-def _pixels(obj: xr.DataArray | xr.Dataset) -> xr.DataArray:
-    if isinstance(obj, xr.DataArray):
-        return obj
-    if isinstance(obj, xr.Dataset) and "image" in obj:
-        return obj["image"]
-    if isinstance(obj, xr.Dataset):
-        raise ValueError(f"this Dataset has no image, only {list(obj)}: export one of its arrays")
-    raise TypeError(f"{type(obj).__name__} cannot be exported; give a DataArray or a Dataset")
-
-
 def _kind(array: xr.DataArray) -> Kind:
     for kind, dims in _SPACE_DIMS.items():
         if set(dims) <= set(array.dims):
@@ -222,10 +212,7 @@ def _kind(array: xr.DataArray) -> Kind:
 
 def _axes_of_sections(array: xr.DataArray, dims: tuple[str, ...]) -> tuple[str, str, str]:
     """Return which of p, i, r is the slicing axis, the row axis and the column axis."""
-    found: dict[tuple[Hashable, ...], str] = {}
-    for axis in AXES:
-        if axis in array.coords:
-            found[array.coords[axis].dims] = axis
+    found = axes_along(array)
     along: tuple[Hashable, ...] = ("section",) if "section" in dims else ()
     try:
         return found[along], found["y",], found["x",]

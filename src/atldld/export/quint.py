@@ -13,6 +13,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from .. import __version__
+from ..arrays.index import space_in
 from ..arrays.lookup import CCFV3
 from ..arrays.positions import known_places
 from ..arrays.request import registration_from
@@ -105,7 +106,7 @@ def to_quicknii(
     attributes = written_attributes(
         obj if isinstance(obj, xr.DataArray) else xr.DataArray(attrs=obj.attrs)
     )
-    space = obj.coords["reference_space"].item() if "reference_space" in obj.coords else -1
+    space = space_in(obj)
     content: dict[str, Any] = {
         "name": f"dataset {attributes.get('dataset_id', '')}",
         "target": atlas.name,
@@ -113,7 +114,7 @@ def to_quicknii(
         "aligner": f"atldld {__version__}",
         "slices": slices,
         MARK: {
-            "reference_space": space,
+            "reference_space": -1 if space is None else space,
             "anchorings": anchorings_checksum(slices),
             "tier": tier,
             **{

@@ -279,7 +279,7 @@ def _one_array(values: Any) -> xr.DataArray:
         if len(values.data_vars) != 1:
             names = ", ".join(map(str, values.data_vars))
             raise TypeError(f"values is a Dataset of several variables: choose one of {names}")
-        values = next(iter(values.data_vars.values()))
+        (values,) = values.data_vars.values()
     if not isinstance(values, xr.DataArray):
         raise TypeError(f"values is {type(values).__name__}; it must be a DataArray")
     if values.dtype.kind not in "biuf":

@@ -107,7 +107,7 @@ def geometry(
     axis = int(np.argmax(np.abs(normal).sum(axis=0))) if len(normal) else 0
     normal *= np.where(normal[:, axis : axis + 1] < 0, -1.0, 1.0)
     across = np.linalg.norm(np.delete(normal, axis, axis=1), axis=1)
-    corners = affines @ _corners(width, height)
+    corners = affines @ image_corners(width, height)
     along = corners[:, axis]
     middle = corners.mean(axis=2)
     return Geometry(
@@ -133,7 +133,7 @@ def _gaps(middle: Array, normal: Array, other: Array, other_normal: Array) -> Ar
     return np.asarray(np.abs(towards / np.einsum("ni,ni->n", other_normal, normal)))
 
 
-def _corners(width: npt.NDArray[Any], height: npt.NDArray[Any]) -> Array:
+def image_corners(width: npt.NDArray[Any], height: npt.NDArray[Any]) -> Array:
     """Return the corners of images as columns (x, y, 1), round about, shape (n, 3, 4)."""
     right = np.maximum(np.asarray(width) - 1.0, _THIN)
     bottom = np.maximum(np.asarray(height) - 1.0, _THIN)

@@ -9,14 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from ..arrays.index import DIM
+from ..arrays.index import DIM, space_in
 from ..arrays.opening import open_dataarray
 from ..arrays.positions import geometry_table
 from ..errors import library
 from ..model.affine import Array
+from ..model.geometry import image_corners, pixel_points
 from ..model.space import AXES, extent
 from ..source import Source
-from .outlines import footprints
+from .outlines import tables
 from .pictures import name_of
 from .plotting import axes_given, evenly_chosen, figure_of, three_axes
 from .subject import axis_label, space_words
@@ -106,7 +107,7 @@ def placement(
     else:
         sections = open_dataarray(dataset, source=source)
     layout = _layout(sections)
-    space = extent(_space(sections))
+    space = extent(space_in(sections))
     if given is None:
         low, high = _limits(layout, space)
         figure, given = three_axes(*(high - low))
@@ -125,7 +126,7 @@ def _layout(sections: xr.DataArray | xr.Dataset) -> Layout:
     images = [int(each) for each in np.atleast_1d(sections.coords["image_id"].values)]
     number = np.atleast_1d(sections.coords[DIM].values).astype(np.int64)
     order = np.argsort(number, kind="stable")
-    corners = footprints(sections, images)[order]
+    corners = _footprints(sections, images)[order]
     missing, places = missing_between(number[order])
     below = np.floor(places).astype(int)
     share = (places - below)[:, None, None]
@@ -135,6 +136,31 @@ def _layout(sections: xr.DataArray | xr.Dataset) -> Layout:
         else np.empty((0, 4, 3))
     )
     return Layout(number[order], corners, missing, between)
+
+
+def _footprints(obj: xr.DataArray | xr.Dataset, images: list[int]) -> Array:
+    """Return the corners of section images in reference space, shape (n, 4, 3): p, i, r.
+
+    Raises
+    ------
+    ValueError
+        If the object does not know where one of them lies.
+    """
+    known = tables(obj)
+    if not known:
+        raise ValueError(
+            "this object holds no sections whose place is known: it does not come from atldld, or "
+            "has lost the coordinates image_id and reference_space. Give what was opened, or the "
+            "id of the dataset"
+        )
+    found = []
+    for image in images:
+        if image not in known:
+            raise ValueError(f"this object shows image {image}, which its readers do not know")
+        table, row = known[image]
+        one = table.take(np.array([row]))
+        found.append((pixel_points(one) @ image_corners(one.width, one.height))[0].T)
+    return np.array(found).reshape(-1, 4, 3)
 
 
 def missing_between(
@@ -285,9 +311,3 @@ def _title(sections: xr.DataArray | xr.Dataset, layout: Layout) -> str:
 
 def _one(sections: xr.DataArray | xr.Dataset) -> xr.DataArray:
     return sections if isinstance(sections, xr.DataArray) else next(iter(sections.values()))
-
-
-def _space(sections: xr.DataArray | xr.Dataset) -> int | None:
-    value = sections.coords["reference_space"].item() if "reference_space" in sections.coords else 0
-    # The space of CCFv3 has the extent of Allen's older one.
-    return 9 if value == "CCFv3" else int(value)

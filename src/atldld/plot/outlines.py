@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from ..arrays.index import space_in
 from ..arrays.positions import known_places
 from ..model.affine import Array
-from ..model.geometry import pixel_points
+from ..model.geometry import image_corners
 from ..model.sections import SectionTable
 from ..model.space import AXES
 from .subject import Subject, edges
 
 _POINTS = 100
 """Along each side of the border of a bent section."""
-
-
-def corners(width: npt.NDArray[Any], height: npt.NDArray[Any]) -> Array:
-    """Return the middles of the corner pixels of images, round about, shape (n, 4, 3): x, y, 1."""
-    right, bottom = np.asarray(width) - 1.0, np.asarray(height) - 1.0
-    none, one = np.zeros(len(right)), np.ones(len(right))
-    ring = [(none, none), (right, none), (right, bottom), (none, bottom)]
-    return np.stack([np.stack([x, y, one], axis=-1) for x, y in ring], axis=1)
 
 
 def tables(obj: xr.DataArray | xr.Dataset) -> dict[int, tuple[SectionTable, int]]:
@@ -46,7 +38,7 @@ def outline(known: dict[int, tuple[SectionTable, int]], image_id: int) -> Array 
     if image_id not in known:
         return None
     table, row = known[image_id]
-    ring = corners(table.width[row : row + 1], table.height[row : row + 1])[0]
+    ring = image_corners(table.width[row : row + 1], table.height[row : row + 1])[0].T
     bend = None if table.bend[row] is None else table.bend[row].load()
     if bend is not None:
         share = np.arange(_POINTS)[:, None] / _POINTS
@@ -58,32 +50,6 @@ def outline(known: dict[int, tuple[SectionTable, int]], image_id: int) -> Array 
             return None
     onto = np.vstack([table.affine[row], [0.0, 0.0, 1.0]])
     return np.asarray((ring @ np.linalg.inv(onto).T)[:, :2])
-
-
-def footprints(obj: xr.DataArray | xr.Dataset, images: list[int]) -> Array:
-    """Return the corners of section images in reference space, shape (n, 4, 3): p, i, r.
-
-    Raises
-    ------
-    ValueError
-        If the object does not know where one of them lies.
-    """
-    known = tables(obj)
-    if not known:
-        raise ValueError(
-            "this object holds no sections whose place is known: it does not come from atldld, or "
-            "has lost the coordinates image_id and reference_space. Give what was opened, or the "
-            "id of the dataset"
-        )
-    found = []
-    for image in images:
-        if image not in known:
-            raise ValueError(f"this object shows image {image}, which its readers do not know")
-        table, row = known[image]
-        one = table.take(np.array([row]))
-        ring = corners(one.width, one.height)[0]
-        found.append(ring @ pixel_points(one)[0].T)
-    return np.array(found).reshape(-1, 4, 3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,13 +155,10 @@ def structures(picture: Subject, annotation: xr.DataArray) -> npt.NDArray[np.int
     else:
         places = picture.array.atlas.pir().compute()
     points = [places[axis].transpose(*order).values.ravel() for axis in AXES]
-    if "reference_space" not in picture.array.coords:
+    space = space_in(picture.array)
+    if space is None:
         raise ValueError("the array has lost its coordinate reference_space")
-    found = structures_at(
-        np.stack(points, axis=-1),
-        annotation,
-        reference_space=picture.array.coords["reference_space"].item(),
-    )
+    found = structures_at(np.stack(points, axis=-1), annotation, reference_space=space)
     return found.reshape(shape)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..arrays.index import DIM
+from ..arrays.index import DIM, space_in
 from ..arrays.lookup import CCFV3, annotation_from, space_of, space_of_annotation
 from ..arrays.planning import failures_table, planned_reads
 from ..model.read import ImageRead
@@ -108,9 +108,8 @@ def _named(obj: Any, chosen: Subject, name: str) -> xr.DataArray:
 
 def _check_atlas(array: xr.DataArray, annotation: xr.DataArray) -> None:
     """Refuse borders of the 2011 space over what lies in CCFv3."""
-    own = array.coords["reference_space"].item() if "reference_space" in array.coords else None
     other = space_of_annotation(annotation)
-    if own == CCFV3 and other != CCFV3:
+    if space_in(array) == CCFV3 and other != CCFV3:
         raise ValueError(
             f"the array lies in CCFv3, and the annotation in {space_name(other)}: the same "
             f"position carries another label there more often than not. overlay="
@@ -222,7 +221,7 @@ def name_of(array: xr.DataArray) -> str:
     name = str(gene)
     if dataset is not None:
         name = f"{gene} ({dataset})" if gene else f"dataset {dataset}"
-    if "reference_space" in array.coords and array.coords["reference_space"].item() == CCFV3:
+    if space_in(array) == CCFV3:
         return f"{name} in CCFv3" if name else "CCFv3"
     return name
 

@@ -12,7 +12,7 @@ import xarray as xr
 from ..arrays.index import DIM
 from ..arrays.internals import in_memory
 from ..arrays.planning import readers
-from ..arrays.positions import section_points
+from ..arrays.positions import array_in, axes_along, section_points
 from ..arrays.volumes import StackBox, StackSampling
 from ..model.affine import Array
 from ..model.space import AXES, PLANES
@@ -174,7 +174,7 @@ def subject(obj: Any) -> Subject:
     TypeError, ValueError
         If it cannot be drawn; the message says why.
     """
-    array = _one_array(obj)
+    array = array_in(obj, "drawn")
     if array.dtype.kind not in "buif":
         raise TypeError(f"values are {array.dtype}; they must be numbers")
     if 0 in array.shape:
@@ -200,43 +200,18 @@ def subject(obj: Any) -> Subject:
     )
 
 
-def _one_array(obj: Any) -> xr.DataArray:
-    if isinstance(obj, xr.Dataset):
-        names = list(obj.data_vars)
-        if "image" in names:
-            return obj["image"]
-        if len(names) == 1:
-            return obj[names[0]]
-        raise ValueError(
-            f"the dataset has no variable 'image': choose one of {', '.join(map(str, names))}"
-        )
-    if isinstance(obj, xr.DataArray):
-        return obj
-    raise TypeError(f"{type(obj).__name__} cannot be drawn; it must be a DataArray or a Dataset")
-
-
 def _of_sections(array: xr.DataArray) -> Subject:
-    axes = _section_axes(array)
-    if axes is None:
+    along = axes_along(array)
+    if not {("y",), ("x",)} <= {*along}:
         if DIM in array.dims:
             raise ValueError("the array has lost the coordinates p, i or r of its sections")
         return _picture("pixels", array, "y", "x", None)
+    axes = along["y",], along["x",]
     if DIM in array.dims:
         if array.sizes[DIM] > 1:
             return _picture("sections", array, "y", "x", axes, first=(DIM,))
         array = array.isel({DIM: 0})
     return _picture("section", array, "y", "x", axes)
-
-
-def _section_axes(array: xr.DataArray) -> tuple[str, str] | None:
-    """Return which of p, i, r the rows and columns run along, by the coordinates on them."""
-    along = {
-        dim: [axis for axis in AXES if axis in array.coords and array.coords[axis].dims == (dim,)]
-        for dim in ("y", "x")
-    }
-    if len(along["y"]) == 1 and len(along["x"]) == 1:
-        return along["y"][0], along["x"][0]
-    return None
 
 
 def _picture(
