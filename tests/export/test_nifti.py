@@ -184,7 +184,7 @@ def _saved(folder, array):
         (lambda v: v.drop_vars("i"), "lost its coordinate i"),
         (lambda v: v.isel(channel=[0, 1]), "2 channels"),
         (lambda v: v.isel(r=slice(0)), "nothing to export"),
-        (lambda v: xr.Dataset({"density": v}), "has no image"),
+        (lambda v: xr.Dataset({"density": v, "energy": v}), "no variable .image."),
     ],
 )
 def test_what_is_no_volume_is_refused(tmp_path, volume, change, message):

@@ -73,7 +73,7 @@ def placed(obj: xr.DataArray | xr.Dataset) -> Placed:
     obj
         A volume with dims p, i, r; a stack with dims section, y, x; or one section, or the pixels
         of one image, with dims y, x; each with or without ``channel``, in any order. Of a
-        Dataset, its ``image``.
+        Dataset, its ``image``, or the one variable that it has.
 
     Raises
     ------
