@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 import atldld
 from atldld.cli import main
-from atldld.store import manifest, names, zipped
+from atldld.source import bundle
+from atldld.store import records, zipped
 from atldld.testing import AllenServer, phantom_dataset
 from pages import page
 
@@ -53,10 +54,10 @@ def test_the_bounds_are_those_of_the_code():
     mebibyte = 2**20
     for said in (
         f"directories of zip files of more than {zipped.DIRECTORY_BYTES // mebibyte} MiB",
-        f"manifests of more than {manifest.MANIFEST_BYTES // mebibyte} MiB or "
-        f"{manifest.MOST_FILES:,} files",
-        f"metadata of more than {names.most_bytes('datasets/5.json') // mebibyte} MiB",
-        f"an image of more than {names.most_bytes('images/7/image-t2.jpg') // 2**30} GiB",
-        f"more than 2^{names.MOST_PIXELS.bit_length() - 1} pixels",
+        f"manifests of more than {bundle.MANIFEST_BYTES // mebibyte} MiB or "
+        f"{bundle.MOST_FILES:,} files",
+        f"metadata of more than {records.most_bytes('datasets/5.json') // mebibyte} MiB",
+        f"an image of more than {records.most_bytes('images/7/image-t2.jpg') // 2**30} GiB",
+        f"more than 2^{records.MOST_PIXELS.bit_length() - 1} pixels",
     ):
         assert said in flat

@@ -63,7 +63,7 @@ LEANING: dict[str, str] = {
     "source/test_rma.py": "the query language: text of queries, and pages of answers",
     "source/test_search.py": "terms of a search against rows: pure functions",
     "source/test_tls.py": _HTTP,
-    "store/test_names.py": "the grammar of names in a store: pure functions of text",
+    "store/test_records.py": "the grammar of names in a store: pure functions of text",
     "store/test_single_flight.py": "one piece of work for a crowd of threads: a pure contract",
     "test_bundles_page.py": "the limits that the page tells are those that are kept",
     "test_docs_pages.py": "the page on options lists every option",

@@ -24,7 +24,7 @@ from atldld.model.read import ImageRead, Window
 from atldld.options import current, set_options
 from atldld.source import Source, allen, source_from
 from atldld.source.allen import AllenSource, image_url
-from atldld.store.names import image_name
+from atldld.store.records import image_name
 from atldld.testing import AllenServer, Fault, phantom_dataset
 
 from .conftest import REAL, a_read, answer, jpeg, needs_real_data, rows_answer
@@ -335,7 +335,7 @@ def test_images_of_every_view(server, view):
     assert (width, height) == read.size
     assert source.image(read) == body
     assert len(server.image_requests) == 1
-    assert source.cached(read)
+    assert None in source.held(read)
 
 
 def test_a_window(server):
@@ -381,7 +381,7 @@ def test_a_lasting_fault_is_one_error_and_leaves_nothing(server, kind):
     assert (error.image_id, error.dataset_id) == (read.image_id, 1001)
     assert error.section_number == read.section_number
     assert error.url == source.url(read)
-    assert not source.cached(read)
+    assert not source.held(read)
     assert not list((current().cache_dir).rglob("*.jpg*"))
 
 
@@ -434,7 +434,7 @@ def test_a_discarded_image_is_fetched_again(serve):
     source = AllenSource(server.url)
     source.image(a_read())
     source.discard(a_read())
-    assert not source.cached(a_read())
+    assert not source.held(a_read())
     source.image(a_read())
     assert len(server.requests) == 2
 

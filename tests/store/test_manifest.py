@@ -15,7 +15,7 @@ from atldld import AtldldError, BundleError, verify_bundle
 
 from . import bundling
 from .bundling import ROWS
-from .test_names import BAD_NAMES, UNKNOWN_NAMES
+from .test_records import BAD_NAMES, UNKNOWN_NAMES
 
 GOOD = "images/7/image-t2.jpg"
 ENTRY = {"size": 10, "sha256": "0" * 64, "section": None}

@@ -14,11 +14,19 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import BundleError, plain
-from ..source.bundle import files_at
+from ..source.bundle import MANIFEST_BYTES, Manifest, files_at
 from ..store.cache import Cache
 from ..store.files import FileFaultError, Files, Location, ReadableFiles, error_words
-from ..store.manifest import MANIFEST_BYTES, Checked, Manifest, Section, read_checked, read_record
-from ..store.names import MANIFEST, README, KeptImage, kind_of_name
+from ..store.records import (
+    MANIFEST,
+    README,
+    Checked,
+    KeptImage,
+    Section,
+    kind_of_name,
+    read_checked,
+    read_record,
+)
 
 Write = Callable[[str, bytes, str, Section | None], Checked]
 """Writes a file: its name and content, the URL it came from, and which section an image shows."""

@@ -33,21 +33,23 @@ from ..reading.images import decoded_bytes, sound
 from ..reading.progress import Progress, progress
 from ..source import KeepingSource, Source, image_ending, source_from, tiers_at_hand
 from ..source.allen import AllenSource
+from ..source.bundle import MOST_FILES, Manifest
 from ..source.jpeg import jpeg_fault
 from ..source.prefetch import fetch_each
 from ..source.rma import DatasetRows
 from ..source.search import dataset_rows
 from ..source.stored import StoredSource
 from ..store.files import Location, locked
-from ..store.manifest import MOST_FILES, Checked, Manifest, section_of
-from ..store.names import (
+from ..store.records import (
     CONVENTIONS,
     MANIFEST,
     README,
+    Checked,
     KeptImage,
     dataset_name,
     image_name,
     most_bytes,
+    section_of,
 )
 from .bundle_place import BundlePlace, Write
 

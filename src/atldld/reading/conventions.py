@@ -21,7 +21,7 @@ from ..errors import AtldldWarning, ImageError
 from ..model.read import ImageRead, Window
 from ..sampling.agreement import compare
 from ..source import Source
-from ..store.names import CONVENTIONS
+from ..store.records import CONVENTIONS
 from .images import pixels_ahead
 
 _LONGEST_SIDE = 512

@@ -23,8 +23,7 @@ from ..model.read import VIEWS, ImageRead, Window
 from ..model.terms import SearchTerms
 from ..options import Options, current
 from ..store.cache import Cache
-from ..store.manifest import Record, section_of
-from ..store.names import dataset_name, image_name, service_name
+from ..store.records import Record, dataset_name, image_name, section_of, service_name
 from ..urls import base_url, without_credentials
 from .catalogue import Catalogue, catalogue_of
 from .http import UnfitBodyError, fetch, is_retryable
@@ -225,10 +224,6 @@ class AllenSource:
             url=without_credentials(url),
         )
 
-    def cached(self, read: ImageRead) -> bool:
-        """Whether a read seems to be in the cache, by the record and size of its file."""
-        return self.cache.holds(image_name(read), section_of(read))
-
     def held(self, read: ImageRead) -> frozenset[Window | None]:
         """Return which windows of a read's image, view and tier are cached; None is the whole."""
         return self.cache.held(read)
@@ -313,11 +308,10 @@ class AllenSource:
 
     def _described(self, dataset_id: int) -> tuple[DatasetRows, Record] | None:
         """Return what the cache holds of a dataset's rows, however old, and the record of it."""
-        record = self.cache.record(dataset_name(dataset_id))
-        content = None if record is None else self.cache.load(dataset_name(dataset_id))
+        found = self.cache.load_recorded(dataset_name(dataset_id))
         with suppress(ValueError):
-            if record is not None and content is not None:
-                return DatasetRows.from_json(content, self.name), record
+            if found is not None:
+                return DatasetRows.from_json(found[0], self.name), found[1]
         return None
 
     def _asked_rows(self, dataset_id: int) -> DatasetRows:

@@ -38,8 +38,7 @@ from ..options import current
 from ..process import PerProcess
 from ..store.cache import Cache, single_flight
 from ..store.files import Files, Location
-from ..store.manifest import section_of
-from ..store.names import CONVENTIONS, image_name
+from ..store.records import CONVENTIONS, image_name, section_of
 from ..urls import base_url
 from .allen import AllenSource
 from .tiff import Pixels, Tiff, TiffFaultError

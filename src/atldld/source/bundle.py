@@ -1,4 +1,8 @@
-"""Bundles: opened by their manifest, wherever they are, read within its bounds, and verified."""
+"""Bundles: their manifest, how they are opened by it, wherever they are, read and verified.
+
+A bundle is a finished folder of a cache, with a manifest in place of records. It may come from a
+stranger: only what the manifest lists is ever read, within bounds, and held against it.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +10,145 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from ..errors import APIError, BundleError, RegistrationError, plain
 from ..model.dataset import SectionImage
 from ..model.read import ImageRead, Window
 from ..store.files import FileFaultError, Files, Location, ReadableFiles
 from ..store.inventory import service_stores
-from ..store.manifest import (
-    MANIFEST_BYTES,
-    Checked,
-    Manifest,
-    read_checked,
-    section_of,
-)
-from ..store.names import (
+from ..store.records import (
     MANIFEST,
     MOST_PIXELS,
+    Checked,
+    Count,
     KeptImage,
+    Text,
     dataset_name,
     dataset_of_name,
     image_name,
     lies_within,
+    most_bytes,
+    read_checked,
     record_name,
+    section_of,
 )
 from ..store.zipped import ZipFiles
 from .http import Answer, fetch
 from .jpeg import jpeg_fault, size_limit
 from .rma import DatasetRows
+
+FORMAT: Final = "atldld bundle"
+VERSION: Final = 1
+
+MANIFEST_BYTES: Final = 16 * 2**20
+MOST_FILES: Final = 40_000
+
+
+class Manifest(BaseModel):
+    """What a bundle says about itself.
+
+    Parameters
+    ----------
+    dataset_id
+        The one dataset that it holds.
+    service
+        Base URL of the service that the data came from, without credentials.
+    asked
+        What was packed: the options of each packing, as plain JSON objects.
+    files
+        Every file but the manifest, by name.
+    remembered
+        What was found out about the service, by key; see `KeepingSource.recall`.
+    failed
+        Images that were asked for and could not be had, by name, with the reason.
+    citation
+        How to cite the data, and the terms of their use.
+    atldld_version
+        Version of the package that packed it.
+    packed_on
+        The day, as ``2026-11-22``.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+    format: Literal["atldld bundle"] = FORMAT
+    version: Literal[1] = VERSION
+    atldld_version: Text = ""
+    packed_on: Text = ""
+    dataset_id: Count
+    service: Text
+    citation: Text = ""
+    asked: tuple[dict[str, JsonValue], ...] = ()
+    remembered: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], Text] = {}
+    failed: Annotated[dict[str, Text], Field(max_length=MOST_FILES)] = {}
+    files: Annotated[dict[str, Checked], Field(max_length=MOST_FILES)]
+
+    @field_validator("files")
+    @classmethod
+    def _believable(cls, files: dict[str, Checked]) -> dict[str, Checked]:
+        for name, what in files.items():
+            most = most_bytes(name)
+            if what.size > most:
+                raise ValueError(f"{name} is said to have {what.size} bytes; {most} are believable")
+            if (KeptImage.of_name(name) is None) != (what.section is None):
+                raise ValueError(f"{name} does not say of which section it is")
+        return files
+
+    @field_validator("failed")
+    @classmethod
+    def _images(cls, failed: dict[str, str]) -> dict[str, str]:
+        for name in failed:
+            if KeptImage.of_name(name) is None:
+                raise ValueError(f"{plain(repr(name), 100)} is not the name of an image")
+        return failed
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Return the manifest that a text holds.
+
+        Raises
+        ------
+        ValueError
+            If it is not one; the message says why, and stays short.
+        """
+        try:
+            manifest = cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = plain(" ".join(map(str, first["loc"])), 100)
+            raise ValueError(f"{where}: {plain(first['msg'])}" if where else first["msg"]) from None
+        described = dataset_name(manifest.dataset_id)
+        if described not in manifest.files:
+            raise ValueError("it lists no metadata of the dataset")
+        for name in manifest.files:
+            if name.startswith("datasets/") and name != described:
+                raise ValueError(f"it lists {name}, of another dataset")
+        return manifest
+
+    def to_json(self) -> bytes:
+        """Return the text of the manifest.
+
+        Raises
+        ------
+        ValueError
+            If it is larger than can be read back.
+        """
+        ordered = self.model_copy(update={"files": dict(sorted(self.files.items()))})
+        text = ordered.model_dump_json(indent=1).encode()
+        if len(text) > MANIFEST_BYTES or len(self.files) > MOST_FILES:
+            raise ValueError(
+                f"{len(self.files)} files are too many for one bundle (at most {MOST_FILES}); pack "
+                "fewer tiers or views, or a smaller region"
+            )
+        return text
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all files together, in bytes."""
+        return sum(what.size for what in self.files.values())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,7 +36,7 @@ from ..options import current
 from ..process import PerProcess
 from ..store.files import Location, cache_location
 from ..store.inventory import CacheReport, Damage, service_stores
-from ..store.names import service_folder
+from ..store.records import service_folder
 from ..urls import base_url, without_secrets
 from . import columns
 from .catalogue_build import Build

@@ -21,9 +21,16 @@ from ..model.terms import SearchTerms
 from ..process import PerProcess
 from ..store.cache import Cache
 from ..store.files import FileFaultError, Files, Location
-from ..store.manifest import Manifest, read_checked, read_record
-from ..store.names import KeptImage, dataset_name, dataset_of_name, image_name, service_name
-from .bundle import Bundle, files_at, kept_datasets, no_bundle, refuse_foreign
+from ..store.records import (
+    KeptImage,
+    dataset_name,
+    dataset_of_name,
+    image_name,
+    read_checked,
+    read_record,
+    service_name,
+)
+from .bundle import Bundle, Manifest, files_at, kept_datasets, no_bundle, refuse_foreign
 from .jpeg import jpeg_fault
 from .rma import DatasetRows
 
@@ -144,18 +151,18 @@ class StoredSource:
 
     def rows(self, dataset_id: int) -> DatasetRows:
         """Return the rows that describe a dataset; raises what `dataset` raises."""
-        store, there = self._store, self._datasets()
-        if dataset_id not in there:
+        store, name = self._store, dataset_name(dataset_id)
+        try:
+            rows = DatasetRows.from_json(store.read(name), store.service(name))
+        except (FileFaultError, ValueError) as error:
+            there = self._datasets()
+            if dataset_id in there:
+                raise BundleError(f"{self.name}: {name} is of no use: {error}") from error
             listed = ", ".join(map(str, there[:10])) + (" and others" if len(there) > 10 else "")
             raise DatasetNotFoundError(
                 f"there is no section dataset {dataset_id} in the {store.kind} {self.name}; it "
                 f"holds dataset {listed or 'none'}"
-            )
-        name = dataset_name(dataset_id)
-        try:
-            rows = DatasetRows.from_json(store.read(name), store.service(name))
-        except (FileFaultError, ValueError) as error:
-            raise BundleError(f"{self.name}: {name} is of no use: {error}") from error
+            ) from None
         if rows.row.get("id") != dataset_id:
             raise BundleError(f"{self.name}: {name} describes another dataset than {dataset_id}")
         return rows

@@ -34,14 +34,18 @@ from ..process import PerProcess, first_time
 from ..urls import without_credentials
 from .files import FileFaultError, Files, Listed, cache_location, locked
 from .inventory import enforce_limit, mark_used
-from .manifest import Record, Section, read_checked, read_record, section_of
-from .names import (
+from .records import (
     KeptImage,
+    Record,
+    Section,
     image_name,
     lies_within,
     lock_name,
     most_bytes,
+    read_checked,
+    read_record,
     record_name,
+    section_of,
     service_folder,
 )
 
@@ -98,6 +102,13 @@ class Cache:
         section
             Of an image: the section that it must show.
         """
+        found = self.load_recorded(name, section)
+        return None if found is None else found[0]
+
+    def load_recorded(
+        self, name: str, section: Section | None = None
+    ) -> tuple[bytes, Record] | None:
+        """Return the content of a file, as `load` does, with what is known of it."""
         record = self.record(name, section)
         if record is None:
             return None
@@ -107,7 +118,7 @@ class Cache:
             return None
         if self.files.path is not None:
             mark_used(f"{self.files.location.text}/{name}")
-        return content
+        return content, record
 
     def record(self, name: str, section: Section | None = None) -> Record | None:
         """Return the record of a file, or None if there is none, or it is of something else."""
@@ -117,11 +128,6 @@ class Cache:
             return None
         believed = record.section == section and self.service in (None, record.service)
         return record if believed else None
-
-    def holds(self, name: str, section: Section | None = None) -> bool:
-        """Whether a file seems to be there, by its record and size, without reading it."""
-        record = self.record(name, section)
-        return record is not None and self.files.size(name) == record.size
 
     def held(self, read: ImageRead) -> frozenset[Window | None]:
         """Return which windows of a read's image, view and tier seem to be there.

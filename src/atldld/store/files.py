@@ -21,9 +21,11 @@ from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 from ..errors import BundleError, plain
 from ..process import cancelled
 from ..urls import without_credentials, without_secrets
-from .names import name_fault
 
 T = TypeVar("T")
+
+LONGEST_NAME: Final = 200
+"""Characters of the name of a file below a folder."""
 
 _READING: Final = (
     os.O_RDONLY
@@ -360,6 +362,25 @@ class Files:
             raise FileFaultError("its name leads elsewhere")
         files, root = self.location.filesystem()
         return files, f"{root}/{name}" if name else root
+
+
+def name_fault(name: str) -> str | None:
+    """Return why a name leads elsewhere than to a file below a folder, in words, or None.
+
+    Examples
+    --------
+    >>> name_fault("images/7/image-t2.jpg")
+    >>> name_fault("images/../../.bashrc")
+    "it has a part '..'"
+    """
+    if len(name) > LONGEST_NAME:
+        return f"it is longer than {LONGEST_NAME} characters"
+    if any(character in name for character in "\\:") or not name.isprintable():
+        return "it has a backslash, a colon or a character that cannot be printed"
+    for part in name.split("/"):
+        if part in ("", ".", ".."):
+            return f"it has a part {part!r}"
+    return None
 
 
 def _read_regular(path: str, most: int) -> bytes:

@@ -29,13 +29,15 @@ from typing import Final
 from ..options import current
 from ..process import PerProcess
 from .files import FileFaultError, Files, Location, cache_location, locked
-from .manifest import Record, read_checked, read_record
-from .names import (
+from .records import (
     KINDS,
+    Record,
     is_of_catalogue,
     is_service_folder,
     kind_of_name,
     lock_name,
+    read_checked,
+    read_record,
     record_name,
     service_folder,
 )
@@ -78,6 +80,11 @@ class Kept:
     record_size: int = 0
     used: float = 0.0
     plain: bool = True
+
+    @property
+    def kind(self) -> str:
+        """What it is: the folder at the top of its name."""
+        return self.name.partition("/")[0]
 
     @property
     def bytes(self) -> int:
@@ -174,7 +181,8 @@ def verify_cache(
     damaged = []
     for files in service_stores(_place(cache_dir)):
         for each in _walked(files):
-            if each.used < 0:
+            # Those of a catalogue have no records; a manifest tells of them.
+            if each.used < 0 or each.kind == "catalogue":
                 continue
             # Another process may have been replacing it just then: damage is looked at twice.
             damage = _damage(each) and _damage(each)
@@ -369,9 +377,12 @@ def service_stores(place: Location) -> list[Files]:
 
 
 def _walked(files: Files) -> Iterator[Kept]:
-    """Yield all that has, or should have, a record, and the records that lost their file."""
+    """Yield all that is kept, catalogues too, and the records that lost their file."""
     there = {each.name: each for each in files.listed()}
     for name in sorted({each.removesuffix(".json") for each in there} | {*there}):
+        if is_of_catalogue(name) and name in there:
+            table = there[name]
+            yield Kept(files, name, table.size, 0, table.modified, table.plain)
         if kind_of_name(name) is None:
             continue
         found, record = there.get(name), there.get(record_name(name))
@@ -380,13 +391,6 @@ def _walked(files: Files) -> Iterator[Kept]:
             yield Kept(files, name, found.size, beside, found.modified, found.plain)
         elif record is not None:
             yield Kept(files, name, 0, beside, -1.0, record.plain)
-
-
-def _tables(files: Files) -> Iterator[Kept]:
-    """Yield the files of a catalogue, which have no records."""
-    for each in files.listed():
-        if is_of_catalogue(each.name):
-            yield Kept(files, each.name, each.size, 0, each.modified, each.plain)
 
 
 def _folder(files: Files) -> str:
@@ -401,17 +405,15 @@ def _stock(files: Files) -> Stock:
     for each in _walked(files):
         if each.used < 0:
             continue
-        kind = each.name.partition("/")[0]
-        count[kind] += 1
-        size[kind] += each.size
+        count[each.kind] += 1
+        size[each.kind] += each.size
+        if each.kind == "catalogue":
+            times += [each.used] * (each.used > 0)
+            continue
         with suppress(FileFaultError):
             record = _record(each)
             times.append(record.time)
             url = url or record.service
-    for table in _tables(files):
-        count["catalogue"] += 1
-        size["catalogue"] += table.size
-        times += [table.used] * (table.used > 0)
     oldest, newest = min(times, default=None), max(times, default=None)
     return Stock(files.location.name, url or _folder(files), count, size, oldest, newest)
 
@@ -441,9 +443,8 @@ def _evicted(cache_dir: Path, limit: int) -> tuple[list[Kept], int]:
     """Bring a cache within its limit; return what went, and how many bytes are left."""
     services = service_stores(Location(str(cache_dir)))
     kept = [each for files in services for each in _walked(files) if each.plain]
-    going = [each for each in kept if each.name.partition("/")[0] in _GOING]
-    tables = sum(each.size for files in services for each in _tables(files))
-    total = tables + sum(each.bytes for each in kept)
+    going = [each for each in kept if each.kind in _GOING]
+    total = sum(each.bytes for each in kept)
     gone: list[Kept] = []
     tried: set[Kept] = set()
     while chosen := to_evict(going, total, limit, tried):

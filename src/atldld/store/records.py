@@ -1,4 +1,4 @@
-"""Names of the files of a store, the same in a cache and in a bundle.
+"""Files of a store, a cache or a bundle: what they are called, and what is known of each.
 
 ::
 
@@ -14,21 +14,27 @@
     catalogue/20261124T210000-0a1b2c3d/datasets.parquet
     locks/3f2.lock, partial/                        locks, and files on their way
 
-A store may come from a stranger: a name that is not one of these forms names no file.
+A store may come from a stranger: a name that is not one of these forms names no file. Records may
+be forged or damaged: they are read within bounds, and a file is held against its own each time that
+it is used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final, Self, cast
+from typing import Annotated, Final, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..model.dataset import SectionImage
 from ..model.read import VIEWS, ImageRead, View, Window
 from ..urls import host_and_port, without_credentials
+from .files import FileFaultError, ReadableFiles, name_fault
 
 MANIFEST: Final = "manifest.json"
 README: Final = "README.txt"
@@ -53,7 +59,11 @@ _MOST_BYTES: Final = {
 MOST_PIXELS: Final = 2**30
 """Of an image. The largest known section, of a human brain, has 0.9 * 10**9."""
 
-LONGEST_NAME: Final = 200
+RECORD_BYTES: Final = 2**16
+
+Section = tuple[int, int, int, int]
+Text = Annotated[str, Field(max_length=10_000)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 _NUMBER = r"(?:0|[1-9][0-9]{0,18})"
 _SIDE = r"(?:0|[1-9][0-9]{0,8})"
@@ -229,25 +239,6 @@ def most_bytes(name: str) -> int:
     return _MOST_BYTES[kind]
 
 
-def name_fault(name: str) -> str | None:
-    """Return why a name leads elsewhere than to a file below a folder, in words, or None.
-
-    Examples
-    --------
-    >>> name_fault("images/7/image-t2.jpg")
-    >>> name_fault("images/../../.bashrc")
-    "it has a part '..'"
-    """
-    if len(name) > LONGEST_NAME:
-        return f"it is longer than {LONGEST_NAME} characters"
-    if any(character in name for character in "\\:") or not name.isprintable():
-        return "it has a backslash, a colon or a character that cannot be printed"
-    for part in name.split("/"):
-        if part in ("", ".", ".."):
-            return f"it has a part {part!r}"
-    return None
-
-
 @lru_cache
 def service_folder(base_url: str) -> str:
     """Return the name of the folder that belongs to one service.
@@ -265,3 +256,111 @@ def service_folder(base_url: str) -> str:
 def is_service_folder(name: str) -> bool:
     """Whether a folder of the cache may belong to a service, by its name."""
     return _SERVICE_FOLDER.fullmatch(name) is not None
+
+
+def section_of(read: ImageRead) -> Section:
+    """Return what must be the same for a kept image to be that of a read, besides its name.
+
+    A service may register a dataset anew, and cut a section of the same image, and even of the
+    same size, from another place of the slide.
+    """
+    return read.x, read.y, read.width, read.height
+
+
+class Checked(BaseModel):
+    """What a kept file must be.
+
+    Parameters
+    ----------
+    size
+        In bytes.
+    sha256
+        Of the content, in hexadecimal.
+    section
+        Of an image: where its section was on the slide (x, y in full-resolution pixels), and how
+        large it is at this tier (width, height in pixels). None of other files.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+    size: Count
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    section: tuple[Count, Count, Count, Count] | None = None
+
+    @classmethod
+    def of(cls, content: bytes, section: Section | None = None) -> Checked:
+        """Return what a content is."""
+        digest = hashlib.sha256(content).hexdigest()
+        return Checked(size=len(content), sha256=digest, section=section)
+
+    def fault(self, content: bytes) -> str | None:
+        """Return how a content differs, in words, or None."""
+        if len(content) != self.size:
+            return f"it has {len(content)} bytes instead of {self.size}"
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            return "its content is not what came (the SHA-256 differs)"
+        return None
+
+    def checked(self) -> Checked:
+        """Return only what the file must be."""
+        return Checked(size=self.size, sha256=self.sha256, section=self.section)
+
+
+class Record(Checked):
+    """What is known about a file, beside it in the store.
+
+    Parameters
+    ----------
+    name
+        Of the file: of one that was copied over another's, the record tells.
+    service
+        Base URL of the service, without credentials.
+    url
+        Where it came from, without credentials.
+    time
+        When it came, in seconds since the epoch.
+    """
+
+    name: Text
+    service: Text
+    url: Text
+    time: float
+
+    @classmethod
+    def made(
+        cls, content: bytes, name: str, service: str, url: str, section: Section | None
+    ) -> Record:
+        """Return the record of a content that came just now."""
+        what = dict(Checked.of(content, section))
+        return cls(**what, name=name, service=service, url=url[:10_000], time=time.time())
+
+
+def read_checked(files: ReadableFiles, name: str, what: Checked) -> bytes:
+    """Return the content of a file, which is what it must be, or raise a `FileFaultError`."""
+    most = most_bytes(name)
+    if what.size > most:
+        raise FileFaultError(f"it is said to have {what.size} bytes; {most} are believable")
+    content = files.read(name, what.size)
+    fault = what.fault(content)
+    if fault is not None:
+        raise FileFaultError(fault)
+    return content
+
+
+def read_record(files: ReadableFiles, name: str) -> Record:
+    """Return the record beside a file, or raise a `FileFaultError` that says what is wrong."""
+    try:
+        text = files.read(record_name(name), RECORD_BYTES)
+    except FileFaultError as error:
+        if error.missing:
+            reason = "it has no record, so nobody can tell what it should be"
+        else:
+            reason = f"its record is of no use: {error.reason}"
+        raise FileFaultError(reason, missing=error.missing) from error
+    try:
+        record = Record.model_validate_json(text)
+    except ValidationError:
+        raise FileFaultError("its record is damaged") from None
+    if record.name != name:
+        raise FileFaultError("its record is another file's: one was copied over the other")
+    return record

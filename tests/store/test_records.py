@@ -10,12 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atldld.model.read import VIEWS, ImageRead, Window
-from atldld.store.names import (
-    LONGEST_NAME,
+from atldld.store.files import LONGEST_NAME, name_fault
+from atldld.store.records import (
     KeptImage,
     image_name,
     most_bytes,
-    name_fault,
     service_folder,
 )
 
