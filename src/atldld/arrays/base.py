@@ -38,6 +38,7 @@ _PIECE = 512
 """Sides of pieces are multiples of this where they can be: it is the side of a warped tile."""
 
 S = TypeVar("S", bound=Sections)
+Space = int | Literal["CCFv3"] | None
 
 CITATION = (
     "Allen Institute for Brain Science, Allen Mouse Brain Atlas, section dataset {id}, "
@@ -93,8 +94,8 @@ def target_space(
 
 
 def placing_of(
-    registration: Registration | PublishedRegistration, record: SectionDataset
-) -> Registration:
+    registration: Registration | PublishedRegistration | None, record: SectionDataset
+) -> Registration | None:
     """Return where the sections of a dataset lie, fetched where it is published for many.
 
     Raises
@@ -102,47 +103,49 @@ def placing_of(
     RegistrationError
         If nothing is published of its animal.
     """
-    if isinstance(registration, Registration):
-        return registration
-    return registration.of_animal(record.specimen, record.id)
+    if isinstance(registration, PublishedRegistration):
+        return registration.of_animal(record.specimen, record.id)
+    return registration
 
 
-def registered(
+def sections_of(
     record: SectionDataset,
-    registration: Registration,
+    registration: Registration | None,
+    reference_space: int | Literal["native"],
     *,
     mapping: affine.Mapping = "oblique",
     detection_xy: Detection = None,
-    reference_space: int | str = "native",
-) -> SectionTable:
-    """Return the sections of a dataset where a registration places them.
+) -> tuple[Space, SectionTable]:
+    """Return the space that a dataset is opened in, and its sections there.
 
     Parameters
     ----------
     record
         The dataset.
     registration
-        From `placing_of`.
+        From `placing_of`; None for Allen's own matrices.
+    reference_space
+        What was asked for.
     mapping, detection_xy
         See `tabulate`.
-    reference_space
-        What was asked for: the registration's own, or ``"native"``.
 
     Raises
     ------
     ValueError
-        If another space is asked for.
+        If no way leads to the space that is asked for.
     RegistrationError
         If the registration does not fit.
     """
+    if registration is None:
+        space, flip = target_space(record, reference_space)
+        return space, tabulate(record, mapping=mapping, detection_xy=detection_xy, flip=flip)
     if reference_space not in ("native", registration.reference_space):
         raise ValueError(
             f"{registration.name} places sections in {registration.space}, which cannot be turned "
             f"into reference_space={reference_space}: leave that out"
         )
-    table = tabulate(record, mapping=mapping, detection_xy=detection_xy)
-    return register(
-        table,
+    table = register(
+        tabulate(record, mapping=mapping, detection_xy=detection_xy),
         registration,
         dataset_id=record.id,
         plane=record.plane,
@@ -150,6 +153,7 @@ def registered(
         detection_xy=detection_xy,
         failed=[image.id for image in record.failed_images],
     )
+    return registration.reference_space, table
 
 
 def showing(
@@ -274,7 +278,7 @@ def failing_of(*token: Any, fill: bool, other_tiers: bool) -> tuple[options.Carr
     return carried, Failing(fill, other_tiers, Ledger(f"{tokenize(*token)}-{carried.process}"))
 
 
-def frame(dataset: SectionDataset, reference_space: int | Literal["CCFv3"] | None) -> str:
+def frame(dataset: SectionDataset, reference_space: Space) -> str:
     """Return plane and space of an array, as text that tells what may be combined."""
     where = space_name(reference_space)
     if reference_space is None:
@@ -282,7 +286,7 @@ def frame(dataset: SectionDataset, reference_space: int | Literal["CCFv3"] | Non
     return f"{dataset.plane.name} sections in {where}"
 
 
-def volume_frame(dataset: SectionDataset, reference_space: int | Literal["CCFv3"] | None) -> str:
+def volume_frame(dataset: SectionDataset, reference_space: Space) -> str:
     """Return the space of a volume, as text that tells what may be combined."""
     where = space_name(reference_space)
     if reference_space is None:
@@ -308,7 +312,7 @@ def channel_coordinate() -> xr.Variable:
 def attributes(
     dataset: SectionDataset,
     *,
-    reference_space: int | Literal["CCFv3"] | None,
+    reference_space: Space,
     mapping: str,
     resolution: float,
     source: str,
@@ -379,7 +383,7 @@ class Opening:
 
     record: SectionDataset
     source: Source
-    space: int | Literal["CCFv3"] | None
+    space: Space
     fill_value: float
     carried: options.Carried
     failing: Failing
@@ -405,7 +409,7 @@ class Opening:
 
 def guarded(
     coordinates: xr.Coordinates,
-    space: int | Literal["CCFv3"] | None,
+    space: Space,
     frame: str,
     ledgers: Sequence[Ledger],
     places: Sequence[ImagePlaces] = (),

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -16,13 +17,14 @@ from xarray.core import indexing
 
 from .. import options as settings
 from ..errors import AtldldWarning, RegistrationError
+from ..model import affine as affines
 from ..model.affine import Array, image_affine, tier_origin, tier_size
 from ..model.bend import BendSource
 from ..model.dataset import SectionDataset, SectionImage
 from ..model.geometry import clip_to_box, pixel_points
 from ..model.read import ImageRead, View, Window
 from ..model.registration import Registration
-from ..model.sections import SectionTable, tabulate
+from ..model.sections import SectionTable
 from ..model.space import AXES, flip_matrix, space_name
 from ..reading.failures import Failing
 from ..reading.reader import Found, Part, Reader, places, squeezed
@@ -32,6 +34,7 @@ from ..source.search import dataset_of_image
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .base import (
     Opening,
+    Space,
     channel_coordinate,
     chunks_given,
     failing_of,
@@ -39,8 +42,7 @@ from .base import (
     guarded,
     in_chunks,
     placing_of,
-    registered,
-    target_space,
+    sections_of,
 )
 from .index import DIM, ImagePlaces, in_a_row
 from .lazy import channels_of
@@ -116,21 +118,44 @@ def open_image(image_id: int, **options: Unpack[ImageOptions]) -> xr.DataArray:
     source, owner = source_from(wanted["source"]), wanted["dataset_id"]
     record = dataset_of_image(source, number) if owner is None else source.dataset(owner)
     image, record = _image(record, number)
-    placing = wanted["registration"] and placing_of(wanted["registration"], record)
-    opening = ImageOpening.of(
-        record,
-        image,
-        source,
+    registration = placing_of(wanted["registration"], record)
+    space, table = image_sections(record, registration, wanted["reference_space"])
+    carried, failing = failing_of(
+        number,
         wanted["tier"],
         wanted["view"],
-        wanted["reference_space"],
+        source,
+        space,
         fill=wanted["on_error"] == "fill",
-        registration=placing,
+        other_tiers=False,
+    )
+    opening = ImageOpening(
+        record=record,
+        source=source,
+        space=space,
+        fill_value=fill_of(record, wanted["view"]),
+        carried=carried,
+        failing=failing,
+        image=image,
+        tier=wanted["tier"],
+        view=wanted["view"],
+        table=table,
+        registration=registration,
     )
     return opening.array(opening.window(wanted["region"]), wanted["chunks"])
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+def image_sections(
+    record: SectionDataset,
+    registration: Registration | None,
+    reference_space: int | Literal["native"],
+) -> tuple[Space, SectionTable]:
+    """Return the space that images of a dataset are opened in, and its sections there."""
+    mapping: affines.Mapping = "parallel" if registration is None else "oblique"
+    return sections_of(record, registration, reference_space, mapping=mapping)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ImageOpening(Opening):
     """An image, and which pixels of it.
 
@@ -140,9 +165,6 @@ class ImageOpening(Opening):
         One of the images of the dataset.
     tier, view
         Which pixels.
-    affine
-        From full-resolution (x, y, 1), straight, to p, i, r in the space that it is opened in,
-        shape (3, 3).
     table
         The sections of the dataset, this one among them.
     registration
@@ -152,74 +174,39 @@ class ImageOpening(Opening):
     image: SectionImage
     tier: int
     view: View
-    affine: Array
     table: SectionTable
     registration: Registration | None = None
 
-    @classmethod
-    def of(
-        cls,
-        record: SectionDataset,
-        image: SectionImage,
-        source: Source,
-        tier: int,
-        view: View,
-        space: int | Literal["native"],
-        *,
-        fill: bool,
-        failing: Failing | None = None,
-        fill_value: float | None = None,
-        registration: Registration | None = None,
-        table: SectionTable | None = None,
-    ) -> ImageOpening:
-        """Check that the image has what is asked for, and work out where its pixels lie."""
-        if tier >= image.tier_count:
+    def __post_init__(self) -> None:
+        """Check that the image has what is asked for."""
+        image, dataset_id = self.image, self.record.id
+        if self.tier >= image.tier_count:
             raise ValueError(
-                f"tier is {tier}; image {image.id} has tiers 0 to {image.tier_count - 1}"
+                f"tier is {self.tier}; image {image.id} has tiers 0 to {image.tier_count - 1}"
             )
-        if view.startswith("expression") and not image.has_expression:
+        if self.view.startswith("expression") and not image.has_expression:
             raise RegistrationError(
-                f"image {image.id} of dataset {record.id} has no expression mask "
+                f"image {image.id} of dataset {dataset_id} has no expression mask "
                 "(expression_path is null); use view='image'"
             )
-        target: int | Literal["CCFv3"] | None
-        if registration is None:
-            target, flip = target_space(record, space)
-            tvr = np.vstack([record.matrix("tvr"), [0, 0, 0, 1]])
-            if flip:
-                tvr = flip_matrix() @ tvr
-            z = image.section_number * record.section_thickness
-            affine = image_affine(np.array(image.tsv), tvr[:3], z)
-            if table is None:
-                table = tabulate(record, mapping="parallel", flip=flip)
-        else:
-            target = registration.reference_space
-            if table is None:
-                table = registered(record, registration, reference_space=space)
-            row = np.flatnonzero(table.image_id == image.id)
-            if not len(row):
-                raise RegistrationError(
-                    f"{registration.name} does not place image {image.id}, section "
-                    f"{image.section_number} of dataset {record.id}"
-                )
-            affine = pixel_points(table.take(row))[0]
-        carried, own = failing_of(
-            image.id, tier, view, source, target, fill=fill, other_tiers=False
-        )
-        return cls(
-            record=record,
-            source=source,
-            space=target,
-            fill_value=fill_of(record, view) if fill_value is None else fill_value,
-            carried=carried,
-            failing=own if failing is None else failing,
-            image=image,
-            tier=tier,
-            view=view,
-            affine=affine,
-            table=table,
-            registration=registration,
-        )
+        if self.registration is not None and image.id not in self.table.image_id:
+            raise RegistrationError(
+                f"{self.registration.name} does not place image {image.id}, section "
+                f"{image.section_number} of dataset {dataset_id}"
+            )
+
+    @cached_property
+    def affine(self) -> Array:
+        """From full-resolution (x, y, 1), straight, to p, i, r of its space, shape (3, 3)."""
+        record = self.record
+        if self.registration is not None:
+            own = self.table.take(self.table.image_id == self.image.id)
+            return np.asarray(pixel_points(own)[0])
+        tvr = np.vstack([record.matrix("tvr"), [0, 0, 0, 1]])
+        if self.space != record.reference_space:
+            tvr = flip_matrix() @ tvr
+        z = self.image.section_number * record.section_thickness
+        return image_affine(np.array(self.image.tsv), tvr[:3], z)
 
     @property
     def bend(self) -> BendSource | None:

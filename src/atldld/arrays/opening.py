@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
@@ -17,7 +17,7 @@ from ..model.geometry import clip_to_box
 from ..model.grid import Grid, section_grid
 from ..model.read import View
 from ..model.registration import Registration
-from ..model.sections import SectionTable, tabulate
+from ..model.sections import SectionTable
 from ..model.space import AXES, Plane, space_name
 from ..source import source_from
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
@@ -36,9 +36,8 @@ from .base import (
     piece,
     placing_of,
     record_of,
-    registered,
+    sections_of,
     showing,
-    target_space,
     warn_if_failed,
 )
 from .index import DIM, SectionIndex
@@ -304,9 +303,18 @@ def _open(dataset_id: Any, wanted: Mapping[str, Any]) -> _Sections:
     source = source_from(wanted["source"])
     record = record_of(source, request.dataset_id)
     warn_if_failed(record, 3)
-    if request.registration is not None:
-        request = replace(request, registration=placing_of(request.registration, record))
-    space, table, grid = _placed(record, request)
+    placing = placing_of(request.registration, record)
+    request = replace(request, registration=placing)
+    space, table = sections_of(
+        record,
+        placing,
+        request.reference_space,
+        mapping=request.mapping,
+        detection_xy=request.detection_xy,
+    )
+    # The spaces that registrations lead to have the extent of space 9, whatever the native one.
+    spanned = record if placing is None else replace(record, reference_space=9)
+    grid = section_grid(spanned, request.resolution)
     table = showing(table, record, request.view, 3)
     table, grid = _in_region(table, grid, record, request)
     sampling = SectionSampling(
@@ -332,22 +340,6 @@ def _open(dataset_id: Any, wanted: Mapping[str, Any]) -> _Sections:
         request=request,
         sampling=sampling,
     )
-
-
-def _placed(
-    record: SectionDataset, request: SectionRequest
-) -> tuple[int | Literal["CCFv3"] | None, SectionTable, Grid]:
-    """Return the space that sections lie in, where they do, and the grid over it."""
-    placing: dict[str, Any] = {"mapping": request.mapping, "detection_xy": request.detection_xy}
-    registration = request.registration
-    if not isinstance(registration, Registration):
-        space, flip = target_space(record, request.reference_space)
-        table = tabulate(record, flip=flip, **placing)
-        return space, table, section_grid(record, request.resolution)
-    table = registered(record, registration, reference_space=request.reference_space, **placing)
-    # The spaces that registrations lead to have the extent of space 9, whatever the native one.
-    grid = section_grid(replace(record, reference_space=9), request.resolution)
-    return registration.reference_space, table, grid
 
 
 def _in_region(

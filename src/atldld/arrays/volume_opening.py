@@ -19,12 +19,13 @@ from ..source import Source, source_from
 from . import accessor as _accessor  # noqa: F401  # registers .atlas
 from .base import (
     Opening,
+    Space,
     chosen_tiers,
     failing_of,
     fill_of,
     placing_of,
     record_of,
-    registered,
+    sections_of,
     showing,
     target_space,
     volume_frame,
@@ -35,8 +36,6 @@ from .nodes import Like, Nodes
 from .registered_volumes import RegisteredSampling
 from .request import VolumeOptions, VolumeRequest, checked_options, takes
 from .volumes import MIDLINE, StackSampling, VolumeSampling
-
-Space = int | Literal["CCFv3"] | None
 
 
 @takes(VolumeOptions)
@@ -98,8 +97,7 @@ def open_volume(dataset_id: int, **options: Unpack[VolumeOptions]) -> xr.Dataset
     source = source_from(wanted["source"])
     record = record_of(source, request.dataset_id)
     warn_if_failed(record, 2)
-    if request.registration is not None:
-        request = replace(request, registration=placing_of(request.registration, record))
+    request = replace(request, registration=placing_of(request.registration, record))
     request, space = in_space(request, like, {record.reference_space: record.id})
     if like is not None:
         grid = like.grid
@@ -257,7 +255,7 @@ def volume_sampling(
     else:
         kind = RegisteredSampling
         registration = placing_of(request.registration, record)
-        sections = registered(record, registration, reference_space=request.reference_space)
+        _, sections = sections_of(record, registration, request.reference_space)
         along = sections.slice_coordinate
     reach = request.max_distance
     if reach is None:

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..arrays.base import placing_of, registered
-from ..arrays.request import registration_from
+from ..arrays.base import placing_of, sections_of, target_space
+from ..arrays.request import checked_space, registration_from
 from ..model.dataset import SectionDataset
 from ..model.geometry import pixel_points
 from ..model.sections import SectionTable
-from ..model.space import AXES, FLIP_R, Plane, can_flip
+from ..model.space import AXES, FLIP_R, Plane
 from ..source import Source, source_from
 
 _BLOCK = 2**15
@@ -99,7 +99,7 @@ def points_to_sections(
     if registration is not None:
         table = _registered(record, registration, reference_space)
         return _nearest(table, record.plane, points, where, max_distance)
-    if _flips(record, reference_space):
+    if target_space(record, checked_space(reference_space))[1]:
         where = where * [1, 1, -1] + [0, 0, FLIP_R]
     images, thickness = record.images, record.section_thickness
     trv = record.matrix("trv")
@@ -184,7 +184,7 @@ def sections_to_points(
     record = _record(dataset, source)
     if registration is not None:
         return _placed(record, _registered(record, registration, reference_space), pixels)
-    flips = _flips(record, reference_space)
+    flips = target_space(record, checked_space(reference_space))[1]
     chosen = _chosen(record, pixels)
     tsv = np.array([image.tsv for image in record.images], dtype=np.float64)[chosen]
     numbers = np.array([image.section_number for image in record.images], dtype=np.float64)
@@ -204,7 +204,7 @@ def sections_to_points(
 def _registered(record: SectionDataset, registration: Any, space: Any) -> SectionTable:
     """Return the sections where a registration places them, by section number, then id."""
     placing = placing_of(registration_from(registration), record)
-    table = registered(record, placing, reference_space=space)
+    _, table = sections_of(record, placing, space)
     return table.take(np.lexsort([table.image_id, table.section_number]))
 
 
@@ -314,20 +314,6 @@ def _record(dataset: Any, source: str | Source | None) -> SectionDataset:
     if isinstance(dataset, bool) or not isinstance(dataset, int | np.integer):
         raise TypeError(f"dataset is {dataset!r}; it must be the id of a dataset, or its record")
     return source_from(source).dataset(int(dataset))
-
-
-def _flips(record: SectionDataset, space: Any) -> bool:
-    native = record.reference_space
-    if not isinstance(space, bool) and space in ("native", native):
-        return False
-    if isinstance(space, bool | str) or space not in (9, 10):
-        raise ValueError(f"reference_space is {space!r}; it must be 'native', 9 or 10")
-    if not can_flip(native, space):
-        raise ValueError(
-            f"dataset {record.id} lies in reference space {native}; only 9 and 10 can be turned "
-            "into each other: use reference_space='native'"
-        )
-    return True
 
 
 def _half_gaps(numbers: npt.NDArray[np.int64]) -> tuple[float, float]:

@@ -17,13 +17,11 @@ from ..arrays.base import (
     guarded,
     microns_of,
     placing_of,
-    registered,
     showing,
-    target_space,
     volume_frame,
     warn_if_failed,
 )
-from ..arrays.image import ImageOpening
+from ..arrays.image import ImageOpening, image_sections
 from ..arrays.index import GUARD
 from ..arrays.request import (
     LARGEST_TIER,
@@ -38,7 +36,7 @@ from ..model.dataset import SectionDataset, SectionImage
 from ..model.grid import Axis, footprint
 from ..model.read import VIEWS, View
 from ..model.registration import Registration
-from ..model.sections import SectionTable, tabulate
+from ..model.sections import SectionTable
 from ..model.space import AXES, extent, space_name
 from ..source import Source, source_from
 from .cells import Block, Cells, Ends, Function, dense_sums, overlap, sums_of_pixels
@@ -327,20 +325,14 @@ class Quantifying:
         self.source = source
         self.record = record
         self.registration = registration
-        self.space: int | Literal["CCFv3"] | None
-        if registration is None:
-            self.space, flip = target_space(record, asked.space)
-            table = tabulate(record, mapping="parallel", flip=flip)
-        else:
-            self.space = registration.reference_space
-            table = registered(record, registration, reference_space=asked.space)
+        self.space, table = image_sections(record, registration, asked.space)
         if asked.sections is not None:
             table = table.take(_rows_of(asked.sections, table, record))
         self.table = showing(table, record, asked.view, 3, "measure the images with function=")
         shown = {*self.table.image_id.tolist()}
         self.images = [image for image in record.images if image.id in shown]
         self.cells = _cells(record, asked, extent(self.space))
-        _, self.failing = failing_of(
+        self.carried, self.failing = failing_of(
             record.id, repr(asked), repr(registration), source, fill=asked.fill, other_tiers=False
         )
 
@@ -431,18 +423,18 @@ class Quantifying:
                     )
 
     def _opening(self, image: SectionImage) -> ImageOpening:
-        return ImageOpening.of(
-            self.record,
-            image,
-            self.source,
-            self.asked.tier,
-            self.asked.view,
-            self.asked.space,
-            fill=self.asked.fill,
+        return ImageOpening(
+            record=self.record,
+            source=self.source,
+            space=self.space,
+            fill_value=math.nan if self.asked.fill else 0.0,
+            carried=self.carried,
             failing=self.failing,
-            fill_value=math.nan if self.asked.fill else 0,
-            registration=self.registration,
+            image=image,
+            tier=self.asked.tier,
+            view=self.asked.view,
             table=self.table,
+            registration=self.registration,
         )
 
     def _edges(self) -> list[Any]:
