@@ -42,7 +42,7 @@ LEANING: dict[str, str] = {
     "arrays/test_laziness.py": "a source that counts how often its metadata are read",
     "arrays/test_published.py": "the parts of a published registration are cut by columns",
     "arrays/test_volume.py": "the reader of a volume is small when it travels",
-    "arrays/test_windows.py": "which window is chosen: a pure function with a contract",
+    "arrays/test_windows.py": "what is believed of a service, and one whole image read by itself",
     "benchmarks/test_plain_warp.py": "the plain loop of the benchmarks against the warp itself",
     "cli/test_doctor.py": "findings before they are printed: each question and its answer",
     "cluster/test_kills.py": "which worker has a request under way, so as to kill that one",

@@ -9,9 +9,8 @@ import pytest
 
 import atldld
 import twins
-from atldld.model.read import ImageRead, Window
+from atldld.model.read import ImageRead
 from atldld.reading import conventions
-from atldld.sampling.reads import LATTICE, choose_window
 from atldld.source import allen, source_from
 from atldld.testing import AllenServer, Doubts, PhantomBrain, image_service, phantom_dataset
 from usual import usual
@@ -23,34 +22,6 @@ def large(plane="coronal", **options):
     """Return a phantom whose images are large enough to be read by windows."""
     options = {"sections": 3, "resolution": 2.5, "tier_count": 8, "brain": BRAIN, **options}
     return phantom_dataset(dataset_id=11, plane=plane, **options)
-
-
-class TestChoice:
-    size = (10_000, 7_600)
-
-    def test_edges_lie_on_a_lattice_and_at_the_border(self):
-        window = choose_window(Window(300, 10, 900, 700), self.size)
-        assert window == Window(256, 0, 1024, 768)
-        window = choose_window(Window(9_900, 7_590, 100, 10), self.size)
-        assert (window.right, window.bottom) == self.size
-        assert window.left % LATTICE == window.top % LATTICE == 0
-
-    def test_small_images_are_read_whole(self):
-        assert choose_window(Window(3, 3, 10, 10), (1024, 1024)) is None
-
-    def test_most_of_an_image_is_all_of_it_unless_it_is_large(self):
-        size = 6_000, 5_000
-        assert choose_window(Window(0, 0, 5_000, 4_000), size) is None
-        window = choose_window(Window(0, 0, 9_000, 7_000), self.size)
-        assert window == Window(0, 0, 9_216, 7_168)
-        assert choose_window(Window(0, 0, *self.size), self.size) is None
-
-    def test_what_is_at_hand_serves(self):
-        needed = Window(300, 300, 200, 200)
-        larger, larger_still = Window(256, 256, 512, 512), Window(0, 0, 2_000, 2_000)
-        assert choose_window(needed, self.size, {larger_still, larger}) == larger
-        assert choose_window(needed, self.size, {larger, None}) is None
-        assert choose_window(Window(0, 0, 30, 30), self.size, {larger}) == Window(0, 0, 256, 256)
 
 
 @pytest.fixture(

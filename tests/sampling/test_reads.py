@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from atldld.model.read import Window
 from atldld.sampling.coverage import coverage
 from atldld.sampling.reads import (
+    LATTICE,
     choose_interpolation,
     choose_tiers,
     choose_window,
@@ -84,3 +85,31 @@ def test_the_window_holds_every_pixel_that_a_covered_point_can_touch(row_x, row_
 def test_a_window_beyond_the_image_is_refused():
     with pytest.raises(ValueError, match="not within an image of 10 x 10"):
         choose_window(Window(5, 5, 6, 1), (10, 10))
+
+
+class TestChoice:
+    size = (10_000, 7_600)
+
+    def test_edges_lie_on_a_lattice_and_at_the_border(self):
+        window = choose_window(Window(300, 10, 900, 700), self.size)
+        assert window == Window(256, 0, 1024, 768)
+        window = choose_window(Window(9_900, 7_590, 100, 10), self.size)
+        assert (window.right, window.bottom) == self.size
+        assert window.left % LATTICE == window.top % LATTICE == 0
+
+    def test_small_images_are_read_whole(self):
+        assert choose_window(Window(3, 3, 10, 10), (1024, 1024)) is None
+
+    def test_most_of_an_image_is_all_of_it_unless_it_is_large(self):
+        size = 6_000, 5_000
+        assert choose_window(Window(0, 0, 5_000, 4_000), size) is None
+        window = choose_window(Window(0, 0, 9_000, 7_000), self.size)
+        assert window == Window(0, 0, 9_216, 7_168)
+        assert choose_window(Window(0, 0, *self.size), self.size) is None
+
+    def test_what_is_at_hand_serves(self):
+        needed = Window(300, 300, 200, 200)
+        larger, larger_still = Window(256, 256, 512, 512), Window(0, 0, 2_000, 2_000)
+        assert choose_window(needed, self.size, {larger_still, larger}) == larger
+        assert choose_window(needed, self.size, {larger, None}) is None
+        assert choose_window(Window(0, 0, 30, 30), self.size, {larger}) == Window(0, 0, 256, 256)

@@ -159,15 +159,27 @@ class SectionIndex(xr.Index, metaclass=AlignedAs, kind=PandasIndex):
         label = labels[self.name]
         if isinstance(label, slice):
             return IndexSelResult({self.dim: _within(self.numbers, label, self.name)})
-        finder = _Finder(self.numbers, str(self.name), method, tolerance)
-        if isinstance(label, xr.Variable):
-            return IndexSelResult({self.dim: xr.Variable(label.dims, finder.each(label.values))})
+        labelled = isinstance(label, xr.Variable | xr.DataArray)
+        wanted = np.asarray(label.values if labelled else label)
+        places = _found(self.numbers, wanted, self.name, method, tolerance)
+        if (places < 0).any():
+            raise _no_section(self.numbers, self.name, wanted[places < 0].ravel()[0])
+        if method is None:
+            alike = [np.flatnonzero(self.numbers == each) for each in wanted.ravel()]
+            if wanted.ndim == 0 and not labelled and len(alike[0]) > 1:
+                return IndexSelResult({self.dim: alike[0]})
+            twice = [places for places in alike if len(places) > 1]
+            if twice:
+                number = self.numbers[twice[0][0]]
+                raise KeyError(
+                    f"several sections have {self.name}={number}; select by image_id instead"
+                )
+        if not labelled:
+            return IndexSelResult({self.dim: places if places.ndim else int(places)})
+        found: Any = xr.Variable(label.dims, places)
         if isinstance(label, xr.DataArray):
-            places = xr.Variable(label.dims, finder.each(label.values))
-            return IndexSelResult({self.dim: xr.DataArray(places, coords=label.coords)})
-        if np.ndim(label) == 0:
-            return IndexSelResult({self.dim: finder.one(label)})
-        return IndexSelResult({self.dim: finder.each(np.asarray(label))})
+            found = xr.DataArray(found, coords=label.coords)
+        return IndexSelResult({self.dim: found})
 
     @classmethod
     def concat(
@@ -247,14 +259,7 @@ class SectionIndex(xr.Index, metaclass=AlignedAs, kind=PandasIndex):
     ) -> npt.NDArray[np.intp]:
         if method is None:
             raise self._unmatched()
-        finder = _Finder(self.numbers, str(self.name), method, tolerance)
-        found = np.full(len(numbers), -1, dtype=np.intp)
-        for place, number in enumerate(numbers):
-            try:
-                found[place] = finder.one(number)
-            except KeyError:
-                continue  # filled with NaN, as xarray does
-        return found
+        return _found(self.numbers, numbers.to_numpy(), self.name, method, tolerance)
 
     def roll(self, shifts: Mapping[Any, int]) -> Self:
         """Return the index rolled along its dimension."""
@@ -281,79 +286,47 @@ class SectionIndex(xr.Index, metaclass=AlignedAs, kind=PandasIndex):
         return f"SectionIndex ({self.stack_name})"[:max_width]
 
 
-class _Finder:
-    """Finds values in an unsorted array, by value or nearest."""
+def _found(
+    values: npt.NDArray[Any], labels: Any, name: Hashable, method: str | None, tolerance: Any
+) -> npt.NDArray[np.intp]:
+    """Return the place of each label among values in any order, -1 for none, in its shape."""
+    known = (None, "nearest", "pad", "ffill", "backfill", "bfill")
+    if method not in known:
+        raise ValueError(f"method {method!r} is not one of {known}")
+    if method is None and tolerance is not None:
+        raise ValueError("tolerance needs a method, such as method='nearest'")
+    if tolerance is not None and not np.all(np.asarray(tolerance) >= 0):
+        raise ValueError(f"tolerance {tolerance!r} must not be negative")
+    wanted = np.asarray(labels)
+    if wanted.dtype == bool and wanted.ndim:
+        raise TypeError(f"{name} is selected by its values; truth values go to isel or where")
+    if wanted.dtype.kind not in "iuf":
+        raise KeyError(f"{name}={labels!r} is not a number")
+    if not len(values) or not wanted.size:
+        return np.full(wanted.shape, -1, dtype=np.intp)
+    off = values[:, None].astype(np.float64) - wanted.ravel()
+    distance = np.abs(off)
+    if method in ("pad", "ffill"):
+        distance[off > 0] = np.inf
+    elif method in ("backfill", "bfill"):
+        distance[off < 0] = np.inf
+    reach = 0.0 if method is None else np.inf if tolerance is None else float(tolerance)
+    nearest = distance.argmin(axis=0)
+    least = distance.min(axis=0)
+    places = np.where(np.isfinite(least) & (least <= reach), nearest, -1)
+    return places.reshape(wanted.shape)
 
-    def __init__(
-        self,
-        values: npt.NDArray[Any],
-        name: str,
-        method: str | None,
-        tolerance: float | None,
-    ) -> None:
-        known = (None, "nearest", "pad", "ffill", "backfill", "bfill")
-        if method not in known:
-            raise ValueError(f"method {method!r} is not one of {known}")
-        if method is None and tolerance is not None:
-            raise ValueError("tolerance needs a method, such as method='nearest'")
-        if tolerance is not None and not np.all(np.asarray(tolerance) >= 0):
-            raise ValueError(f"tolerance {tolerance!r} must not be negative")
-        self.values, self.name, self.method, self.tolerance = values, name, method, tolerance
 
-    def one(self, label: Any) -> Any:
-        """Return the place of a value; for a value that several sections share, all places."""
-        wanted = self._number(label)
-        if self.method is None:
-            places = np.flatnonzero(self.values == wanted)
-            if len(places) == 0:
-                raise KeyError(self._missing(wanted))
-            return int(places[0]) if len(places) == 1 else places
-        return self._close(wanted)
-
-    def each(self, labels: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-        """Return one place for each of some values, in the shape that they have."""
-        if labels.dtype == bool:
-            raise TypeError(
-                f"{self.name} is selected by its values; truth values go to isel or where"
-            )
-        flat = []
-        for label in labels.ravel():
-            found = self.one(label)
-            if np.ndim(found):
-                raise KeyError(
-                    f"several sections have {self.name}={label}; select by image_id instead"
-                )
-            flat.append(found)
-        return np.array(flat, dtype=np.intp).reshape(labels.shape)
-
-    def _number(self, label: Any) -> float:
-        value = np.asarray(label)
-        if value.dtype.kind not in "iuf" or np.isnan(value):
-            raise KeyError(f"{self.name}={label!r} is not a number")
-        return value.item()  # type: ignore[no-any-return]  # numpy types item() as Any
-
-    def _close(self, wanted: float) -> int:
-        if len(self.values) == 0:
-            raise KeyError(f"there is no section to be nearest to {self.name}={wanted}")
-        distance = np.abs(self.values - wanted).astype(np.float64)
-        if self.method in ("pad", "ffill"):
-            distance[self.values > wanted] = np.inf
-        elif self.method in ("backfill", "bfill"):
-            distance[self.values < wanted] = np.inf
-        place = int(np.argmin(distance))
-        limit = np.inf if self.tolerance is None else float(self.tolerance)
-        if not np.isfinite(distance[place]) or distance[place] > limit:
-            raise KeyError(self._missing(wanted))
-        return place
-
-    def _missing(self, wanted: float) -> str:
-        if len(self.values) == 0:
-            return f"{self.name}={wanted}: there are no sections"
-        nearest = self.values[np.argmin(np.abs(self.values - wanted))]
-        return (
-            f"{self.name}={wanted}: no section within reach; the nearest is at {nearest}, and all "
-            f"lie from {self.values.min()} to {self.values.max()}"
-        )
+def _no_section(values: npt.NDArray[Any], name: Hashable, wanted: Any) -> KeyError:
+    if np.isnan(wanted):
+        return KeyError(f"{name}={wanted} is not a number")
+    if len(values) == 0:
+        return KeyError(f"{name}={wanted}: there are no sections")
+    nearest = values[np.argmin(np.abs(values - wanted))]
+    return KeyError(
+        f"{name}={wanted}: no section within reach; the nearest is at {nearest}, and all lie from "
+        f"{values.min()} to {values.max()}"
+    )
 
 
 def _within(values: npt.NDArray[Any], label: slice, name: Hashable) -> Any:

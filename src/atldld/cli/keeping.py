@@ -237,17 +237,9 @@ def pack(
         source=source,
     )
     if as_json:
-        print_json(
-            {
-                "bundle": packed.source.name,
-                "dataset_id": packed.dataset_id,
-                "files": packed.files,
-                "bytes": packed.bytes,
-                "fetched": packed.fetched,
-                "kept": packed.kept,
-                "failed": list(packed.failed),
-            }
-        )
+        names = ("dataset_id", "files", "bytes", "fetched", "kept", "failed")
+        told = {name: getattr(packed, name) for name in names}
+        print_json({"bundle": packed.source.name, **told})
         return
     click.echo(
         f"{packed.source.name} holds dataset {packed.dataset_id}: {packed.files} files, "
@@ -269,19 +261,8 @@ def verify(bundle: str, as_json: bool) -> None:
 
     report = atldld.verify_bundle(bundle)
     if as_json:
-        print_json(
-            {
-                "bundle": report.name,
-                "dataset_id": report.dataset_id,
-                "ok": report.ok,
-                "files": report.files,
-                "bytes": report.bytes,
-                "missing": list(report.missing),
-                "damaged": list(report.damaged),
-                "extra": list(report.extra),
-                "failed": list(report.failed),
-            }
-        )
+        names = ("dataset_id", "ok", "files", "bytes", "missing", "damaged", "extra", "failed")
+        print_json({"bundle": report.name, **{name: getattr(report, name) for name in names}})
     else:
         click.echo(str(report))
     sys.exit(0 if report.ok else 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +9,8 @@ import xarray as xr
 
 from ..arrays.index import DIM
 from ..errors import AtldldError, library
-from .outlines import outline, tables
-from .panel import OUTLINE, Look, Panel, Rgba, grey, is_empty, look_of, rgba
-from .pictures import MOST_BYTES, check_cost, image_of, lost_images, name_of, place_of, read
+from .panel import OUTLINE, Look, Panel, Rgba, grey, is_empty, rgba
+from .pictures import MOST_BYTES, NO_OVERLAY, Wanted, check_cost, name_of, panels_of, place_of
 from .subject import Subject, space_words, subject
 
 if TYPE_CHECKING:
@@ -91,42 +89,26 @@ def browse(
     return shown
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frame:
-    """One section, read.
+def panel_at(obj: Any, chosen: Subject, place: int, max_bytes: float) -> tuple[Panel, Rgba]:
+    """Read one section of an array; return it, and its colours.
 
-    Parameters
-    ----------
+    Returns
+    -------
     panel
         What is shown.
     colours
         Shape (rows, columns, 4), in ascending order of both coordinates.
     """
-
-    panel: Panel
-    colours: Rgba
-
-
-def frame_at(obj: Any, chosen: Subject, place: int, max_bytes: float) -> Frame:
-    """Read one section of an array."""
-    picture = chosen.at(_LONGEST, **{DIM: place})
-    (values,) = read([picture.array], max_bytes)
-    image = image_of(values)
-    ring = None if image is None else outline(tables(obj), image)
-    title = f"{name_of(values)}, section {place_of(values, picture.axes)}"
-    lost = image in lost_images(obj)
-    panel = Panel(
-        Subject(picture.kind, values, picture.down, picture.right, picture.axes),
-        title.removeprefix(", "),
-        ring,
-        empty="image could not be had" if lost else "",
+    words = name_of(chosen.array), place_of(chosen.array.isel({DIM: place}), chosen.axes)
+    want = Wanted(f"{words[0]}, section {words[1]}".removeprefix(", "), {DIM: place})
+    (panel,), look, _ = panels_of(
+        obj, chosen, NO_OVERLAY, [want], longest=_LONGEST, outlined=True, max_bytes=max_bytes
     )
-    return Frame(panel, _colours(panel, look_of([values])))
+    return panel, _colours(panel, look)
 
 
 def _colours(panel: Panel, look: Look) -> Rgba:
     values = panel.values
-    array, picture = panel.picture.array, panel.picture
     if panel.empty or is_empty(values):
         colours = np.full((*values.shape[:2], 4), 230, dtype=np.uint8)
     elif look.coloured:
@@ -136,10 +118,7 @@ def _colours(panel: Panel, look: Look) -> Rgba:
         colours = rgba(np.repeat((share * 255.0)[..., None], 3, axis=-1))
     if look.dark:
         colours = np.where(colours[..., 3:] == 0, np.array([0, 0, 0, 255], dtype=np.uint8), colours)
-    y, x = array[picture.down].values, array[picture.right].values
-    down = -1 if len(y) > 1 and y[0] > y[-1] else 1
-    right = -1 if len(x) > 1 and x[0] > x[-1] else 1
-    return np.ascontiguousarray(colours[::down, ::right])
+    return np.ascontiguousarray(colours[panel.upright])
 
 
 class _Browser:
@@ -217,15 +196,15 @@ class _Browser:
     def show(self, place: int) -> None:
         """Fetch a section and show it, or say why it cannot be had."""
         try:
-            frame = frame_at(self._obj, self._chosen, place, self._max_bytes)
+            panel, colours = panel_at(self._obj, self._chosen, place, self._max_bytes)
         except (AtldldError, ValueError) as error:
             self.trouble.param.update(object=str(error), visible=True)
             return
         self.trouble.visible = False
-        left, right, top, bottom = frame.panel.extent
-        ring = frame.panel.outline
+        left, right, top, bottom = panel.extent
+        ring = panel.outline
         closed = np.empty((0, 2)) if ring is None else np.concatenate([ring, ring[:1]])
-        packed = frame.colours.view(np.uint32).reshape(frame.colours.shape[:2])
+        packed = colours.view(np.uint32).reshape(colours.shape[:2])
         # The first row is drawn at y, where the axis, which grows downwards, has its top.
         self.image.data = {
             "image": [packed],
@@ -235,6 +214,6 @@ class _Browser:
             "dh": [bottom - top],
         }
         self.outline.data = {"x": closed[:, 0], "y": closed[:, 1]}
-        self.figure.title.text = frame.panel.title
+        self.figure.title.text = panel.title
         # A server tells the page what has changed, a notebook has to be told to.
         library("panel", "the browser").io.push_notebook(self.picture)

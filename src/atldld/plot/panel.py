@@ -66,14 +66,21 @@ class Panel:
         array = self.picture.array
         x = array[self.picture.right].values.astype(np.float64)
         y = array[self.picture.down].values.astype(np.float64)
-        step = max(_step(x), _step(y)) or 1.0
+        step = max(abs(_step(x)), abs(_step(y))) or 1.0
         left, right = edges(x, step)
         top, bottom = edges(y, step)
         return left, right, top, bottom
 
+    @property
+    def upright(self) -> tuple[slice, slice]:
+        """What turns the pixels so that both coordinates ascend."""
+        array, picture = self.picture.array, self.picture
+        down, right = (_step(array[dim].values) for dim in (picture.down, picture.right))
+        return slice(None, None, -1 if down < 0 else 1), slice(None, None, -1 if right < 0 else 1)
+
 
 def _step(values: Array) -> float:
-    return abs(float(values[1] - values[0])) if len(values) > 1 else 0.0
+    return float(values[1] - values[0]) if len(values) > 1 else 0.0
 
 
 def draw(axes: Axes, panel: Panel, look: Look) -> Any | None:
@@ -83,12 +90,6 @@ def draw(axes: Axes, panel: Panel, look: Look) -> Any | None:
     grows downwards, so that a section stands upright.
     """
     left, right, top, bottom = panel.extent
-    array = panel.picture.array
-    x, y = array[panel.picture.right].values, array[panel.picture.down].values
-    upright = (
-        slice(None, None, -1 if len(y) > 1 and y[0] > y[-1] else 1),
-        slice(None, None, -1 if len(x) > 1 and x[0] > x[-1] else 1),
-    )
     where: dict[str, Any] = {"extent": (left, right, bottom, top), "origin": "upper"}
     axes.set_facecolor(look.ground)
     shown = None
@@ -101,13 +102,13 @@ def draw(axes: Axes, panel: Panel, look: Look) -> Any | None:
             color="#666666", fontsize="small",
         )  # fmt: skip
     elif look.coloured:
-        axes.imshow(rgba(values)[upright], **where)
+        axes.imshow(rgba(values)[panel.upright], **where)
     else:
         shown = axes.imshow(
-            grey(values, look)[upright], cmap="gray", vmin=look.low, vmax=look.high, **where
+            grey(values, look)[panel.upright], cmap="gray", vmin=look.low, vmax=look.high, **where
         )
     if panel.overlay is not None and not empty:
-        axes.imshow(panel.overlay[upright], **where)
+        axes.imshow(panel.overlay[panel.upright], **where)
     _lines(axes, panel)
     axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     return shown

@@ -43,6 +43,9 @@ class Overlay:
     alpha: float
 
 
+NO_OVERLAY = Overlay(None, None, 0.0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
     """One panel, not read yet.
