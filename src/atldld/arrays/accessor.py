@@ -16,7 +16,7 @@ from ..model.space import AXES
 from .internals import is_lazy
 from .lookup import annotation_from, space_of, voxels_of
 from .ontology import structure_ids, tree_of
-from .pixel_table import pixel_table, write_parquet
+from .pixel_table import pixel_table, table_parts
 from .planning import failures_table, plan_table, planned_reads, prefetch
 from .positions import geometry_table, pir, places_at, with_pir
 
@@ -303,7 +303,9 @@ class AtlasAccessor:
             wanted = wanted if tree is None else tree.with_parts(wanted)
         if path is None:
             return pixel_table(obj, voxels, wanted)
-        write_parquet(obj, path, voxels, wanted, overwrite=overwrite)
+        from ..export.whole_files import write_parquet
+
+        write_parquet(table_parts(obj, voxels, wanted), path, obj.attrs, overwrite=overwrite)
         return None
 
     def geometry(self) -> pd.DataFrame:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-import uuid
 from collections.abc import Collection, Hashable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -31,47 +27,6 @@ def pixel_table(
     table = pd.concat(parts, ignore_index=True)
     table.attrs = dict(obj.attrs)
     return table
-
-
-def write_parquet(
-    obj: xr.DataArray | xr.Dataset,
-    path: str | os.PathLike[str],
-    voxels: Voxels | None,
-    wanted: Collection[int] | None,
-    *,
-    overwrite: bool,
-) -> None:
-    """Write the pixels of an object as Parquet, part by part; see `AtlasAccessor.to_table`.
-
-    Raises
-    ------
-    ImportError
-        If pyarrow is not installed.
-    FileExistsError
-        If there is something, unless it may be replaced.
-    """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ImportError("Parquet files need pyarrow: pip install pyarrow") from error
-    target = Path(path)
-    if target.is_dir() or (target.exists() and not overwrite):
-        raise FileExistsError(f"{target} is there already; overwrite=True replaces a file")
-    half = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    said = {str(name): str(value) for name, value in obj.attrs.items()}
-    try:
-        parts = table_parts(obj, voxels, wanted)
-        first = next(parts)
-        schema = pa.Schema.from_pandas(first, preserve_index=False).with_metadata(said)
-        with pq.ParquetWriter(half, schema) as writer:
-            for part in itertools.chain([first], parts):
-                if len(part):
-                    writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
-        half.replace(target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            half.unlink()
 
 
 def table_parts(

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from ..errors import library
 from .placed import stored_dtype
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def check_ending(path: str | os.PathLike[str], what: str, *endings: str) -> None:
@@ -75,6 +80,27 @@ def _check(final: Path, overwrite: bool) -> None:
         raise FileNotFoundError(f"there is no folder {final.parent} to write {final.name} into")
     if final.exists() and not overwrite:
         raise FileExistsError(f"{final} is there already; overwrite=True replaces it")
+
+
+def write_parquet(
+    parts: Iterator[pd.DataFrame],
+    path: str | os.PathLike[str],
+    attributes: Mapping[Any, Any],
+    *,
+    overwrite: bool,
+) -> None:
+    """Write a table that comes part by part, all of the same columns, as Parquet."""
+    pa, pq = library("pyarrow", "Parquet"), library("pyarrow.parquet", "Parquet")
+    if Path(path).is_dir():
+        raise FileExistsError(f"{path} is a folder; overwrite=True replaces files")
+    with replacing(path, overwrite=overwrite) as made:
+        first = next(parts)
+        said = {str(name): str(value) for name, value in attributes.items()}
+        schema = pa.Schema.from_pandas(first, preserve_index=False).with_metadata(said)
+        with pq.ParquetWriter(made, schema) as writer:
+            for part in itertools.chain([first], parts):
+                if len(part):
+                    writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
 
 
 _BLOCK = 64 * 2**20
