@@ -139,8 +139,8 @@ def test_recorded_metadata(real, dataset):
 def test_an_image_of_one_row_and_one_pixel():
     flat = np.array([[[2.0, 0, -1], [0, 2, 0], [0, 0, 100.0]]] * 2)
     found = geometry(flat, np.array([2, 1]), np.array([1, 1]), (10.0, 10.0, 1000.0))
-    assert np.allclose(found.outside, [0.5, 1.0])
-    assert found.before[1] == 0.0
+    assert np.allclose(found["outside"], [0.5, 1.0])
+    assert found["before"][1] == 0.0
 
 
 numbers = st.floats(-20.0, 20.0)
@@ -160,7 +160,7 @@ def test_the_share_outside_is_that_of_dense_points(entries, bounds):
     u, v = np.meshgrid(side, side)
     places = affine @ np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
     inside = ((places >= 0) & (places <= np.array(bounds)[:, None])).all(axis=0)
-    assert abs(found.outside[0] - (1 - inside.mean())) < 0.02
+    assert abs(found["outside"][0] - (1 - inside.mean())) < 0.02
 
 
 def test_a_polygon_cut_away_is_empty():
@@ -174,10 +174,10 @@ def test_planes_that_are_not_parallel():
     tilted = np.array([[1.0, 0, -50], [0, 1, -50], [0.1, 0, 95.0]])
     flat = np.array([[1.0, 0, -50], [0, 1, -50], [0, 0, 0.0]])
     found = geometry(np.stack([flat, tilted]), np.array([101, 101]), np.array([101, 101]), None)
-    assert np.allclose(found.tilt, [0, np.degrees(np.arctan(0.1))])
+    assert np.allclose(found["tilt"], [0, np.degrees(np.arctan(0.1))])
     # From the middle of the flat one straight up; from that of the tilted one, aslant.
-    assert np.allclose(found.after[0], 100.0)
-    assert np.allclose(found.before[1], 100.0 * np.hypot(1, 0.1))
+    assert np.allclose(found["after"][0], 100.0)
+    assert np.allclose(found["before"][1], 100.0 * np.hypot(1, 0.1))
 
 
 def test_sections_that_another_registration_places(server):

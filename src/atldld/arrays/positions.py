@@ -374,21 +374,8 @@ def geometry_table(obj: xr.DataArray | xr.Dataset) -> pd.DataFrame:
 
 
 def _rows(table: SectionTable, bounds: tuple[float, float, float] | None) -> pd.DataFrame:
-    found = geometry(pixel_points(table), table.width, table.height, bounds)
-    return pd.DataFrame(
-        {
-            "section_number": table.section_number,
-            "image_id": table.image_id,
-            "slice_axis": np.full(len(table), AXES[found.axis], dtype=object),
-            **{f"normal_{axis}": found.normal[:, place] for place, axis in enumerate(AXES)},
-            "tilt": found.tilt,
-            "slice_low": found.low,
-            "slice_high": found.high,
-            "before": found.before,
-            "after": found.after,
-            "outside": found.outside,
-        }
-    )
+    named = {"section_number": table.section_number, "image_id": table.image_id}
+    return pd.DataFrame(named | geometry(pixel_points(table), table.width, table.height, bounds))
 
 
 def places_at(

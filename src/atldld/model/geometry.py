@@ -6,7 +6,6 @@ width - 1] x [0, height - 1]``, which an affine takes to a parallelogram in refe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,41 +13,10 @@ import numpy.typing as npt
 
 from .affine import Array
 from .sections import SectionTable
+from .space import AXES
 
 _THIN = 1e-6
 """Pixels that an image of one row or column is taken to be high or wide: a line has no area."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Geometry:
-    """How n sections lie, in the order in which they were given.
-
-    Parameters
-    ----------
-    normal
-        Shape (n, 3): unit vectors in p, i, r, along which the slice coordinate grows.
-    tilt
-        Shape (n,): degrees between the normal and the slicing axis.
-    low, high
-        Shape (n,): least and greatest slice coordinate of the image, microns.
-    before, after
-        Shape (n,): microns from the middle of the image, along its normal, to the planes of the
-        sections before and after; NaN where there is none.
-    outside
-        Shape (n,): share of the image's area that lies outside the space; NaN where the extent
-        of the space is not known.
-    axis
-        The slicing axis, as an index into p, i, r.
-    """
-
-    normal: Array
-    tilt: Array
-    low: Array
-    high: Array
-    before: Array
-    after: Array
-    outside: Array
-    axis: int
 
 
 def pixel_points(table: SectionTable) -> Array:
@@ -74,7 +42,7 @@ def geometry(
     width: npt.NDArray[Any],
     height: npt.NDArray[Any],
     bounds: tuple[float, float, float] | None,
-) -> Geometry:
+) -> dict[str, npt.NDArray[Any]]:
     """Return how sections lie, from where their pixels do.
 
     Parameters
@@ -86,6 +54,17 @@ def geometry(
         Shape (n,): full-resolution pixels.
     bounds
         Extent of the space along p, i, r in microns, or None where it is not known.
+
+    Returns
+    -------
+    columns
+        Shape (n,) each, in the order that was given: ``slice_axis``, the name of the slicing axis;
+        ``normal_p``, ``normal_i``, ``normal_r``, unit vectors along which the slice coordinate
+        grows; ``tilt``, degrees between the normal and the slicing axis; ``slice_low`` and
+        ``slice_high``, least and greatest slice coordinate of the image, microns; ``before`` and
+        ``after``, microns from the middle of the image, along its normal, to the planes of the
+        sections before and after, NaN where there is none; ``outside``, the share of the image's
+        area that lies outside the space, NaN where its extent is not known.
 
     Notes
     -----
@@ -99,8 +78,8 @@ def geometry(
     --------
     >>> flat = np.array([[[2.0, 0, 0], [0, 2, 0], [0, 0, z]] for z in (100.0, 300.0)])
     >>> found = geometry(flat, np.array([11, 11]), np.array([6, 6]), (10.0, 8000.0, 11400.0))
-    >>> found.normal[0], found.after, found.outside
-    (array([0., 0., 1.]), array([200.,  nan]), array([0.5, 0.5]))
+    >>> found["normal_r"], found["after"], found["outside"]
+    (array([1., 1.]), array([200.,  nan]), array([0.5, 0.5]))
     """
     normal = np.cross(affines[:, :, 0], affines[:, :, 1])
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
@@ -110,21 +89,19 @@ def geometry(
     corners = affines @ image_corners(width, height)
     along = corners[:, axis]
     middle = corners.mean(axis=2)
-    return Geometry(
-        normal=normal + 0.0,
+    before = _gaps(middle[1:], normal[1:], middle[:-1], normal[:-1])
+    after = _gaps(middle[:-1], normal[:-1], middle[1:], normal[1:])
+    return {
+        "slice_axis": np.full(len(normal), AXES[axis], dtype=object),
+        **{f"normal_{name}": normal[:, place] + 0.0 for place, name in enumerate(AXES)},
         # The arctangent keeps small angles, which an arccosine rounds away.
-        tilt=np.degrees(np.arctan2(across, normal[:, axis])),
-        low=along.min(axis=1),
-        high=along.max(axis=1),
-        before=np.concatenate([[np.nan], _gaps(middle[1:], normal[1:], middle[:-1], normal[:-1])])[
-            : len(normal)
-        ],
-        after=np.concatenate([_gaps(middle[:-1], normal[:-1], middle[1:], normal[1:]), [np.nan]])[
-            : len(normal)
-        ],
-        outside=_shares_outside(corners, bounds),
-        axis=axis,
-    )
+        "tilt": np.degrees(np.arctan2(across, normal[:, axis])),
+        "slice_low": along.min(axis=1),
+        "slice_high": along.max(axis=1),
+        "before": np.concatenate([[np.nan], before])[: len(normal)],
+        "after": np.concatenate([after, [np.nan]])[: len(normal)],
+        "outside": _shares_outside(corners, bounds),
+    }
 
 
 def _gaps(middle: Array, normal: Array, other: Array, other_normal: Array) -> Array:
