@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import atldld
-from atldld.plot.browsing import _Browser, frame_at
+from atldld.plot.browsing import _Browser
 from atldld.plot.subject import subject
 from atldld.testing import AllenServer, Fault, PhantomBrain, phantom_dataset
 
@@ -43,6 +43,12 @@ def browser_of(sections, start=3):
     return _Browser(sections, subject(sections), start, 1e9)
 
 
+def shown(browser):
+    """Return the colours that a browser shows, shape (rows, columns, 4)."""
+    (packed,) = browser.image.data["image"]
+    return packed.view(np.uint8).reshape(*packed.shape, 4)
+
+
 def test_opening_fetches_one_section_and_every_move_one(sections, smooth):
     images = sections.image_id.values
     # What is asked once of a service is asked before.
@@ -63,12 +69,10 @@ def test_opening_fetches_one_section_and_every_move_one(sections, smooth):
 def test_the_picture_lies_where_the_axes_say(sections, turned):
     given = sections.isel(y=slice(None, None, -1), x=slice(None, None, -1)) if turned else sections
     browser = browser_of(given)
-    (packed,) = browser.image.data["image"]
     (x,), (y,), (dw,), (dh,) = (browser.image.data[name] for name in ("x", "y", "dw", "dh"))
     assert (x, y, x + dw, y + dh) == (-50, -50, 13150, 7950)
-    colours = packed.view(np.uint8).reshape(*packed.shape, 4)
     values = sections.isel(section=3).values
-    assert np.array_equal(colours[..., :3], values)
+    assert np.array_equal(shown(browser)[..., :3], values)
     assert browser.figure.y_range.flipped
     assert browser.figure.match_aspect
     assert browser.figure.yaxis.axis_label == "ventral ← i [µm] → dorsal"
@@ -77,12 +81,10 @@ def test_the_picture_lies_where_the_axes_say(sections, turned):
 
 def test_uncovered_pixels_are_clear_and_grey_levels_grey(smooth):
     masked = atldld.open_dataarray(501, resolution=200, masked=True, source=smooth.url)
-    frame = frame_at(masked, subject(masked), 0, 1e9)
     values = masked.isel(section=0).values
-    assert np.array_equal(frame.colours[..., 3] == 0, np.isnan(values).any(axis=-1))
+    assert np.array_equal(shown(browser_of(masked, 0))[..., 3] == 0, np.isnan(values).any(axis=-1))
     mask = atldld.open_dataarray(501, resolution=200, view="expression_mask", source=smooth.url)
-    frame = frame_at(mask, subject(mask), 2, 1e9)
-    assert np.array_equal(frame.colours[..., 1], mask.isel(section=2).values)
+    assert np.array_equal(shown(browser_of(mask, 2))[..., 1], mask.isel(section=2).values)
 
 
 def test_trouble_is_told_and_the_next_move_works():

@@ -76,32 +76,6 @@ class SectionIndex(xr.Index, metaclass=AlignedAs, kind=PandasIndex):
         self.name = name
         self.dim = dim
 
-    @classmethod
-    def from_variables(
-        cls, variables: Mapping[Any, xr.Variable], *, options: Mapping[str, Any]
-    ) -> Self:
-        """Build the index from a coordinate of section numbers, as after reading a file.
-
-        Parameters
-        ----------
-        variables
-            One one-dimensional variable.
-        options
-            ``stack``: which dataset the sections are of; ``images``: their image ids, by
-            default the numbers stand for themselves.
-        """
-        if len(variables) != 1:
-            raise ValueError(
-                f"a SectionIndex spans one coordinate, got {sorted(map(str, variables))}"
-            )
-        ((name, variable),) = variables.items()
-        if variable.ndim != 1:
-            raise ValueError(f"{name!r} must be one-dimensional")
-        if not options.get("stack"):
-            raise ValueError("pass stack=, the name of the dataset that the sections are of")
-        images = options.get("images", variable.values)
-        return cls(variable.values, images, options["stack"], name, variable.dims[0])
-
     def _take(self, places: Any, dim: Hashable | None = None) -> Self:
         return type(self)(
             self.numbers[places],
@@ -429,16 +403,6 @@ class GuardIndex(xr.Index):
         self.frame = frame
         self.ledgers = ledgers
         self.places = places
-
-    @classmethod
-    def from_variables(
-        cls, variables: Mapping[Any, xr.Variable], *, options: Mapping[str, Any]
-    ) -> Self:
-        """Build the guard from the scalar coordinate; its attribute ``frame`` says the rest."""
-        ((name, variable),) = variables.items()
-        if variable.ndim or "frame" not in variable.attrs:
-            raise ValueError(f"{name!r} must be a scalar with the attribute 'frame'")
-        return cls(name, variable.attrs["frame"])
 
     @classmethod
     def concat(
