@@ -6,6 +6,7 @@ import signal
 import threading
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent
@@ -20,6 +21,9 @@ def pytest_configure(config):
     if threading.current_thread() is threading.main_thread():
         # Jobs in the background of a shell ignore Ctrl-C, and so would the processes of tests.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # How long a case takes depends on what else the machine does.
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
     # Tests that forget to name a source must not reach the real service.
     os.environ["ATLDLD_API_URL"] = "http://127.0.0.1:9/api/v2"
 
