@@ -19,7 +19,7 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from ..model.affine import Array
+from ..model.affine import Array, points_of
 from ..model.bend import BendSource
 from ..model.geometry import geometry, pixel_points
 from ..model.sections import LEAST_DISTANCE, SectionTable
@@ -81,21 +81,28 @@ class SectionPoints:
         affine = self.affines[sections, axis][:, None, None]
         return np.asarray(affine[..., 0] * x + affine[..., 1] * y + affine[..., 2])
 
-    @property
-    def planes(self) -> Array:
-        """The affines of objects that are straight.
+    def straight(self) -> SectionPoints:
+        """Return the same, if it is of an object that is straight.
 
         Raises
         ------
         ValueError
-            If one is bent: its pixels lie on no lattice.
+            If a section is bent: its pixels lie on no lattice.
         """
         if any(self.bends):
             raise ValueError(
                 "these are the pixels of a bent section, which lie on no even lattice in space: "
                 ".atlas.pir() gives the place of each, and open_dataarray the section unbent"
             )
-        return self.affines
+        return self
+
+    def part(self, key: tuple[slice, slice, slice]) -> SectionPoints:
+        """Return the places of a part, which is straight."""
+        return SectionPoints(self.affines[key[0]], self.y[key[1]], self.x[key[2]], self.dims)
+
+    def plane(self, number: int, rows: slice) -> tuple[Array, Array, Array]:
+        """Return p, i, r of some rows of one section, which is straight."""
+        return points_of(self.affines[number], self.x[None, :], self.y[rows, None])
 
 
 EXACT = "exact_"

@@ -107,7 +107,7 @@ def placed(obj: xr.DataArray | xr.Dataset) -> Placed:
 
 def _native(array: xr.DataArray) -> Placed:
     """Return where the pixels of one image lie; its coordinates are full-resolution pixels."""
-    plane = section_points(array).planes[0]
+    plane = section_points(array).straight().affines[0]
     normal = np.cross(plane[:, 0], plane[:, 1])
     along = int(np.argmax(np.abs(normal)))
     in_plane = np.abs(np.delete(plane, along, axis=0))

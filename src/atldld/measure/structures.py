@@ -14,14 +14,13 @@ import xarray as xr
 from ..arrays.internals import read_when_indexed
 from ..arrays.lookup import Space, annotated_space, lookup_of, space_of, voxels_of
 from ..arrays.ontology import structure_ids, tree_of
-from ..arrays.positions import section_points
+from ..arrays.positions import DIMS, section_points
 from ..errors import AtldldWarning
 from ..model.space import AXES
 from .annotation import atlas_attributes
 from .points import points_array
-from .sums import Places, SectionPlaces, VolumePlaces, frame_of, sums_of
+from .sums import Places, VolumePlaces, frame_of, sums_of
 
-_SECTIONS = ("section", "y", "x")
 _CARRIED = ("dataset_id", "gene", "hemisphere", "registration", "resampled", "citation")
 
 
@@ -289,9 +288,8 @@ def _one_array(values: Any) -> xr.DataArray:
 
 def _places(array: xr.DataArray) -> tuple[Places, tuple[str, str, str]]:
     """Return where the points of an array lie, and along which three dimensions."""
-    if any(dim in array.dims for dim in _SECTIONS):
-        points = section_points(array)
-        return SectionPlaces(points.planes, points.y, points.x), _SECTIONS
+    if any(dim in array.dims for dim in DIMS):
+        return section_points(array).straight(), DIMS
     if not any(axis in array.dims for axis in AXES):
         raise ValueError(
             f"values have dims {array.dims}; they must be sections (section, y, x) or a volume "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -13,24 +13,12 @@ import pandas as pd
 
 from ..arrays.lookup import Lookup
 from ..arrays.ontology import Tree
-from ..model.affine import points_of
+from ..arrays.positions import SectionPoints
 
 Array = npt.NDArray[np.float64]
 
 _POINTS_AT_ONCE = 2**18
 _PARTS_AT_ONCE = 8
-
-
-class Places(Protocol):
-    """Where the points of a block of three dimensions lie."""
-
-    def part(self, key: tuple[slice, slice, slice]) -> Places:
-        """Return the places of a part."""
-        ...
-
-    def plane(self, number: int, rows: slice) -> tuple[Array, Array, Array]:
-        """Return p, i, r, to be broadcast, of some rows of one plane of the block."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,21 +38,8 @@ class VolumePlaces:
         return self.p[number : number + 1, None], self.i[rows, None], self.r[None, :]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SectionPlaces:
-    """Points of tilted sections: an affine for each, and microns along rows and columns."""
-
-    affines: Array
-    y: Array
-    x: Array
-
-    def part(self, key: tuple[slice, slice, slice]) -> SectionPlaces:
-        """Return the places of a part."""
-        return SectionPlaces(self.affines[key[0]], self.y[key[1]], self.x[key[2]])
-
-    def plane(self, number: int, rows: slice) -> tuple[Array, Array, Array]:
-        """Return p, i, r of some rows of one section."""
-        return points_of(self.affines[number], self.x[None, :], self.y[rows, None])
+Places = VolumePlaces | SectionPoints
+"""Where the points of a block of three dimensions lie."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
