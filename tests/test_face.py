@@ -15,6 +15,7 @@ FACE = {
     "arrays.engine",
     "cli.main",
     "errors",
+    "model.dataset",
     "options.current",
     "options.set_options",
     "plot",
@@ -25,21 +26,22 @@ FACE = {
     "sync",
     "testing",
 }
-"""What users are told of beside the names of the package itself; all that lies below it too."""
+"""What users are told of beside the names of the package itself; all that lies below it too.
+
+The record of a dataset is what a source of one's own returns, and what points can be asked of.
+"""
 
 PURE = {"model", "sampling"}
 """Rooms of pure functions: their own folders of tests hold each to its contract."""
 
 _HTTP = "answers byte by byte: what the one client makes of each, before anybody reads a row"
 _PARTS = "parts of xarray and dask that are private: fails first when they change"
-_RESTORED = "rows of a dataset, changed, and what their record says of them"
 
 LEANING: dict[str, str] = {
     "arrays/test_bent.py": "markers as a registration file gives them, before any image",
     "arrays/test_failures.py": "the file of what failed, which no user is told of, and its owner",
     "arrays/test_image.py": "the search for the dataset of an image ends at a service's last page",
     "arrays/test_internals.py": _PARTS,
-    "arrays/test_laziness.py": "a source that counts how often its metadata are read",
     "arrays/test_published.py": "the parts of a published registration are cut by columns",
     "arrays/test_volume.py": "the reader of a volume is small when it travels",
     "arrays/test_windows.py": "what is believed of a service, and one whole image read by itself",
@@ -50,7 +52,6 @@ LEANING: dict[str, str] = {
     "export/test_packing.py": "how many images wait, and a target that another one holds",
     "measure/test_grids.py": "MetaImage headers: pure parsing of hostile text",
     "measure/test_ontology.py": "the addresses of Allen's annotations",
-    "measure/test_points.py": _RESTORED,
     "measure/test_quantify.py": "sums of pixels: a pure function against a slow twin",
     "source/conftest.py": "makes reads for the tests of this room",
     "source/test_allen.py": "the URLs of reads, and a source as a value that travels",
@@ -70,7 +71,6 @@ LEANING: dict[str, str] = {
     "test_frozen_values.py": "values of pure functions, frozen to the last bit",
     "test_options.py": "options as they travel with a task",
     "test_process.py": "a value for each process: a pure contract",
-    "test_real.py": _RESTORED,
     "test_sync.py": "how many images are decoded ahead",
     "test_urls.py": "URLs and what is secret in them: pure functions of text",
 }

@@ -9,8 +9,9 @@ import pytest
 
 import atldld
 from atldld.model.dataset import SectionDataset, SectionImage
-from atldld.model.space import SAGITTAL
 from atldld.testing import AllenServer, oracle, phantom_dataset
+
+SAGITTAL = SectionDataset.from_rows(phantom_dataset(6, "sagittal", sections=2, resolution=60).row)
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def one_image(answer, two, three):
     flat = tuple(tuple(row) for row in np.eye(3, 4))
     matrices = {two: tuple(map(tuple, answer["affine_2d"]))}
     return SectionDataset(
-        id=answer["dataset_id"], plane=SAGITTAL, plane_of_section_id=2,
+        id=answer["dataset_id"], plane=SAGITTAL.plane, plane_of_section_id=2,
         reference_space=10 if answer["axis"] == "sagittal" else 9,
         section_thickness=answer.get("section_thickness", 25.0),
         images=(replace(image, **matrices),),
