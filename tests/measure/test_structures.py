@@ -175,6 +175,9 @@ def test_filling_is_not_tissue(opened):
     both = opened("coronal", atldld.open_dataset)
     with pytest.warns(AtldldWarning, match="filling cannot be told"):
         wrong = atldld.structure_table(both.image, atlas())
+    with pytest.warns(AtldldWarning, match="filling cannot be told"):
+        atldld.structure_table(both.image.mean("channel"), atlas())
+    atldld.structure_table(both.image.where(both.covered).mean("channel"), atlas())
     right = atldld.structure_table(both.image, atlas(), weights=both.covered)
     masked = atldld.structure_table(opened("coronal", masked=True), atlas())
     assert (right["weight"] == right["count"]).all()

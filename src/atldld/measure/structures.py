@@ -81,7 +81,7 @@ def structure_table(
     -----
     AtldldWarning
         If labels of CCFv3 are laid over data of the 2011 space or the other way round; if the
-        values are whole numbers of which some are mere filling.
+        values may hold filling: they were opened without ``masked=True``, and none is missing.
 
     Notes
     -----
@@ -108,13 +108,10 @@ def structure_table(
     places, dims = _places(array)
     grown = tree_of(annotation, tree)
     wanted = None if structures is None else structure_ids(structures, grown)
-    if weights is None and array.dtype.kind in "iu" and "value_where_not_covered" in array.attrs:
-        warnings.warn(
-            "the values are whole numbers, in which filling cannot be told from tissue: open "
-            "with masked=True, or pass weights= (the coverage of open_dataset)",
-            AtldldWarning,
-            stacklevel=2,
-        )
+    may_hold_filling = weights is None and "value_where_not_covered" in array.attrs
+    whole = array.dtype.kind in "iu"
+    if may_hold_filling and whole:
+        _warn_of_filling()
     absent = [dim for dim in dims if dim not in array.dims]
     others = [dim for dim in array.dims if dim not in dims]
     full = array.variable.set_dims({dim: array.sizes.get(dim, 1) for dim in (*absent, *array.dims)})
@@ -125,6 +122,9 @@ def structure_table(
     sums = sums_of(full.data, heavy, places, lookup, 2 if by_hemisphere else 1)
     levels = [(str(dim), _labels_of(array, dim)) for dim in others]
     table = frame_of(sums, lookup, wanted, grown, levels, by_hemisphere, weights is not None)
+    # A mean over channels is no whole number any more, but filling is in it.
+    if may_hold_filling and not whole and len(table) and (table["count"] == table["size"]).all():
+        _warn_of_filling()
     table.attrs = {
         "values": str(array.name or ""),
         **{name: array.attrs[name] for name in _CARRIED if name in array.attrs},
@@ -132,6 +132,15 @@ def structure_table(
         **atlas_attributes(annotation),
     }
     return table
+
+
+def _warn_of_filling() -> None:
+    warnings.warn(
+        "the values were opened without masked=True, so that filling cannot be told from tissue: "
+        "open with masked=True, or pass weights= (the coverage of open_dataset)",
+        AtldldWarning,
+        stacklevel=3,
+    )
 
 
 @overload
