@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -126,6 +127,19 @@ def test_failures_are_filled_and_told(server):
         server.clear_faults()
 
 
+def test_datasets_are_named_by_an_id_or_a_table_of_them_too(server):
+    found = pd.DataFrame({"gene": ["One", "Three"], "dataset_id": [IDS[0], IDS[2]]})
+    options = {**OPTIONS, "source": server.url}
+    for ids, expected in [
+        (found, [IDS[0], IDS[2]]),
+        (IDS[1], [IDS[1]]),
+        (np.int64(IDS[1]), [IDS[1]]),
+    ]:
+        assert atldld.open_volumes(ids, **options).dataset.values.tolist() == expected
+        assert atldld.open_coverage(ids, source=server.url).dataset.values.tolist() == expected
+    assert len(atldld.open_datatree(found, resolution=500, source=server.url).children) == 2
+
+
 @pytest.mark.parametrize(
     ("ids", "options", "error", "message"),
     [
@@ -134,6 +148,7 @@ def test_failures_are_filled_and_told(server):
         ([], {}, ValueError, "empty"),
         ([61, 5, 7], {}, atldld.DatasetNotFoundError, "has no section dataset '5', '7'"),
         ("Prox1", {}, TypeError, "dataset_id"),
+        (pd.DataFrame({"gene": ["Prox1"]}), {}, ValueError, "needs dataset_id"),
         ([61], {"chunks": None, "on_error": "fill"}, ValueError, "leave out chunks=None"),
         ([61], {"between": "cubic"}, ValueError, "between"),
         ([61], {"resolution": 0}, ValueError, "resolution"),

@@ -15,7 +15,7 @@ WRONG = [
     ({"resolution": True}, TypeError, "must be a number"),
     ({"tier": -1}, ValueError, "tier is -1; it must be from 0 to"),
     ({"tier": 1.5}, TypeError, "whole number"),
-    ({"tier": "best"}, TypeError, "whole number"),
+    ({"tier": "best"}, TypeError, "tier is 'best'; it must be 'auto' or a whole number"),
     ({"tier": True}, TypeError, "whole number"),
     ({"view": "picture"}, ValueError, "'image', 'projection', 'expression', 'expression_mask'"),
     ({"mapping": "straight"}, ValueError, "'oblique', 'parallel'"),
@@ -30,6 +30,8 @@ WRONG = [
     ({"fill_value": 256}, ValueError, "from 0 to 255"),
     ({"fill_value": 1.5}, TypeError, "whole number"),
     ({"chunks": 5}, TypeError, "a dict of dimensions"),
+    ({"chunks": {"section": 0}}, ValueError, "chunks has 0 for 'section'; it must be 1 or more"),
+    ({"chunks": {"y": np.int64(-2)}}, ValueError, "or -1 for all in one"),
     ({"reference_space": 8}, ValueError, "'native', 9 or 10"),
     ({"reference_space": "CCFv3"}, ValueError, "no formula leads to CCFv3: a registration does"),
     ({"reference_space": "nine"}, ValueError, "it must be 'native', 9 or 10"),
@@ -46,6 +48,11 @@ def test_wrong_options(server, opened, function, options, error, message):
     with pytest.raises(error, match=message):
         opened(function=function, **options)
     assert server.requests == []
+
+
+def test_truth_values_of_numpy_are_truth_values(opened):
+    assert opened(masked=np.True_).dtype == np.float32
+    assert opened(masked=np.False_).dtype == np.uint8
 
 
 @pytest.mark.parametrize("dataset_id", ["69289763", 1.5, True, None, -3, 2**70])

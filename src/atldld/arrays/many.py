@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,7 +21,7 @@ from ..model.grid import Grid, grid_over
 from ..model.info import DatasetSummary
 from ..model.registration import Registration
 from ..model.space import AXES, CORONAL, PLANES, extent, space_name
-from ..model.terms import SearchTerms
+from ..model.terms import SearchTerms, chosen_ids
 from ..reading.failures import Failing, Ledger
 from ..reading.reader import LazyArray, Reader, places
 from ..source import SearchableSource, Source, source_from
@@ -51,7 +50,7 @@ _KEPT = 16
 
 @takes(VolumeOptions)
 def open_volumes(
-    dataset_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | pd.Series[int],
+    dataset_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | pd.Series[int] | pd.DataFrame,
     **options: Unpack[VolumeOptions],
 ) -> xr.Dataset:
     """Open many section datasets as volumes on one grid, in one lazy Dataset.
@@ -63,8 +62,8 @@ def open_volumes(
     Parameters
     ----------
     dataset_ids
-        Ids of section datasets, each once: a list, an array, or the column ``dataset_id`` of what
-        `search` or a catalogue gave.
+        Ids of section datasets, each once: a list, an array, or a table with the column
+        ``dataset_id``, as `search` and a catalogue give.
     **options
         As in `VolumeOptions`, the same for all.
 
@@ -107,7 +106,7 @@ def open_volumes(
     >>> mean.dims
     ('i', 'r', 'channel')
     """
-    ids = _ids(dataset_ids)
+    ids = np.array(chosen_ids("dataset_ids", dataset_ids), dtype=np.int64)
     wanted = checked_options(VolumeOptions, "open_volumes", options)
     request = VolumeRequest.of(int(ids[0]), wanted)
     like = Like.of(wanted["like"], request.resolution)
@@ -307,17 +306,6 @@ def _sampling(many: Many, dataset_id: int) -> tuple[VolumeSampling[Any], float]:
         record = many.source.dataset(dataset_id)
     sampling = volume_sampling(many.source, record, many.request, many.grid, warned=None)
     return sampling, fill_of(record, many.request.view, masked=many.request.masked)
-
-
-def _ids(dataset_ids: Any) -> npt.NDArray[np.int64]:
-    """Return ids, each once and at least one, or say what is wrong with them."""
-    ids = SearchTerms.checked(dataset_id=dataset_ids).dataset_ids
-    if not ids:
-        raise ValueError("dataset_ids is empty: there is nothing to open")
-    if len(set(ids)) < len(ids):
-        twice = [each for each, count in Counter(ids).items() if count > 1]
-        raise ValueError(f"dataset_ids names {listed(map(str, twice), 10)} more than once")
-    return np.array(ids, dtype=np.int64)
 
 
 def _summaries(source: Source, ids: npt.NDArray[np.int64]) -> list[DatasetSummary]:

@@ -13,6 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar, get_args, get_type_hints
 
+import numpy as np
 import xarray as xr
 
 from ..errors import RegistrationError
@@ -92,6 +93,11 @@ def checked_chunks(value: Any) -> Chunks:
         return value  # type: ignore[no-any-return]  # narrowed by _is
     if not isinstance(value, Mapping):
         raise TypeError(f"chunks is {value!r}; it must be 'auto', None or a dict of dimensions")
+    for name, size in value.items():
+        if isinstance(size, int | np.integer) and (size == 0 or size < -1):
+            raise ValueError(
+                f"chunks has {size} for {name!r}; it must be 1 or more, or -1 for all in one"
+            )
     return dict(value)
 
 
@@ -114,6 +120,8 @@ def checked_space(value: Any) -> int | Literal["native"]:
 
 
 def _tier(value: Any) -> int | Literal["auto"]:
+    if isinstance(value, str) and value != "auto":
+        raise TypeError(f"tier is {value!r}; it must be 'auto' or a whole number, without quotes")
     return "auto" if _is(value, "auto") else whole_number("tier", value, 0, LARGEST_TIER)
 
 

@@ -211,7 +211,7 @@ def unionizes(ids: int | Iterable[int], *, source: str | Source | None = None) -
        dataset_id  structure_id acronym  expression_energy
     0           7           632   DG-sg               18.5
     """
-    numbers, _ = selected(ids if isinstance(ids, Iterable) else [ids], None)
+    numbers, _ = selected(ids, None)
     origin = source_from(source)
     if not isinstance(origin, AllenSource):
         raise ValueError(f"{origin.name} keeps no published values; give the base URL of an API")

@@ -6,10 +6,9 @@ import operator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ..model.info import DatasetSummary
-from ..model.terms import SearchTerms
+from ..model.terms import SearchTerms, chosen_ids
 from ..source import source_from
 from ..source.allen import AllenSource
 from ..source.catalogue import Catalogue
@@ -38,17 +37,7 @@ def selected(selection: Any, source: Any) -> tuple[list[int], Any]:
     if isinstance(selection, Catalogue):
         numbers = [each.dataset_id for each in selection.summaries()]
         return numbers, selection if source is None else source
-    if isinstance(selection, pd.DataFrame):
-        if "dataset_id" not in selection:
-            raise ValueError(
-                f"the table has columns {list(selection)[:8]}; it needs dataset_id, as those of "
-                "search() and catalogue().datasets have"
-            )
-        selection = selection["dataset_id"]
-    numbers = [dataset_id_of(each) for each in selection]
-    if not numbers or len({*numbers}) != len(numbers):
-        raise ValueError(f"ids are {numbers[:20]}; they must be one or more, each once")
-    return numbers, source
+    return list(chosen_ids("ids", selection)), source
 
 
 def service_of(source: Any) -> AllenSource:

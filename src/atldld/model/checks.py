@@ -8,6 +8,8 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 LARGEST_ID = 2**63 - 1
 
 
@@ -20,9 +22,9 @@ def checked_choice(name: str, value: Any, known: Sequence[Any]) -> Any:
 
 def checked_flag(name: str, value: Any) -> bool:
     """Return True or False."""
-    if not isinstance(value, bool):
+    if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} is {value!r}; it must be True or False")
-    return value
+    return bool(value)
 
 
 def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -85,9 +86,7 @@ class SearchTerms:
             specimens=tuple(
                 _id_or_text("specimen", each) for each in _several("specimen", specimen)
             ),
-            dataset_ids=tuple(
-                _id("dataset_id", each) for each in _several("dataset_id", dataset_id)
-            ),
+            dataset_ids=_ids("dataset_id", dataset_id),
             image_ids=tuple(_id("image_id", each) for each in _several("image_id", image_id)),
             failed=failed,
         )
@@ -99,6 +98,34 @@ class SearchTerms:
         for name in self.planes:
             ids += plane_of_section_ids(PLANES[name]) if name in PLANES else [_OTHER_PLANES[name]]
         return tuple(ids)
+
+
+def chosen_ids(name: str, chosen: Any) -> tuple[int, ...]:
+    """Return the ids of the datasets that were chosen, each once and at least one.
+
+    Parameters
+    ----------
+    name
+        Of the argument, for messages.
+    chosen
+        One id, several, or a table with a column ``dataset_id``, such as `search` gives.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> chosen_ids("dataset_ids", 7), chosen_ids("dataset_ids", [7, 8])
+    ((7,), (7, 8))
+    """
+    ids = _ids(name, chosen, "there is nothing to open")
+    twice = [str(each) for each, count in Counter(ids).items() if count > 1]
+    if twice or not ids:
+        why = f"names {listed(twice, 10)} more than once" if twice else "is None"
+        raise ValueError(f"{name} {why}; it must be one id or more, each once")
+    return ids
 
 
 def plane_name(plane_of_section_id: int | None) -> str:
@@ -141,7 +168,7 @@ def fits(term: str, text: str) -> bool:
     return True
 
 
-def _several(name: str, value: Any) -> list[Any]:
+def _several(name: str, value: Any, empty: str = "leave it out for any") -> list[Any]:
     if value is None:
         return []
     if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
@@ -152,8 +179,20 @@ def _several(name: str, value: Any) -> list[Any]:
         # An array of no dimension says that it can be iterated over, and cannot.
         return [value]
     if not values:
-        raise ValueError(f"{name} is an empty {type(value).__name__}; leave it out for any")
+        raise ValueError(f"{name} is an empty {type(value).__name__}; {empty}")
     return values
+
+
+def _ids(name: str, value: Any, empty: str = "leave it out for any") -> tuple[int, ...]:
+    """Return one id, several, or those of a table."""
+    if hasattr(value, "columns"):
+        if "dataset_id" not in value.columns:
+            raise ValueError(
+                f"{name} is a table with columns {listed(map(str, value.columns), 8)}; it needs "
+                "dataset_id, as those of search() and catalogue().datasets have"
+            )
+        value = value["dataset_id"]
+    return tuple(_id(name, each) for each in _several(name, value, empty))
 
 
 def _text(name: str, value: Any) -> str:
