@@ -18,6 +18,7 @@ References
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -37,6 +38,9 @@ _MARGIN = 0.1
 
 _CLOSE = 1e-3
 """Full-resolution pixels that the inverse of a lattice is searched to."""
+
+_AT_ONCE = 1024
+"""Points that are looked up in triangles together."""
 
 _BLOCK = 16
 """Points of a lattice, along rows and columns, whose displacements are summed up together."""
@@ -269,16 +273,15 @@ class Pieces:
 
     Parameters
     ----------
-    low, high
-        Shape (m, 2): least and greatest x, y of each triangle.
+    corners
+        Shape (m, 3, 2): x, y of the corners of each triangle.
     inside
         Shape (m, 2, 3): from (x, y, 1) to its barycentric coordinates u, v.
     onto
         Shape (m, 2, 3): from (x, y, 1) to where it goes.
     """
 
-    low: Array
-    high: Array
+    corners: Array
     inside: Array
     onto: Array
 
@@ -294,32 +297,32 @@ class Pieces:
         to[:, :, 0], to[:, :, 1] = there[:, 1] - there[:, 0], there[:, 2] - there[:, 0]
         to[:, :, 2] = there[:, 0]
         inverse = np.asarray(np.linalg.inv(base), dtype=np.float64)
-        inside, onto = inverse[:, :2], np.asarray(to @ inverse, dtype=np.float64)
-        return cls(here.min(axis=1), here.max(axis=1), inside, onto)
+        return cls(here, inverse[:, :2], np.asarray(to @ inverse, dtype=np.float64))
 
     def moved(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Array, Array]:
-        """Return where points go; those in no triangle stay."""
+        """Return where points go, by the first triangle that holds them; others stay."""
         x, y = _floats(x, y)
-        shape, x, y = x.shape, x.ravel(), y.ravel()
-        out_x, out_y = x.copy(), y.copy()
-        left = np.isfinite(x) & np.isfinite(y)
-        for low, high, inside, onto in zip(
-            self.low, self.high, self.inside, self.onto, strict=True
-        ):
-            slack = TOUCHING * (high - low)
-            near = left & (x >= low[0] - slack[0]) & (x <= high[0] + slack[0])
-            near &= (y >= low[1] - slack[1]) & (y <= high[1] + slack[1])
-            if not near.any():
+        out = np.stack([x.ravel(), y.ravel()])
+        low, high = self.corners.min(axis=1), self.corners.max(axis=1)
+        slack = TOUCHING * (high - low)
+        low, high = low - slack, high + slack
+        for start in range(0, out.shape[1], _AT_ONCE):
+            # Points that follow each other lie near each other: few triangles are looked at.
+            points = out[:, start : start + _AT_ONCE]
+            some = np.isfinite(points).all(axis=0)
+            if not some.any():
                 continue
-            at_x, at_y = x[near], y[near]
-            u, v = (row[0] * at_x + row[1] * at_y + row[2] for row in inside)
+            least, most = points[:, some].min(axis=1), points[:, some].max(axis=1)
+            near = np.flatnonzero((low <= most).all(axis=1) & (high >= least).all(axis=1))
+            if not len(near):
+                continue
+            inside = self.inside[near]
+            u, v = np.moveaxis(inside[:, :, :2] @ points + inside[:, :, 2:], 1, 0)
             hit = (u >= -TOUCHING) & (v >= -TOUCHING) & (u + v <= 1 + TOUCHING)
-            there = near.copy()
-            there[near] = hit
-            for out, row in ((out_x, onto[0]), (out_y, onto[1])):
-                out[there] = (row[0] * at_x + row[1] * at_y + row[2])[hit]
-            left &= ~there
-        return out_x.reshape(shape), out_y.reshape(shape)
+            onto = self.onto[near[hit.argmax(axis=0)]]
+            there = np.einsum("nij,jn->in", onto[:, :, :2], points) + onto[:, :, 2].T
+            points[...] = np.where(hit.any(axis=0), there, points)
+        return out[0].reshape(x.shape), out[1].reshape(x.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,7 +349,7 @@ class Lattice:
     index: Array
     onto: Array
 
-    @property
+    @cached_property
     def affine(self) -> Array:
         """The affine part, from straight (x, y, 1) to bent x, y, shape (2, 3)."""
         return np.asarray(self.onto @ np.concatenate([self.index, [[0.0, 0.0, 1.0]]]))
@@ -357,11 +360,6 @@ class Lattice:
         return np.asarray(
             (column >= -0.5) & (column <= columns - 0.5) & (row >= -0.5) & (row <= rows - 0.5)
         )
-
-    def spans(self, x: tuple[float, float], y: tuple[float, float]) -> bool:
-        """Whether all of a rectangle of straight pixels lies within the lattice."""
-        corners = np.array([[*x, *x], [y[0], y[0], y[1], y[1]]])
-        return bool(self.known(*_applied(self.index, *corners)).all())
 
     def to_bent(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Array, Array]:
         """Return the pixels that show straight ones; NaN outside of the lattice."""
@@ -389,23 +387,30 @@ class Lattice:
 
     def moves(self, x: tuple[float, float], y: tuple[float, float]) -> Spans:
         """Return the least and greatest displacement along x and y within a rectangle."""
-        corners = np.array([[x[0], x[1], x[0], x[1]], [y[0], y[0], y[1], y[1]]])
-        column, row = _applied(self.index, *corners)
         rows, columns = self.field.shape[:2]
-        part = tuple(
-            slice(first // _BLOCK, -(-past // _BLOCK))
-            for first, past in (_cells(row, rows), _cells(column, columns))
+        corners = [(one, other) for one in x for other in y]
+        column, row = (
+            [a * one + b * other + c for one, other in corners] for a, b, c in self.index.tolist()
         )
-        least, most = self._blocks
-        straight = np.stack(_applied(self.affine, *corners)) - corners
-        low = straight.min(axis=1) + least[part].min(axis=(0, 1))
-        high = straight.max(axis=1) + most[part].max(axis=(0, 1))
-        return (float(low[0]), float(high[0])), (float(low[1]), float(high[1]))
+        part = _blocks(row, rows), _blocks(column, columns)
+        low, high = (each[part].reshape(-1, 2) for each in self._blocks)
+        low, high = low.min(axis=0).tolist(), high.max(axis=0).tolist()
+        spans = []
+        for axis, (a, b, c) in enumerate(self.affine.tolist()):
+            moved = [a * one + b * other + c - (one, other)[axis] for one, other in corners]
+            spans.append((min(moved) + low[axis], max(moved) + high[axis]))
+        return spans[0], spans[1]
 
     @cached_property
     def components(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """The displacements along x, and those along y."""
         return np.ascontiguousarray(self.field[..., 0]), np.ascontiguousarray(self.field[..., 1])
+
+    @cached_property
+    def steepest(self) -> float:
+        """By how much displacements differ at most from one point to the next."""
+        steps = (np.abs(np.diff(self.field, axis=axis)).max(initial=0) for axis in (0, 1))
+        return float(max(steps))
 
     @cached_property
     def _blocks(self) -> tuple[Array, Array]:
@@ -454,17 +459,19 @@ def _inverse(affine: Array) -> Array:
     return np.asarray(np.linalg.inv(np.concatenate([affine, [[0.0, 0.0, 1.0]]]))[:2])
 
 
-def _cells(values: Array, length: int) -> tuple[int, int]:
-    """Return the first lattice point that places depend on, and one past the last."""
-    first = int(np.clip(np.floor(values.min()), 0, length - 1))
-    return first, int(np.clip(np.floor(values.max()) + 2, first + 1, length))
+def _blocks(values: list[float], length: int) -> slice:
+    """Return the blocks of a lattice of some length that places along it depend on."""
+    first = min(max(math.floor(min(values)), 0), length - 1)
+    past = min(max(math.floor(max(values)) + 2, first + 1), length)
+    return slice(first // _BLOCK, -(-past // _BLOCK))
 
 
 def _between(field: npt.NDArray[Any], column: Array, row: Array) -> Array:
     """Return a field between its points, linearly; beyond its border the border's values."""
     rows, columns = field.shape[:2]
-    column, row = np.nan_to_num(column, nan=0.0), np.nan_to_num(row, nan=0.0)
-    column, row = np.clip(column, 0, columns - 1), np.clip(row, 0, rows - 1)
+    # As fmax does, no number is taken for 0.
+    column = np.fmin(np.fmax(column, 0), columns - 1)
+    row = np.fmin(np.fmax(row, 0), rows - 1)
     left = np.minimum(column.astype(np.intp), max(columns - 2, 0))
     top = np.minimum(row.astype(np.intp), max(rows - 2, 0))
     right, bottom = np.minimum(left + 1, columns - 1), np.minimum(top + 1, rows - 1)

@@ -10,51 +10,56 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..model.affine import Array
-from ..model.bend import TOUCHING, Bend, Lattice, Spans, Triangles
+from ..model.bend import Bend, Lattice, Spans
 from ..model.read import Window
+from .bent_places import Places, places_of
 from .coverage import Coverage, Indices, coverage
-from .reads import Interpolation, reach_pixels, span
-from .warp import Pixels, Tile, clipped, cut, groups, shrink, shrunk
-
-SIDE = 256
-"""Of the tiles, in grid points. Those of bent sections are smaller: they are worked off in the
-processor's cache, and their boxes stay tight where a bend is strong."""
+from .reads import Interpolation, reach_pixels, span, step_pixels
+from .warp import (
+    Group,
+    Pixels,
+    Tile,
+    clipped,
+    cut,
+    four_channels,
+    groups,
+    over,
+    scratch,
+    shrink,
+    shrunk,
+    tile_side,
+)
 
 _LARGEST_BOX = 4096
 """Source pixels a side. Where a tile spans more, its quarters are sampled."""
 
-_SLACK = 0.01
+_MOST_POINTS = 512
+"""Of a tile along its sides."""
+
+_MOST_SAMPLES = 768
+"""Samples along a tile that are averaged: their places stay in the processor's cache."""
+
+_SLACK = 0.002
 """Full-resolution pixels by which single precision may move a point further than it should."""
 
-Singles = npt.NDArray[np.float32]
+_STEEP = 2.0**-10
+"""The same, of how much a field differs from one of its points to the next."""
+
+_ROUNDING = 2.0**-21
+"""The same, of a coordinate."""
+
+_KERNELS = {"nearest": 0, "linear": 1, "cubic": 2, "area": 1}
+"""OpenCV's numbers of them."""
+
 Bounds = tuple[tuple[int, int], tuple[int, int]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TilePlaces:
-    """Where the points of a tile fall: full-resolution x and y, counted from an origin.
-
-    Parameters
-    ----------
-    x, y
-        Shape (height, width), float32.
-    origin
-        A whole x and y near the tile, so that single precision does for sampling.
-    known
-        Shape (height, width): where this is known, and not the nearest that is; None for all.
-    """
-
-    x: Singles
-    y: Singles
-    origin: Array
-    known: npt.NDArray[np.bool_] | None = None
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,28 +76,47 @@ class BentGrid:
         Width and height of the section in full-resolution pixels.
     bounds
         First, and one past the last, row number and column number of the uncut grid.
-    side
-        Side of the tiles that are worked off at once, a power of two.
     """
 
     bend: Bend
     affine: Array
     size: tuple[int, int]
     bounds: Bounds
-    side: int = SIDE
+
+    @property
+    def slack(self) -> float:
+        """Full-resolution pixels by which places may be off."""
+        if not isinstance(self.bend, Lattice):
+            return _SLACK
+        return _SLACK + _STEEP * self.bend.steepest
 
     def around(self, rows: Indices, columns: Indices) -> Coverage:
-        """Return, for each row, columns between which all covered ones lie."""
+        """Return, for each row, columns between which all covered ones lie.
+
+        A point between them is covered if its pixel lies within the section.
+        """
         if not (len(rows) and len(columns)):
             return coverage(self.affine, self.size, rows, columns)
-        moves = self._moves(rows, columns)
+        ends = (int(rows.min()), int(rows.max())), (int(columns.min()), int(columns.max()))
+        moves = self._moves(*ends)
         shifted = self.affine.copy()
         shifted[:, 2] += [high for _, high in moves]
         # Bent, a point lies at most so far along x and y from where it lies straight.
         width, height = (
             side + (high - low) for side, (low, high) in zip(self.size, moves, strict=True)
         )
-        return coverage(shifted, (width, height), rows, columns)
+        found = coverage(shifted, (width, height), rows, columns)
+        if not isinstance(self.bend, Lattice):
+            return found
+        # A field is known half a step around its points.
+        index = _after(self.bend.index, self.affine)
+        index[:, 2] += 0.5
+        sides = self.bend.field.shape[1] + 1, self.bend.field.shape[0] + 1
+        if _holds(sides, _ends(index, *ends)):
+            return found
+        there = coverage(index, sides, rows, columns)
+        first, last = np.maximum(found.first, there.first), np.minimum(found.last, there.last)
+        return replace(found, first=first, last=last)
 
     def needed(
         self, around: Coverage, tier: Array, size: tuple[int, int], interpolation: Interpolation
@@ -113,92 +137,163 @@ class BentGrid:
         ends = around.ends()
         if ends.shape[1] == 0:
             return None
-        moves = self._moves(around.rows, np.array(around.asked))
+        beside = _beside(interpolation)
+        rows = int(around.rows.min()), int(around.rows.max())
+        moves = self._moves(rows, around.asked, beside)
+        around_it = beside * np.abs(self.affine[:, :2]).sum(axis=1)
+        reach = reach_pixels(interpolation, _after(tier, self.affine))
         edges = []
-        reach = reach_pixels(interpolation, _to_tier(self.affine, tier))
         for axis, (low, high) in enumerate(moves):
             straight = self.affine[axis, :2] @ ends + self.affine[axis, 2]
-            least = min(max(straight.min() + low, 0.0), self.size[axis] - 1.0)
-            most = min(max(straight.max() + high, 0.0), self.size[axis] - 1.0)
-            values = np.array([least, most]) * tier[axis, axis] + tier[axis, 2]
-            edges.append(span(values, reach, size[axis]))
+            values = np.array(
+                [straight.min() + low - around_it[axis], straight.max() + high + around_it[axis]]
+            )
+            values = np.clip(values, 0.0, self.size[axis] - 1.0)
+            edges.append(span(values * tier[axis, axis] + tier[axis, 2], reach, size[axis]))
         (left, right), (top, bottom) = edges
         return Window(left, top, right - left, bottom - top)
 
-    def covered(self, rows: Indices, columns: Indices) -> npt.NDArray[np.bool_]:
+    def covered(self, rows: Indices, columns: Indices) -> Mask:
         """Return which grid points are covered, shape (rows, columns)."""
-        out = np.zeros((len(rows), len(columns)), dtype=bool)
-        if not out.size:
-            return out
         around = self.around(rows, columns)
-        for tile, down, across in _tiles(around, columns, self.bounds, self.side):
-            here, there = _index(tile, down, across)
-            sure = self.surely_covers(tile)
-            out[there] = True if sure else self.within(tile, self.places(tile))[here]
+        out = around.mask(columns)
+        for part in self.parts(around, columns, tile_side(self.affine)):
+            spans = self.spans(part.tile)
+            if not self.surely_covers(spans):
+                to = np.array([[1.0, 0.0, -spans[0][0]], [0.0, 1.0, -spans[1][0]]])
+                places = self.places(part.tile, part.first, to)
+                out[part.there] &= self.within(part.tile, places, to, spans)[part.here]
         return out
 
-    def surely_covers(self, tile: Tile) -> bool:
-        """Whether every point of a tile is covered, as far as its corners and the bend tell."""
-        rows = np.array([tile.row, tile.row + tile.height - 1])
-        columns = np.array([tile.column, tile.column + tile.width - 1])
-        spans = self._spans(rows, columns)
-        if isinstance(self.bend, Lattice) and not self.bend.spans(*spans):
-            return False
-        return all(
-            least + low >= 0 and most + high <= side - 1
-            for (least, most), (low, high), side in zip(
-                spans, self._moves(rows, columns), self.size, strict=True
+    def parts(self, around: Coverage, columns: Indices, side: int) -> Iterator[Part]:
+        """Yield tiles that may hold covered points, with the rows and columns that lie in them."""
+        every = list(groups(columns, side))
+        for down in groups(around.rows, side):
+            first, last = around.first[down.index], around.last[down.index]
+            some = first <= last
+            if not some.any():
+                continue
+            low, high = int(first[some].min()), int(last[some].max())
+            top, bottom = clipped(down.tile, side, self.bounds[0])
+            for across in every:
+                left, right = clipped(across.tile, side, self.bounds[1])
+                if high >= max(left, int(across.numbers.min())) and low < right:
+                    tile = Tile(top, left, bottom - top, right - left)
+                    yield Part.of(tile, down, across, int(down.numbers[some].max()), high)
+
+    def spans(self, tile: Tile, beside: int = 0) -> Spans:
+        """Return the least and greatest full-resolution x and y of a tile, and of points beside."""
+        rows = tile.row, tile.row + tile.height - 1
+        columns = tile.column, tile.column + tile.width - 1
+        x, y = (
+            (least + low, most + high)
+            for (least, most), (low, high) in zip(
+                self._straight(rows, columns, beside),
+                self._moves(rows, columns, beside),
+                strict=True,
             )
         )
+        return x, y
 
-    def within(self, tile: Tile, places: TilePlaces) -> npt.NDArray[np.bool_]:
-        """Return whether the points of a tile lie in the section."""
-        surely, perhaps = (np.ones(places.x.shape, dtype=bool) for _ in range(2))
-        for values, origin, side in zip(
-            (places.x, places.y), places.origin, self.size, strict=True
-        ):
-            low, high = np.float32(-origin), np.float32(side - 1 - origin)
-            slack = np.float32(_SLACK + 1e-6 * max(abs(low), abs(high)))
-            surely &= values >= low + slack
-            surely &= values <= high - slack
-            perhaps &= values >= low - slack
-            perhaps &= values <= high + slack
-        if places.known is not None:
-            surely &= places.known
-            perhaps &= places.known
-        rows, columns = np.nonzero(perhaps & ~surely)
-        if len(rows):
+    def surely_covers(self, spans: Spans) -> bool:
+        """Whether the section holds all places between some."""
+        return _holds(self.size, spans)
+
+    def places(self, tile: Tile, first: tuple[int, int], to: Array) -> Places:
+        """Return where the first rows and columns of a tile fall; see `places_of`."""
+        return places_of(self.bend, self.affine, tile, first, to)
+
+    def within(self, tile: Tile, places: Places, to: Array, spans: Spans) -> Mask:
+        """Return whether the first points of a tile lie in the section.
+
+        Parameters
+        ----------
+        tile
+            The tile.
+        places, to
+            From and for `places`.
+        spans
+            From `spans`.
+        """
+        surely, perhaps = (np.ones(places[0].shape, dtype=bool) for _ in range(2))
+        for axis, (values, (least, most)) in enumerate(zip(places, spans, strict=True)):
+            scale, shift = float(to[axis, axis]), float(to[axis, 2])
+            low, high = shift, scale * (self.size[axis] - 1) + shift
+            slack = scale * self.slack + _ROUNDING * max(abs(low), abs(high))
+            if least < 0:
+                surely &= values >= np.float32(low + slack)
+                perhaps &= values >= np.float32(low - slack)
+            if most > self.size[axis] - 1:
+                surely &= values <= np.float32(high - slack)
+                perhaps &= values <= np.float32(high + slack)
+        perhaps ^= surely
+        doubtful = np.flatnonzero(perhaps)
+        if len(doubtful):
             # Along the border single precision does not do.
+            wide = places[0].shape[1]
+            rows, columns = doubtful // wide, doubtful % wide
             at = np.stack([columns + tile.column, rows + tile.row]).astype(float)
             x, y = self.bend.to_bent(*(self.affine[:, :2] @ at + self.affine[:, 2:]))
             width, height = self.size
-            inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-            surely[rows, columns] = inside
+            surely[rows, columns] = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         return surely
 
-    def places(self, tile: Tile) -> TilePlaces:
-        """Return where the points of a tile fall."""
-        rows = np.arange(tile.row, tile.row + tile.height, dtype=float)
-        columns = np.arange(tile.column, tile.column + tile.width, dtype=float)
-        place = _Rectangle(self.affine, rows, columns)
-        if isinstance(self.bend, Triangles):
-            return _by_triangles(self.bend, place)
-        if isinstance(self.bend, Lattice):
-            return _by_lattice(self.bend, place)
-        raise TypeError(f"{type(self.bend).__name__} is no known way to bend a section")
+    def _straight(self, rows: tuple[int, int], columns: tuple[int, int], beside: int = 0) -> Spans:
+        """Return the least and greatest straight x and y of rows and columns, and beside them."""
+        down, across = ((ends[0] - beside, ends[1] + beside) for ends in (rows, columns))
+        return _ends(self.affine, down, across)
 
-    def _spans(self, rows: Indices, columns: Indices) -> Spans:
-        """Return between which straight full-resolution x and y points lie."""
-        corners = np.array(
-            [[columns.min(), columns.max()] * 2, [rows.min()] * 2 + [rows.max()] * 2], dtype=float
-        )
-        x, y = self.affine[:, :2] @ corners + self.affine[:, 2:]
-        return (float(x.min()), float(x.max())), (float(y.min()), float(y.max()))
+    def _moves(self, rows: tuple[int, int], columns: tuple[int, int], beside: int = 0) -> Spans:
+        """Return by how much x and y of points there change at least and at most."""
+        (left, right), (up, down) = self.bend.moves(*self._straight(rows, columns, beside))
+        slack = self.slack
+        return (left - slack, right + slack), (up - slack, down + slack)
 
-    def _moves(self, rows: Indices, columns: Indices) -> Spans:
-        """Return by how much x and y of points change at least and at most."""
-        (left, right), (up, down) = self.bend.moves(*self._spans(rows, columns))
-        return (left - _SLACK, right + _SLACK), (up - _SLACK, down + _SLACK)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Rows and columns that were asked for in a tile.
+
+    Parameters
+    ----------
+    tile
+        The tile.
+    first
+        How many of its rows and columns hold all that may be covered: what a point shows does not
+        depend on those after it.
+    here, there
+        Where the points lie among these, and among all that were asked for.
+    run
+        Whether both are slices.
+    """
+
+    tile: Tile
+    first: tuple[int, int]
+    here: tuple[Any, Any]
+    there: tuple[Any, Any]
+    run: bool
+
+    @classmethod
+    def of(cls, tile: Tile, down: Group, across: Group, last_row: int, last_column: int) -> Part:
+        """Return the part of some rows and columns, of which the last covered ones are known."""
+        if down.run is None or across.run is None:
+            here: Any = np.ix_(down.numbers - tile.row, across.numbers - tile.column)
+            there: Any = np.ix_(down.places, across.places)
+            return cls(tile, (tile.height, tile.width), here, there, False)
+        rows, row_run = _first(down.numbers, down.run, tile.row, last_row)
+        columns, column_run = _first(across.numbers, across.run, tile.column, last_column)
+        first = rows.stop, columns.stop
+        return cls(tile, first, (rows, columns), (row_run, column_run), True)
+
+
+def _first(numbers: Indices, run: slice, begin: int, last: int) -> tuple[slice, slice]:
+    """Return where numbers up to a last one lie in a tile, and among all that were asked for."""
+    start = int(numbers[0])
+    count = min(last, int(numbers[-1])) + 1 - start
+    return (
+        slice(start - begin, start - begin + count),
+        slice(run.start, run.start + count),
+    )
 
 
 def bend_warp(
@@ -236,317 +331,168 @@ def bend_warp(
     """
     if fill is not None:
         out[...] = fill
-    source = _Source(pixels, window, size, tier, _to_tier(grid.affine, tier), interpolation)
-    for tile, down, across in _tiles(around, columns, grid.bounds, grid.side):
-        here, there = _index(tile, down, across)
-        places = grid.places(tile)
-        if grid.surely_covers(tile):
-            out[there] = source.sample(grid, tile, places)[here]
-            continue
-        shown = grid.within(tile, places)[here]
-        if shown.any():
-            sampled = source.sample(grid, tile, places)[here]
-            out[there] = _over(out[there], sampled, shown)
+    source = _Source(pixels, window, size, grid, tier, interpolation)
+    shown = around.mask(columns)
+    for part in grid.parts(around, columns, source.side):
+        sampled, inside = source.sample(part.tile, part.first)
+        mask = shown[part.there]
+        if inside is not None:
+            mask &= inside[part.here]
+        if part.run:
+            over(out[part.there], sampled[part.here], mask)
+        elif mask.any():
+            below = out[part.there]
+            over(below, np.ascontiguousarray(sampled[part.here]), mask)
+            out[part.there] = below
 
 
-def _over(below: npt.NDArray[Any], above: Pixels, shown: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-    """Return pixels with others over them where these are shown."""
-    import cv2
-
-    below = np.ascontiguousarray(below)
-    above = np.ascontiguousarray(above, dtype=below.dtype)
-    # Many times as fast as a mask of numpy's.
-    return np.asarray(cv2.copyTo(above, np.ascontiguousarray(shown).view(np.uint8), below))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class _Source:
     """An image to sample.
 
     Parameters
     ----------
-    pixels, window, size, interpolation
-        See `warp.warp`.
-    tier
-        Shape (2, 3): from full-resolution (x, y, 1) to pixels of the tier.
-    affine
-        Shape (2, 3): from (column number, row number, 1) to pixels of the tier, were it straight.
+    pixels, window, size, grid, tier, interpolation
+        See `bend_warp`.
     """
 
-    pixels: Pixels
-    window: Window
-    size: tuple[int, int]
-    tier: Array
-    affine: Array
-    interpolation: Interpolation
+    def __init__(
+        self,
+        pixels: Pixels,
+        window: Window,
+        size: tuple[int, int],
+        grid: BentGrid,
+        tier: Array,
+        interpolation: Interpolation,
+    ) -> None:
+        self.pixels, self.window, self.size = pixels, window, size
+        self.grid, self.tier, self.interpolation = grid, tier, interpolation
+        straight = _after(tier, grid.affine)
+        self.reach = reach_pixels(interpolation, straight)
+        self.beside = _beside(interpolation)
+        self.unit = self.samples = 1
+        if interpolation == "area":
+            self.unit = shrink(straight)
+            self.samples = max(math.ceil(step_pixels(straight) / self.unit), 2)
+        self.side = tile_side(straight, _MOST_POINTS)
+        while self.side * self.samples > _MOST_SAMPLES:
+            self.side //= 2
 
-    def sample(self, grid: BentGrid, tile: Tile, places: TilePlaces) -> Pixels:
-        """Return a tile of samples; those that are not covered are anything."""
+    def sample(self, tile: Tile, first: tuple[int, int]) -> tuple[Pixels, Mask | None]:
+        """Return samples of the first rows and columns of a tile, good until the next.
+
+        Returns
+        -------
+        sampled
+            Shape (rows, columns[, 3 or 4]); of points that are not covered anything.
+        inside
+            Which points the section holds; None for all.
+        """
         import cv2
 
-        unit = shrink(self.affine) if self.interpolation == "area" else 1
-        ends = self._ends(places)
-        box = self._box(ends, unit)
+        spans = self.grid.spans(tile, self.beside)
+        box = self._box(spans)
         if max(box.width, box.height) > _LARGEST_BOX and tile.height * tile.width > 1:
-            parts = np.zeros((tile.height, tile.width, *self.pixels.shape[2:]), dtype=np.uint8)
-            for part in _quarters(tile):
-                top, left = part.row - tile.row, part.column - tile.column
-                parts[top : top + part.height, left : left + part.width] = self.sample(
-                    grid, part, grid.places(part)
-                )
-            return parts
-        source = shrunk(cut(self.pixels, self.window, box), unit)
-        samples = 1
-        if self.interpolation == "area":
-            spanned = float(np.hypot(self.affine[0, :2], self.affine[1, :2]).max()) / unit
-            samples = max(math.ceil(spanned), 2)
-            places = grid.places(_wider(tile))
+            return self._in_quarters(tile, first)
+        source = shrunk(cut(self.pixels, self.window, box), self.unit)
+        kernel = _KERNELS[self.interpolation]
+        if kernel == cv2.INTER_LINEAR and source.shape[2:] == (3,):
+            source = four_channels(source, scratch.pixels("source", (*source.shape[:2], 4)))
+        to = self.tier.copy()
         # Pixel k of the shrunk source is the mean of `unit` pixels, centred on their middle.
-        maps = [
-            _finer(self._in_tier(places, axis, first + (unit - 1) / 2, unit), samples)
-            for axis, first in enumerate((box.left, box.top))
-        ]
-        kernel = {
-            "nearest": cv2.INTER_NEAREST,
-            "linear": cv2.INTER_LINEAR,
-            "cubic": cv2.INTER_CUBIC,
-            "area": cv2.INTER_LINEAR,
-        }[self.interpolation]
-        many = cv2.remap(source, maps[0], maps[1], kernel, borderMode=cv2.BORDER_REPLICATE)
-        if samples > 1:
-            many = cv2.resize(many, (tile.width, tile.height), interpolation=cv2.INTER_AREA)
-        return np.asarray(many, dtype=np.uint8)
-
-    def _in_tier(
-        self, places: TilePlaces, axis: int, first: float, unit: int
-    ) -> npt.NDArray[np.float32]:
-        """Return x or y in units of pixels of the tier, counted from one of them."""
-        scale = self.tier[axis, axis] / unit
-        shift = (places.origin[axis] * self.tier[axis, axis] + self.tier[axis, 2] - first) / unit
-        out = (places.x if axis == 0 else places.y) * np.float32(scale)
-        out += np.float32(shift)
-        return out
-
-    def _ends(self, places: TilePlaces) -> list[tuple[float, float]]:
-        """Return the least and greatest x and y in pixels of the tier."""
-        ends = []
-        for axis, values in enumerate((places.x, places.y)):
-            low, high = values.min(), values.max()
-            shift = places.origin[axis]
-            scale = self.tier[axis]
-            ends.append(
-                (
-                    (float(low) + shift) * scale[axis] + scale[2],
-                    (float(high) + shift) * scale[axis] + scale[2],
-                )
+        to[:, 2] -= np.array([box.left, box.top]) + (self.unit - 1) / 2
+        to /= self.unit
+        beside = self.beside
+        wider = Tile(
+            tile.row - beside,
+            tile.column - beside,
+            *(side + 2 * beside for side in (tile.height, tile.width)),
+        )
+        x, y = self.grid.places(wider, (first[0] + 2 * beside, first[1] + 2 * beside), to)
+        inside = None
+        if not self.grid.surely_covers(spans):
+            inner = slice(beside, beside + first[0]), slice(beside, beside + first[1])
+            inside = self.grid.within(tile, (x[inner], y[inner]), to, spans)
+        if self.samples > 1:
+            x, y = (
+                _finer(name, values, self.samples)
+                for name, values in (("finer x", x), ("finer y", y))
             )
-        return ends
+        if inside is not None:
+            # Beyond the image OpenCV looks at each pixel on its own; the nearest is what it takes.
+            np.clip(x, 0, source.shape[1] - 1, out=x)
+            np.clip(y, 0, source.shape[0] - 1, out=y)
+        out = scratch.pixels("samples", (*x.shape, *source.shape[2:]))
+        cv2.remap(source, x, y, kernel, dst=out, borderMode=cv2.BORDER_REPLICATE)
+        if self.samples > 1:
+            mean = scratch.pixels("sampled", (*first, *source.shape[2:]))
+            cv2.resize(out, first[::-1], dst=mean, interpolation=cv2.INTER_AREA)
+            out = mean
+        return out, inside
 
-    def _box(self, ends: list[tuple[float, float]], unit: int) -> Window:
+    def _in_quarters(self, tile: Tile, first: tuple[int, int]) -> tuple[Pixels, Mask]:
+        shape = (*first, *self.pixels.shape[2:])
+        out, inside = np.empty(shape, dtype=np.uint8), np.ones(first, dtype=bool)
+        high, wide = (tile.height + 1) // 2, (tile.width + 1) // 2
+        for row, height in ((0, high), (high, tile.height - high)):
+            for column, width in ((0, wide), (wide, tile.width - wide)):
+                some = min(height, first[0] - row), min(width, first[1] - column)
+                if min(some) > 0:
+                    part = Tile(tile.row + row, tile.column + column, height, width)
+                    sampled, there = self.sample(part, some)
+                    place = slice(row, row + some[0]), slice(column, column + some[1])
+                    out[place] = sampled[..., :3] if sampled.ndim == 3 else sampled
+                    if there is not None:
+                        inside[place] = there
+        return out, inside
+
+    def _box(self, spans: Spans) -> Window:
         """Return the pixels that may be touched, cut to the image, on the shrink lattice."""
-        edges = []
-        reach = reach_pixels(self.interpolation, self.affine)
-        for values, length in zip(ends, self.size, strict=True):
-            first, past = span(np.clip(values, -1.0, float(length)), reach, length)
+        edges, unit = [], self.unit
+        for (low, high), row, axis in zip(spans, self.tier, (0, 1), strict=True):
+            length = self.size[axis]
+            ends = np.clip(np.array([low, high]) * row[axis] + row[2], -1.0, float(length))
+            first, past = span(ends, self.reach, length)
             edges.append((first // unit * unit, min(-(-past // unit) * unit, length)))
         (left, right), (top, bottom) = edges
         return Window(left, top, right - left, bottom - top)
 
 
-def _to_tier(affine: Array, tier: Array) -> Array:
-    return np.asarray(tier @ np.concatenate([affine, [[0.0, 0.0, 1.0]]]))
+def _beside(interpolation: Interpolation) -> int:
+    """Return how many grid points beside a point its value depends on: it is averaged over."""
+    return 1 if interpolation == "area" else 0
 
 
-def _wider(tile: Tile) -> Tile:
-    """Return a tile with the points around it."""
-    return Tile(tile.row - 1, tile.column - 1, tile.height + 2, tile.width + 2)
+def _ends(affine: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Spans:
+    """Return the least and greatest x and y of a rectangle of grid points."""
+    x, y = (
+        sorted(along * column + per_row * row + shift for column in columns for row in rows)
+        for along, per_row, shift in affine.tolist()
+    )
+    return (x[0], x[-1]), (y[0], y[-1])
 
 
-def _finer(values: npt.NDArray[np.float32], samples: int) -> npt.NDArray[np.float32]:
-    """Return several samples a step and axis, between the points of a tile with those around it.
+def _holds(sides: tuple[float, float], spans: Spans) -> bool:
+    """Whether an image of some width and height holds all places between some."""
+    return all(
+        low >= 0 and high <= side - 1 for (low, high), side in zip(spans, sides, strict=True)
+    )
+
+
+def _after(affine: Array, first: Array) -> Array:
+    """Return an affine of what another one gives, both of shape (2, 3)."""
+    out = affine[:, :2] @ first
+    out[:, 2] += affine[:, 2]
+    return np.asarray(out)
+
+
+def _finer(name: str, values: npt.NDArray[np.float32], samples: int) -> npt.NDArray[np.float32]:
+    """Return several samples a step and axis, between points with those around them.
 
     Sample k of a point lies (k - (samples - 1) / 2) / samples of a step off.
     """
     import cv2
 
-    if samples == 1:
-        return values
-    size = (values.shape[1] - 2) * samples, (values.shape[0] - 2) * samples
-    off = 1 - (samples - 1) / (2 * samples)
-    between = np.array([[1 / samples, 0, off], [0, 1 / samples, off]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(values, between, size, flags=flags), dtype=np.float32)
-
-
-def _quarters(tile: Tile) -> Iterator[Tile]:
-    high, wide = (tile.height + 1) // 2, (tile.width + 1) // 2
-    for row, height in ((0, high), (high, tile.height - high)):
-        for column, width in ((0, wide), (wide, tile.width - wide)):
-            if height and width:
-                yield Tile(tile.row + row, tile.column + column, height, width)
-
-
-def _tiles(around: Coverage, columns: Indices, bounds: Bounds, side: int) -> Iterator[Any]:
-    """Yield tiles that may hold covered points, with the rows and columns that lie in them."""
-    every = list(groups(columns, side))
-    for down in groups(around.rows, side):
-        first, last = around.first[down.places], around.last[down.places]
-        some = first <= last
-        if not some.any():
-            continue
-        low, high = int(first[some].min()), int(last[some].max())
-        top, bottom = clipped(down.tile, side, bounds[0])
-        for across in every:
-            left, right = clipped(across.tile, side, bounds[1])
-            if high >= left and low < right:
-                yield Tile(top, left, bottom - top, right - left), down, across
-
-
-def _index(tile: Tile, down: Any, across: Any) -> tuple[Any, Any]:
-    """Return where points lie in their tile, and where among all that were asked for."""
-    if down.run and across.run:
-        return (down.within(tile.row), across.within(tile.column)), (down.run, across.run)
-    return (
-        np.ix_(down.numbers - tile.row, across.numbers - tile.column),
-        np.ix_(down.places, across.places),
-    )
-
-
-class _Rectangle:
-    """Evenly spaced grid points, and affines at them.
-
-    Parameters
-    ----------
-    affine
-        Shape (2, 3): from (column number, row number, 1) to straight full-resolution x, y.
-    rows, columns
-        The numbers.
-    """
-
-    def __init__(self, affine: Array, rows: Array, columns: Array) -> None:
-        self.whole = np.concatenate([affine, [[0.0, 0.0, 1.0]]])
-        self.rows, self.columns = rows, columns
-        self.origin = np.rint(affine @ (columns[0], rows[0], 1.0))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of rows and columns."""
-        return len(self.rows), len(self.columns)
-
-    @property
-    def corners(self) -> Array:
-        """Straight full-resolution (x, y) of the corners, shape (2, 4)."""
-        ends = [[self.columns[0], self.columns[-1]] * 2, [self.rows[0]] * 2 + [self.rows[-1]] * 2]
-        return np.asarray((self.whole @ np.array([*ends, [1.0] * 4]))[:2])
-
-    def plane(
-        self,
-        affine: Array,
-        axis: int,
-        rows: slice = slice(None),
-        columns: slice = slice(None),
-    ) -> Singles:
-        """Return x or y of an affine of straight pixels, counted from the origin.
-
-        Parameters
-        ----------
-        affine
-            Shape (2, 3): from straight full-resolution (x, y, 1).
-        """
-        along, down, shift = affine[axis] @ self.whole
-        # Small numbers first: single precision keeps what the sum needs.
-        start = along * self.columns[0] + shift - self.origin[axis]
-        downs = np.asarray(down * self.rows[rows] + start, dtype=np.float32)
-        across = np.asarray(along * (self.columns[columns] - self.columns[0]), dtype=np.float32)
-        return np.asarray(downs[:, None] + across)
-
-
-def _by_triangles(bend: Triangles, place: _Rectangle) -> TilePlaces:
-    """Return where the points of a rectangle fall: each triangle in its own part of it.
-
-    They are painted over each other, the first one last: it wins where the plane is folded.
-    """
-    import cv2
-
-    pieces, columns = bend.from_straight, place.columns
-    corners = place.corners
-    x, y = place.plane(np.eye(2, 3), 0), place.plane(np.eye(2, 3), 1)
-    near = (pieces.low <= corners.max(axis=1)).all(axis=1)
-    near &= (pieces.high >= corners.min(axis=1)).all(axis=1)
-    which = np.flatnonzero(near)[::-1]
-    low, high = _intervals(pieces.inside[which] @ place.whole, place.rows)
-    first = np.searchsorted(columns, low).astype(np.int32)
-    past = np.maximum(np.searchsorted(columns, high, side="right").astype(np.int32), first)
-    some = past > first
-    for number in np.flatnonzero(some.any(axis=1)):
-        rows = np.flatnonzero(some[number])
-        down = slice(int(rows[0]), int(rows[-1]) + 1)
-        begin, end = first[number, down], past[number, down]
-        left = int(begin[some[number, down]].min())
-        across = slice(left, int(end.max()))
-        onto = pieces.onto[which[number]]
-        there_x, there_y = (place.plane(onto, axis, down, across) for axis in (0, 1))
-        if begin.max() == left and end.min() == across.stop:
-            x[down, across], y[down, across] = there_x, there_y
-            continue
-        numbers = np.arange(across.start, across.stop, dtype=np.int32)
-        hit = numbers >= begin[:, None]
-        hit &= numbers < end[:, None]
-        mask = hit.view(np.uint8)
-        cv2.copyTo(there_x, mask, x[down, across])
-        cv2.copyTo(there_y, mask, y[down, across])
-    return TilePlaces(x, y, place.origin)
-
-
-def _intervals(inside: Array, rows: Array) -> tuple[Array, Array]:
-    """Return the least and greatest column of each row in triangles, shape (triangles, rows).
-
-    Parameters
-    ----------
-    inside
-        Shape (triangles, 2, 3): from (column, row, 1) to the barycentric coordinates u, v.
-    """
-    third = [0.0, 0.0, 1.0] - inside.sum(axis=1, keepdims=True)
-    along, down, shift = np.moveaxis(np.concatenate([inside, third], axis=1), 2, 0)[..., None]
-    level = -TOUCHING - (down * rows + shift)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at = level / along
-    never = (along == 0) & (level > 0)
-    low = np.where(along > 0, at, np.where(never, np.inf, -np.inf)).max(axis=1)
-    high = np.where(along < 0, at, np.where(never, -np.inf, np.inf)).min(axis=1)
-    return low, high
-
-
-def _by_lattice(bend: Lattice, place: _Rectangle) -> TilePlaces:
-    """Return where the points of a rectangle fall: the field is warped onto it."""
-    import cv2
-
-    index = bend.index @ np.concatenate([place.corners, [[1.0] * 4]])
-    height, width = bend.field.shape[:2]
-    # The part of the field that is touched: small numbers keep single precision fine.
-    left, right = span(index[0], 1, width)
-    top, bottom = span(index[1], 1, height)
-    start = [[1.0, 0, place.columns[0]], [0, 1.0, place.rows[0]], [0, 0, 1.0]]
-    to_part = bend.index @ place.whole @ start
-    to_part[:, 2] -= left, top
-    # One component at a time: with two channels OpenCV 5 takes the nearest 32nd of a pixel.
-    x, y = (
-        place.plane(bend.affine, axis)
-        + cv2.warpAffine(
-            bend.components[axis][top:bottom, left:right],
-            to_part,
-            place.shape[::-1],
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        for axis in (0, 1)
-    )
-    corners = place.corners
-    spans = [
-        (float(low), float(high)) for low, high in zip(corners.min(1), corners.max(1), strict=True)
-    ]
-    known = None
-    if not bend.spans(*spans):
-        rows, columns = place.rows[:, None], place.columns
-        known = bend.known(*(a * columns + b * rows + c for a, b, c in bend.index @ place.whole))
-    return TilePlaces(x, y, place.origin, known)
+    height, width = (side * samples for side in values.shape)
+    out = scratch.singles(name, (height, width))
+    cv2.resize(values, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+    return out[samples:-samples, samples:-samples]

@@ -36,7 +36,7 @@ _FAR_BORDER = 3
 _MOST_TILES = 4
 """Tiles beside each other that are written at once."""
 
-_LANES = 32
+LANES = 32
 """Columns of a tile that OpenCV samples at once, at most (16 bits each, in registers of 512): it
 goes through a row from its beginning, so that the first columns of a tile, in whole lots of these,
 are what they are in the whole tile."""
@@ -48,7 +48,7 @@ _ROUNDING = 2.0**-21
 """Of the sum of what is added up for a coordinate: what single precision may be off, and more."""
 
 
-class _Scratch(threading.local):
+class Scratch(threading.local):
     """Memory of a thread for what lies between an image and the array, one use after the other.
 
     Fresh memory costs as much as the sampling: the system hands it out page by page, zeroed.
@@ -67,8 +67,12 @@ class _Scratch(threading.local):
             kept = self._kept[name] = np.empty(size, dtype=np.uint8)
         return kept[:size].reshape(shape)
 
+    def singles(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """Return the same of single precision."""
+        return self.pixels(name, (4 * math.prod(shape),)).view(np.float32).reshape(shape)
 
-_scratch = _Scratch()
+
+scratch = Scratch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,11 +293,11 @@ class _Strips:
         of, tiles = self.of, []
         for number in range(left // of.side, (right - 1) // of.side + 1):
             begin, end = clipped(number, of.side, of.bounds[1])
-            wide = min(-(-(min(right, end) - begin) // _LANES) * _LANES, end - begin)
+            wide = min(-(-(min(right, end) - begin) // LANES) * LANES, end - begin)
             tiles.append((Tile(self.top, begin, self.bottom - self.top, end - begin), wide))
         begin, (last, wide) = tiles[0][0].column, tiles[-1]
         depth = of.pixels.shape[2:] and (4 if of.interpolation in ("linear", "area") else 3,)
-        out = _scratch.pixels("sampled", (self.deep, last.column + wide - begin, *depth))
+        out = scratch.pixels("sampled", (self.deep, last.column + wide - begin, *depth))
         for tile, wide in tiles:
             first = tile.column - begin
             _sample(of, self.onto, self.reach, tile, out[:, first : first + wide])
@@ -337,7 +341,7 @@ def framed(pixels: Pixels, interpolation: Interpolation) -> Pixels:
         return pixels
     height, width = pixels.shape[:2]
     out = np.empty((height + _FAR_BORDER, width + _FAR_BORDER, 4), dtype=np.uint8)
-    return _four_channels(pixels, out)
+    return four_channels(pixels, out)
 
 
 def _put(
@@ -368,12 +372,8 @@ def _put(
     if whole and into.dtype == np.uint8 and shown.shape[2:] == (4,):
         cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB, dst=into)
         return
-    if shown.shape[2:] == (4,):
-        three = _scratch.pixels("three", (*shown.shape[:2], 3))
-        cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB, dst=three)
-        shown = three
     if whole:
-        into[...] = shown
+        into[...] = _three_channels(shown)
         return
     if fill is not None:
         into[...] = fill
@@ -383,8 +383,37 @@ def _put(
     end = (np.minimum(np.maximum(last, left - 1), right) - left).astype(np.int16)
     mask = places >= begin[:, None]
     mask &= places <= end[:, None]
+    over(into, shown, mask)
+
+
+def over(into: npt.NDArray[Any], shown: Pixels, mask: npt.NDArray[np.bool_]) -> None:
+    """Write pixels where a mask is true.
+
+    Parameters
+    ----------
+    into
+        Shape (rows, columns[, 3]): part of an array.
+    shown
+        Shape (rows, columns[, 3 or 4]).
+    mask
+        Shape (rows, columns).
+    """
+    import cv2
+
+    shown = _three_channels(shown).astype(into.dtype, copy=False)
     # OpenCV copies behind a mask a hundred times faster than numpy does.
-    cv2.copyTo(shown.astype(into.dtype, copy=False), mask.view(np.uint8), dst=into)
+    cv2.copyTo(shown, np.ascontiguousarray(mask).view(np.uint8), dst=into)
+
+
+def _three_channels(shown: Pixels) -> Pixels:
+    """Return pixels without a fourth channel, good until the next call."""
+    import cv2
+
+    if shown.shape[2:] != (4,):
+        return shown
+    three = scratch.pixels("three", (*shown.shape[:2], 3))
+    cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB, dst=three)
+    return three
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -523,7 +552,7 @@ def _sample(
     unit = of.unit
     source = shrunk(cut(pixels, window, box), unit)
     if source.shape[2:] == (3,):
-        source = _four_channels(source, _scratch.pixels("source", (*source.shape[:2], 4)))
+        source = four_channels(source, scratch.pixels("source", (*source.shape[:2], 4)))
     # Pixel k of the shrunk source is the mean of `unit` pixels, centred on their middle.
     onto[:, 2] -= (unit - 1) / 2
     onto /= unit
@@ -532,7 +561,7 @@ def _sample(
     onto[:, 2] -= (onto[:, 0] + onto[:, 1]) * (samples - 1) / (2 * samples)
     onto[:, :2] /= samples
     deep, wide = out.shape[:2]
-    many = _scratch.pixels("samples", (samples * deep, samples * wide, *out.shape[2:]))
+    many = scratch.pixels("samples", (samples * deep, samples * wide, *out.shape[2:]))
     _warp_affine(source, onto, many, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
     cv2.resize(many, (wide, deep), dst=out, interpolation=cv2.INTER_AREA)
 
@@ -551,10 +580,10 @@ def _source(pixels: Pixels, window: Window, box: Window, border: int) -> Pixels:
     source = cut(pixels, window, box)
     shape = box.height + border, box.width + border
     if source.ndim == 3:
-        return _four_channels(source, _scratch.pixels("source", (*shape, 4)))
+        return four_channels(source, scratch.pixels("source", (*shape, 4)))
     if not border:
         return source
-    out = _scratch.pixels("source", shape)
+    out = scratch.pixels("source", shape)
     out[: box.height, : box.width] = source
     return _bordered(out, box.height, box.width)
 
@@ -591,7 +620,7 @@ def _inside(
     return True
 
 
-def _four_channels(source: Pixels, out: npt.NDArray[np.uint8]) -> Pixels:
+def four_channels(source: Pixels, out: npt.NDArray[np.uint8]) -> Pixels:
     """Write colours with a fourth channel, and repeat the last of them to fill `out`.
 
     OpenCV blends four channels twice as fast as three (5.0).
