@@ -165,7 +165,7 @@ class BentGrid:
                 out[part.there] &= self.within(part.tile, places, to, spans)[part.here]
         return out
 
-    def parts(self, around: Coverage, columns: Indices, side: int) -> Iterator[Part]:
+    def parts(self, around: Coverage, columns: Indices, side: int) -> Iterator[TilePart]:
         """Yield tiles that may hold covered points, with the rows and columns that lie in them."""
         every = list(groups(columns, side))
         for down in groups(around.rows, side):
@@ -179,7 +179,7 @@ class BentGrid:
                 left, right = clipped(across.tile, side, self.bounds[1])
                 if high >= max(left, int(across.numbers.min())) and low < right:
                     tile = Tile(top, left, bottom - top, right - left)
-                    yield Part.of(tile, down, across, int(down.numbers[some].max()), high)
+                    yield TilePart.of(tile, down, across, int(down.numbers[some].max()), high)
 
     def spans(self, tile: Tile, beside: int = 0) -> Spans:
         """Return the least and greatest full-resolution x and y of a tile, and of points beside."""
@@ -251,7 +251,7 @@ class BentGrid:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class TilePart:
     """Rows and columns that were asked for in a tile.
 
     Parameters
@@ -274,7 +274,9 @@ class Part:
     run: bool
 
     @classmethod
-    def of(cls, tile: Tile, down: Group, across: Group, last_row: int, last_column: int) -> Part:
+    def of(
+        cls, tile: Tile, down: Group, across: Group, last_row: int, last_column: int
+    ) -> TilePart:
         """Return the part of some rows and columns, of which the last covered ones are known."""
         if down.run is None or across.run is None:
             here: Any = np.ix_(down.numbers - tile.row, across.numbers - tile.column)
