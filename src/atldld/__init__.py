@@ -78,7 +78,7 @@ _HOMES = {
     "unionizes": ".measure.measures",
     "verify_bundle": ".source.bundle",
     "view": ".export.napari",
-    "watch_images": ".reading.progress",
+    "watch_images": ".reading.images",
     "Catalogue": ".source.catalogue",
     "DisplacementField": ".sampling.displacement",
 }

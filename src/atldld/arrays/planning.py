@@ -23,8 +23,7 @@ from ..errors import AtldldWarning, ImageError
 from ..model.read import ImageRead, Window
 from ..reading.conventions import known, probes_needed, settle
 from ..reading.failures import FIELDS, Ledger
-from ..reading.images import too_large
-from ..reading.progress import progress
+from ..reading.images import progress, too_large
 from ..reading.reader import LazyArray, Reader, index_outer
 from ..source import KeepingSource, Source
 from ..source.allen import AllenSource

@@ -21,8 +21,7 @@ from ..export.whole_files import replacing
 from ..model.affine import tier_size
 from ..model.info import DatasetInfo, ImageSummary
 from ..model.read import ImageRead, View
-from ..reading.images import sound
-from ..reading.progress import progress
+from ..reading.images import progress, sound
 from ..source import Source, image_ending, source_from
 from ..source.jpeg import decode, jpeg_fault
 from ..source.prefetch import fetch_each

@@ -29,8 +29,7 @@ from ..model.dataset import SectionDataset
 from ..model.read import VIEWS, ImageRead, View, Window
 from ..options import current
 from ..reading.conventions import Conventions, known, settle
-from ..reading.images import decoded_bytes, sound
-from ..reading.progress import Progress, progress
+from ..reading.images import Progress, decoded_bytes, progress, sound
 from ..source import KeepingSource, Source, image_ending, source_from, tiers_at_hand
 from ..source.allen import AllenSource
 from ..source.bundle import MOST_FILES, Manifest
