@@ -11,10 +11,10 @@ import numpy as np
 
 import published_set
 from atldld.testing import AllenServer, phantom_dataset
-from atldld.testing.tissue import MIDDLE_R
-from atldld.testing.volume_files import STRUCTURES as ONTOLOGY
-from atldld.testing.volume_files import archive_file
-from atldld.testing.volume_files import grid_labels as labels
+from atldld.testing.archive import STRUCTURES as ONTOLOGY
+from atldld.testing.archive import archive_file
+from atldld.testing.archive import grid_labels as labels
+from atldld.testing.phantom import MIDDLE_R
 from measure_files import zipped_grid
 
 PROX1 = 69289763

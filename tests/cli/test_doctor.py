@@ -104,8 +104,6 @@ def test_the_likelier_reading(usual):
         ({"max_rows": 20}, {"rows per page, default": "20", "rows per page, most": "20"}),
         ({"all_rows": "uncapped"}, {}),
         ({"row_order": "scrambled"}, {}),
-        ({"ties": "higher"}, {}),
-        ({"failed_images": "skipped"}, {}),
         ({"unaligned": "null"}, {}),
     ],
     ids=str,

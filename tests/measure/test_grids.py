@@ -16,7 +16,7 @@ from atldld.errors import APIError, AtldldWarning, DatasetNotFoundError
 from atldld.measure.grid_files import flip_nodes
 from atldld.measure.voxel_files import parse_metaimage, read_metaimage
 from atldld.testing import AllenServer, Fault
-from atldld.testing.volume_files import grid_zip, nrrd_grid
+from atldld.testing.archive import grid_zip, nrrd_grid
 from measure_files import HEADER, zipped_grid
 from usual import usual
 

@@ -10,7 +10,7 @@ import xarray as xr
 import atldld
 from atldld.errors import APIError
 from atldld.testing import AllenServer, Fault, phantom_dataset
-from atldld.testing.volume_files import (
+from atldld.testing.archive import (
     STRUCTURES,
     archive_file,
     grid_labels,

@@ -73,24 +73,15 @@ def test_the_flip_turns_about_5675() -> None:
         oracle.to_space(0.0, 6, 9)
 
 
-def test_nearest_image_takes_sides_where_the_service_is_not_known() -> None:
+def test_nearest_image_takes_the_lower_of_two() -> None:
     images = [
         None,
         {"id": 1, "section_number": 10, "alignment2d": {"tsv_00": 1}},
-        {"id": 2, "section_number": 20, "alignment2d": {"tsv_00": 1}, "failed": True},
-        {"id": 3, "section_number": 30, "alignment2d": {"tsv_00": 1}},
+        {"id": 2, "section_number": 20, "alignment2d": {"tsv_00": 1}},
         {"id": 4, "section_number": 21, "alignment2d": None},
     ]
-
-    def chosen(number: float, **options: Any) -> Any:
-        return oracle.nearest_image(images, number, **options)["id"]
-
-    assert chosen(15) == 1
-    assert chosen(15, ties="higher") == 2
-    assert chosen(21) == 2
-    assert chosen(21, count_failed=False) == 3
-    assert chosen(-99) == 1
-    assert chosen(999) == 3
+    chosen = [oracle.nearest_image(images, number)["id"] for number in (15, 21, -99, 999)]
+    assert chosen == [1, 2, 1, 2]
     assert oracle.nearest_image([None], 3) is None
 
 

@@ -6,6 +6,7 @@ it. Nothing here is shared with the rest of the package, so that a mistake canno
 
 from __future__ import annotations
 
+from .archive import TiffForm, write_slides
 from .atlas import SyntheticAtlas
 from .cutting import phantom_dataset
 from .datasets import PhantomDataset
@@ -13,7 +14,6 @@ from .doubts import Doubts
 from .phantom import PhantomBrain
 from .served import RecordedFolder, load_recorded
 from .server import AllenServer, SpawnedServer
-from .slides import TiffForm, write_slides
 from .traffic import Fault, Request
 
 __all__ = [

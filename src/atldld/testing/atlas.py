@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from . import service_rows as rows
+from .archive import grid_zip
 from .cutting import phantom_dataset
 from .queries import Filter, Query
 from .served import Served
 from .service_rows import Row
-from .volume_files import grid_zip
 
 WHOLE = 26_078
 """Datasets in the catalogue of Allen's open bucket."""

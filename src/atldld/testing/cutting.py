@@ -13,8 +13,7 @@ import numpy.typing as npt
 from . import service_rows as rows
 from .datasets import PhantomDataset
 from .oracle import flip
-from .phantom import PhantomBrain, PlaneName
-from .tissue import EDGE, MIDDLE_R, depth
+from .phantom import EDGE, MIDDLE_R, PhantomBrain, PlaneName, depth
 
 Array = npt.NDArray[np.float64]
 

@@ -51,8 +51,8 @@ class Doubts:
     sync_error_status
         HTTP status of a synchronisation that cannot be answered.
     unaligned
-        A single synchronisation of an image or dataset without alignment gives an
-        ``"error"``, or an entry of ``"null"`` s. (In lists it is always an entry of nulls.)
+        A synchronisation of an image or dataset without alignment gives an ``"error"``, or an
+        entry of ``"null"`` s.
     default_rows
         Rows of a page where ``num_rows`` is not given.
     max_rows
@@ -62,20 +62,15 @@ class Doubts:
     row_order
         Rows without an ``order`` come as ``"stored"``, or ``"scrambled"``, differently for
         each request.
-    ties
-        Of two sections equally near to a point, ``reference_to_image`` takes the one with
-        the ``"lower"`` or the ``"higher"`` number.
-    failed_images
-        Whether images that failed quality control are ``"counted"`` or ``"skipped"`` there.
 
     Examples
     --------
     >>> Doubts(max_rows=25_000).default_rows
     50
-    >>> Doubts(ties="either")
+    >>> Doubts(outside="cut")
     Traceback (most recent call last):
     ...
-    ValueError: ties is 'either'; it must be one of 'lower', 'higher'
+    ValueError: outside is 'cut'; it must be one of 'pad', 'clip'
     """
 
     window_sizes: Literal["tier", "full"] = "tier"
@@ -96,8 +91,6 @@ class Doubts:
     max_rows: int = 2000
     all_rows: Literal["capped", "uncapped"] = "capped"
     row_order: Literal["stored", "scrambled"] = "stored"
-    ties: Literal["lower", "higher"] = "lower"
-    failed_images: Literal["counted", "skipped"] = "counted"
 
     def __post_init__(self) -> None:
         for name, readings in _readings().items():

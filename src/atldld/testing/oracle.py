@@ -26,7 +26,6 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Row = Mapping[str, Any]
-Ties = Literal["lower", "higher"]
 
 FLIP = 11350.0
 """Sum of the r of one point in reference spaces 9 and 10, in microns (not the extent, 11400)."""
@@ -133,43 +132,17 @@ def to_space(r: npt.ArrayLike, given: int, wanted: int) -> Array:
     raise ValueError(f"no transform leads from reference space {given} to {wanted}")
 
 
-def nearest_image(
-    images: Iterable[Any],
-    number: float,
-    *,
-    ties: Ties = "lower",
-    count_failed: bool = True,
-) -> Row | None:
+def nearest_image(images: Iterable[Any], number: float) -> Row | None:
     """Return the image row whose section number is nearest to `number`, or None.
 
-    Parameters
-    ----------
-    images
-        SectionImage rows; nulls and rows without alignment are passed over.
-    number
-        A section number, any number. Beyond the first or last section that one is returned.
-    ties
-        Which of two equally near sections is taken; what the service does is not known.
-    count_failed
-        Whether images that failed quality control count; not known either.
+    Of two equally near the lower; beyond the first or last section that one. Nulls and rows
+    without alignment are passed over.
     """
-    usable = [
-        image
-        for image in images
-        if isinstance(image, Mapping)
-        and image.get("alignment2d")
-        and (count_failed or not image.get("failed"))
-    ]
-    if not usable:
-        return None
-    sign = 1 if ties == "lower" else -1
+    usable = [each for each in images if isinstance(each, Mapping) and each.get("alignment2d")]
     return min(
         usable,
-        key=lambda image: (
-            abs(image["section_number"] - number),
-            sign * image["section_number"],
-            image["id"],
-        ),
+        key=lambda image: (abs(image["section_number"] - number), image["section_number"]),
+        default=None,
     )
 
 

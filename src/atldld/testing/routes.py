@@ -9,14 +9,15 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from . import oracle
+from .archive import ARCHIVE, archive_file, ontology
 from .doubts import Doubts
 from .image_service import BadRequestError, Images, Region
 from .queries import QueryError, parse_request
 from .served import Served
-from .synchronisation import SERVICES, Point, SyncError, Synchronisation
+from .service_rows import Row
 from .tables import Tables, answer_query
 from .traffic import Fault, Request
-from .volume_files import ARCHIVE, archive_file, ontology
 from .wire import Answer, page, text
 
 _JSON = "application/json; charset=utf-8"
@@ -28,6 +29,10 @@ Grid = bytes | Callable[[Sequence[str]], bytes]
 Parameters = Mapping[str, str]
 
 
+class SyncError(Exception):
+    """A synchronisation that cannot be answered."""
+
+
 class Routes:
     """What a server answers to which URL; takes what `AllenServer` takes, and its origin."""
 
@@ -37,7 +42,6 @@ class Routes:
         sources: Sequence[Served],
         doubts: Doubts,
         cache_bytes: int,
-        centres: Mapping[tuple[int, int], Point],
         grids: Mapping[int, Grid],
         grid_files: Mapping[tuple[int, str, int], bytes],
         archive: Mapping[str, bytes],
@@ -47,7 +51,6 @@ class Routes:
         self._tables = Tables(sources, doubts.missing_alignment)
         self._origin = origin
         self._doubts = doubts
-        self._centres = centres
         self._grids = grids
         self._grid_files = grid_files
         self._archive = archive
@@ -87,9 +90,9 @@ class Routes:
         if path == "/cgi-bin/imageservice":
             return self._image(asked, self.images.service(parameters))
         service, _, rest = path.removeprefix("/api/v2/").partition("/")
-        if service in SERVICES:
+        if service == "image_to_reference":
             asked = replace(asked, kind="sync")
-            return asked, lambda _: self._synchronise(service, rest, parameters)
+            return asked, lambda _: self._synchronise(rest, parameters)
         if service in _DOWNLOADS:
             return self._download(service, rest, parameters, asked)
         return asked, lambda _: text(404, f"there is nothing at {path}")
@@ -180,21 +183,42 @@ class Routes:
         named = (("Content-Disposition", 'inline; filename="query.json"'),)
         return Answer(status, json.dumps(envelope).encode(), _JSON, named)
 
-    def _synchronise(self, service: str, rest: str, parameters: Parameters) -> Answer:
+    def _synchronise(self, rest: str, parameters: Parameters) -> Answer:
         try:
-            number = rest.removesuffix(".json")
-            if not number.isdecimal() or number == rest:
-                raise SyncError(f"{rest!r} is not the id of anything, with .json")
-            asked = Synchronisation(
-                int(number), parameters, self._tables, self._doubts, self._centres
-            )
-            found = asked.answer(service)
-            rows = len(found) if isinstance(found, list) else 1
-            counts = {"start_row": 0, "num_rows": rows, "total_rows": rows}
-            envelope, status = {"success": True, "id": 0, **counts, "msg": found}, 200
+            place = dict(zip("xyz", self._pir(rest, parameters), strict=True))
+            counts = {"start_row": 0, "num_rows": 1, "total_rows": 1}
+            message = {"image_to_reference": place}
+            envelope, status = {"success": True, "id": 0, **counts, "msg": message}, 200
         except SyncError as error:
             envelope, status = _failure(error), self._doubts.sync_error_status
         return Answer(status, json.dumps(envelope).encode(), _JSON)
+
+    def _pir(self, rest: str, parameters: Parameters) -> Sequence[float | None]:
+        """Return where a pixel of an image lies, as Allen's synchronisation service says [1]_.
+
+        References
+        ----------
+        .. [1] "Image-to-image synchronization", https://community.brain-map.org/t/2863
+        """
+        number = rest.removesuffix(".json")
+        if not number.isdecimal() or number == rest:
+            raise SyncError(f"{rest!r} is not the id of anything, with .json")
+        image = self._row("SectionImage", int(number))
+        if image is None:
+            raise SyncError(f"SectionImage {number} was not found")
+        try:
+            x, y = float(parameters["x"]), float(parameters["y"])
+        except (KeyError, ValueError):
+            raise SyncError("x and y must be numbers") from None
+        dataset = self._row("SectionDataSet", image.get("data_set_id"))
+        if dataset and dataset.get("alignment3d") and image.get("alignment2d"):
+            return [float(each) for each in oracle.image_to_reference(dataset, image, x, y)]
+        if self._doubts.unaligned == "error":
+            raise SyncError(f"SectionImage {number} is not aligned")
+        return None, None, None
+
+    def _row(self, model: str, row_id: Any) -> Row | None:
+        return next((row for row in self._tables.rows(model) if row.get("id") == row_id), None)
 
 
 def _failure(error: Exception) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from .doubts import Doubts
 from .image_service import BadRequestError, Region
 from .routes import Grid, Routes
 from .served import BareRows, Served
-from .synchronisation import Point
 from .traffic import Fault, Faults, Log, Request
 from .wire import Line, Listener, delivery, spoilt, text
 
@@ -47,8 +46,6 @@ class AllenServer:
         Where to listen: a loopback address; port 0 takes a free one.
     cache_bytes
         Most bytes of encoded images to keep, besides prepared ones.
-    structure_centres
-        p, i, r by structure id and reference space, for ``structure_to_image``.
     grids
         Zip files that the grid service sends, by dataset id; or functions that make one of the
         names of the volumes asked for.
@@ -83,7 +80,6 @@ class AllenServer:
         host: str = "127.0.0.1",
         port: int = 0,
         cache_bytes: int = 2**28,
-        structure_centres: Mapping[tuple[int, int], Point] | None = None,
         grids: Mapping[int, Grid] | None = None,
         grid_files: Mapping[tuple[int, str, int], bytes] | None = None,
         archive: Mapping[str, bytes] | None = None,
@@ -103,7 +99,6 @@ class AllenServer:
             _sources(datasets),
             doubts,
             cache_bytes,
-            structure_centres or {},
             grids or {},
             grid_files or {},
             archive or {},
