@@ -63,3 +63,16 @@ def test_no_thread_is_left_behind(server, fault):
         with pytest.raises(atldld.ImageError):
             array.load()
     assert all_ended(our_threads() - before)
+
+
+def test_one_image_takes_no_thread_for_downloads(server):
+    with atldld.set_options(max_connections=5):
+        sections = opened(server)
+        before = our_threads()
+        sections.isel(section=0).compute()
+    begun = our_threads() - before
+    assert not any(thread.name.startswith("atldld-download") for thread in begun)
+    with atldld.set_options(max_connections=5):
+        sections.isel(section=slice(1, 4)).compute()
+    begun = our_threads() - before
+    assert any(thread.name.startswith("atldld-download") for thread in begun)

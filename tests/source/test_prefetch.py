@@ -133,13 +133,6 @@ def test_reads_are_taken_from_their_iterable_as_needed():
     assert len(taken) <= 14
 
 
-def test_one_read_takes_no_thread():
-    source = Slow()
-    source.allow(1)
-    assert list(fetch_ahead(source, reads(3))) == [(a_read(3), b"3")]
-    assert source.threads == {threading.current_thread()}
-
-
 def test_threads_are_of_a_name_and_serve_the_next_reads():
     """Threads that end all the time can bring a worker to a standstill."""
     source = Slow()

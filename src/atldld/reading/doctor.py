@@ -10,7 +10,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from ..source.allen import AllenSource, image_url
 from ..source.http import FaultError, UnfitBodyError, ask
 from ..source.jpeg import decode, kind_of
 from ..source.rma import Page, Query, condition, page_of, row_url
-from ..urls import base_url, without_credentials
+from ..urls import base_url
 from .conventions import probes
 from .images import pixels_ahead
 
@@ -89,8 +89,6 @@ class Reply:
 
     Parameters
     ----------
-    url
-        What was asked, without credentials.
     status
         HTTP status of the last answer, or None if there was none.
     content_type
@@ -105,7 +103,6 @@ class Reply:
         Why there was no answer, in words; empty if there was one.
     """
 
-    url: str
     status: int | None = None
     content_type: str = ""
     body: bytes = b""
@@ -114,14 +111,15 @@ class Reply:
     fault: str = ""
 
     @property
-    def kind(self) -> str:
-        """What the body is, in words."""
-        return "a JPEG" if self.body.startswith(b"\xff\xd8\xff") else kind_of(self.body)
+    def is_jpeg(self) -> bool:
+        """Whether it is an image, by its first bytes."""
+        return self.body.startswith(b"\xff\xd8\xff")
 
     @property
     def form(self) -> str:
         """Status and kind of body, as in ``"404, text"``."""
-        return self.fault or f"{self.status}, {self.kind}"
+        kind = "a JPEG" if self.is_jpeg else kind_of(self.body)
+        return self.fault or f"{self.status}, {kind}"
 
 
 @dataclass(slots=True)
@@ -141,32 +139,23 @@ class Service:
     base: str
     seconds: float = 20.0
     until: float = float("inf")
-    requests: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.base = base_url(self.base)
 
-    @property
-    def name(self) -> str:
-        """The base URL, without credentials."""
-        return without_credentials(self.base)
-
     def get(self, path: str) -> Reply:
         """Return what a path below the base URL, or a URL, answers with."""
         url = path if path.startswith(self.base) else f"{self.base}/{path}"
-        shown = without_credentials(url)
         began = time.monotonic()
         seconds = min(self.seconds, self.until - began)
         if seconds <= 0:
-            return Reply(shown, fault="not asked: the time is up")
-        self.requests += 1
+            return Reply(fault="not asked: the time is up")
         headers = {"Accept-Encoding": "identity"}
         try:
             answer = ask(url, began + seconds, limit_bytes=_MOST_BYTES, headers=headers)
         except FaultError as fault:
-            return Reply(shown, seconds=time.monotonic() - began, fault=fault.cause)
+            return Reply(seconds=time.monotonic() - began, fault=fault.cause)
         return Reply(
-            shown,
             answer.status,
             answer.headers.get("content-type", ""),
             answer.content,
@@ -385,7 +374,7 @@ def _place(
 
 def _words(got: Reply) -> str:
     """Return what a refusal says, short."""
-    if got.fault or got.body.startswith(b"\xff\xd8\xff"):
+    if got.fault or got.is_jpeg:
         return got.form
     text = got.body[:2000].decode("utf-8", "replace")
     return f"says {plain(text, 120)!r}" if text else "says nothing"

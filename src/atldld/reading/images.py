@@ -285,17 +285,19 @@ def _bodies(
     source: Source, reads: list[ImageRead], at_hand: Collection[ImageRead]
 ) -> Generator[tuple[ImageRead, bytes | ImageError], None, None]:
     wanted, most = [], options.current().max_image_pixels
+    # Threads are for several: one image alone is fetched here too.
     for read in reads:
         if (giant := too_large(source, read, most)) is not None:
             yield read, giant
-        elif read in at_hand:
+        elif read in at_hand or len(reads) == 1:
             try:
                 yield read, source.image(read)
             except ImageError as error:
                 yield read, error
         else:
             wanted.append(read)
-    yield from fetch_each(source, wanted, ahead=AHEAD)
+    if wanted:
+        yield from fetch_each(source, wanted, ahead=AHEAD)
 
 
 def pixels(source: Source, read: ImageRead) -> Pixels:

@@ -66,6 +66,7 @@ _CONNECT_SECONDS: Final = 15.0
 """For each address of a host; the next one is tried after."""
 
 _CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_TOO_LATE: Final = "no complete answer within the time limit (option timeout)"
 _UNREACHED: Final = (
     errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EACCES,
 )  # fmt: skip
@@ -250,7 +251,7 @@ def ask(
         exchange.run()
     try:
         if not process.wait(exchange.is_done, until):
-            raise FaultError("no complete answer within the time limit (option timeout)")
+            raise FaultError(_TOO_LATE)
     except FaultError:
         # A refusal is one without its words.
         refusal = exchange.refusal()
@@ -557,41 +558,31 @@ def fault_of(error: Exception) -> FaultError:
     from requests import exceptions as raised
 
     causes = _causes(error)
-
-    def met(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(each, kinds) for each in causes)
-
-    # The order counts: some of these are special cases of others.
-    if met(raised.TooManyRedirects):
-        return FaultError(f"redirected more than {MOST_REDIRECTS} times", again=False)
-    if met(raised.InvalidProxyURL):
-        return FaultError("the address of the proxy is not one that can be asked", again=False)
-    if met(raised.ProxyError):
-        return FaultError(f"the proxy failed: {_root(causes)}")
-    if met(socket.gaierror):
-        return FaultError("the name of the host cannot be resolved")
-    if met(raised.ConnectTimeout):
-        return FaultError("no connection within the time limit (option timeout)")
-    if met(raised.Timeout, TimeoutError):
-        return FaultError("no complete answer within the time limit (option timeout)")
-    if met(ssl.SSLCertVerificationError):
-        return FaultError(f"its certificate is not trusted: {_root(causes)}", again=False)
-    if met(ssl.SSLError):
-        return FaultError(f"no secure connection: {_root(causes)}")
-    if met(raised.ContentDecodingError):
-        return FaultError("the body cannot be decompressed")
-    if met(IncompleteRead):
-        return FaultError(f"the body ended early, after {_length(causes)} bytes")
-    if met(raised.InvalidSchema):
-        return FaultError(
-            "neither http nor https leads there; for a SOCKS proxy: pip install pysocks",
-            again=False,
-        )
-    if isinstance(error, ValueError) and not met(raised.InvalidHeader):
+    root = plain(str(causes[-1]) or type(causes[-1]).__name__)
+    socks = "neither http nor https leads there; for a SOCKS proxy: pip install pysocks"
+    # What is raised, the words for it, and whether another try makes sense. The order counts: some
+    # of these are special cases of others.
+    for kinds, words, again in (
+        (raised.TooManyRedirects, f"redirected more than {MOST_REDIRECTS} times", False),
+        (raised.InvalidProxyURL, "the address of the proxy is not one that can be asked", False),
+        (raised.ProxyError, f"the proxy failed: {root}", True),
+        (socket.gaierror, "the name of the host cannot be resolved", True),
+        (raised.ConnectTimeout, "no connection within the time limit (option timeout)", True),
+        (raised.Timeout, _TOO_LATE, True),
+        (TimeoutError, _TOO_LATE, True),
+        (ssl.SSLCertVerificationError, f"its certificate is not trusted: {root}", False),
+        (ssl.SSLError, f"no secure connection: {root}", True),
+        (raised.ContentDecodingError, "the body cannot be decompressed", True),
+        (IncompleteRead, f"the body ended early, after {_length(causes)} bytes", True),
+        (raised.InvalidSchema, socks, False),
+    ):
+        if any(isinstance(each, kinds) for each in causes):
+            return FaultError(words, again)
+    if isinstance(error, ValueError) and not isinstance(error, raised.InvalidHeader):
         return FaultError("the address is not one that can be asked", again=False)
     if any(getattr(each, "errno", None) in _UNREACHED for each in causes):
-        return FaultError(f"no connection: {_root(causes)}")
-    return FaultError(f"the connection broke: {_root(causes)}")
+        return FaultError(f"no connection: {root}")
+    return FaultError(f"the connection broke: {root}")
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -604,11 +595,6 @@ def _causes(error: BaseException) -> list[BaseException]:
         inner += coming.args
         coming = next((each for each in inner if isinstance(each, BaseException)), None)
     return found
-
-
-def _root(causes: list[BaseException]) -> str:
-    """Return the words of the first cause; those of the wrappers name pools and objects."""
-    return plain(str(causes[-1]) or type(causes[-1]).__name__)
 
 
 def _length(causes: list[BaseException]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import closing
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final, Self, TypeVar
 
 from .. import process
@@ -120,12 +120,6 @@ def _fetched(
     source: Source, reads: Iterable[ImageRead], ahead: int, begun: Begun | None, *, in_order: bool
 ) -> Generator[tuple[ImageRead, bytes | ImageError], None, None]:
     coming = iter(reads)
-    first = list(islice(coming, 2))
-    if len(first) < 2 and begun is None:
-        for read in first:
-            yield read, _image_or_error(source, read)
-        return
-    coming = chain(first, coming)
     waiting: dict[Future[bytes | ImageError], ImageRead] = {}
     with _Threads() as threads:
         while True:
