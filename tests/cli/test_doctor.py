@@ -7,13 +7,18 @@ import socket
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 import usual as cases
-from atldld.cli.trying import doctor as command
+from atldld.cli import main
 from atldld.options import current
-from atldld.reading.doctor import DATASET, ON_SLIDES, RECORDED, Finding, examine
 from atldld.testing import AllenServer, Doubts, Fault, phantom_dataset
+
+DATASET, ON_SLIDES = 69289763, 100055044
+"""Two public datasets that are asked about by default, the second with shared slides."""
+
+RECORDED, RECORDED_IMAGE = 100055064, 101082698
+"""A dataset and an image whose place was recorded years ago."""
 
 ID = 611
 PHANTOM = phantom_dataset(
@@ -21,14 +26,25 @@ PHANTOM = phantom_dataset(
 )
 
 
-def ask(doubts: Doubts | None = None, phantom: object = PHANTOM, **options: object) -> dict:
+def run(*words: object) -> Result:
+    """Return what the command line says of the words after ``doctor``."""
+    return CliRunner().invoke(main, ["doctor", *map(str, words)])
+
+
+def examined(*words: object) -> dict[str, dict[str, str]]:
+    """Return the findings by question."""
+    done = run(*words, "--json")
+    assert done.exit_code in (0, 1), done.output
+    return {one["question"]: one for one in json.loads(done.output)["findings"]}
+
+
+def ask(doubts: Doubts | None = None, phantom: object = PHANTOM) -> dict[str, str]:
     """Return the findings about a stand-in, by question."""
     with AllenServer([phantom], doubts=doubts) as server:
-        findings = examine(server.url, **{"dataset_id": ID, "timeout": 20, **options})
+        found = examined(server.url, "--dataset", ID)
         assert not server.errors
         assert len(server.requests) < 80
-    assert all(isinstance(finding, Finding) for finding in findings)
-    return {finding.question: finding.answer for finding in findings}
+    return {question: one["answer"] for question, one in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -135,24 +151,22 @@ def test_the_well_known_datasets_are_asked_by_default():
         phantom_dataset(dataset_id=number, sections=4, resolution=30, slides=slides, seed=4)
         for number, slides in ((DATASET, False), (ON_SLIDES, 2))
     ]
-    recorded = phantom_dataset(
-        dataset_id=RECORDED["dataset_id"], sections=2, first_image_id=RECORDED["image_id"]
-    )
+    recorded = phantom_dataset(dataset_id=RECORDED, sections=2, first_image_id=RECORDED_IMAGE)
     with AllenServer([*phantoms, recorded]) as server:
-        found = {one.question: one for one in examine(server.url)}
-    assert found["reachable"].detail.count(str(DATASET)) == 1
-    assert found["image_to_reference, recorded"].answer == "differs"
-    assert found["image_to_reference"].answer == "agrees"
-    assert found["tier origin"].answer == "slide"
+        found = examined(server.url)
+    assert found["reachable"]["detail"].count(str(DATASET)) == 1
+    assert found["image_to_reference, recorded"]["answer"] == "differs"
+    assert found["image_to_reference"]["answer"] == "agrees"
+    assert found["tier origin"]["answer"] == "slide"
 
 
 def test_the_recorded_answer_is_reproduced():
     """With the matrices that were recorded with it (see its source)."""
     phantom = phantom_dataset(
-        dataset_id=RECORDED["dataset_id"],
+        dataset_id=RECORDED,
         plane="sagittal",
         sections=2,
-        first_image_id=RECORDED["image_id"],
+        first_image_id=RECORDED_IMAGE,
     )
 
     def as_recorded(row: dict) -> None:
@@ -166,8 +180,8 @@ def test_the_recorded_answer_is_reproduced():
         row["alignment3d"] |= {f"tvr_{n:02d}": value for n, value in enumerate(tvr)}
 
     with AllenServer([phantom.altered(as_recorded)]) as server:
-        found = {one.question: one for one in examine(server.url)}
-    assert found["image_to_reference, recorded"].answer == "agrees"
+        found = examined(server.url)
+    assert found["image_to_reference, recorded"]["answer"] == "agrees"
 
 
 @pytest.mark.parametrize(
@@ -178,15 +192,15 @@ def test_the_recorded_answer_is_reproduced():
 )
 def test_a_service_in_trouble_is_described(kind, request_kind):
     with AllenServer([PHANTOM], faults=[Fault(kind, request=request_kind)]) as server:
-        findings = examine(server.url, dataset_id=ID, timeout=10)
-    assert findings
-    assert all(len(str(one.detail)) < 2000 for one in findings)
+        found = examined(server.url, "--dataset", ID, "--timeout", 10)
+    assert found
+    assert all(len(one["detail"]) < 2000 for one in found.values())
 
 
 def test_a_service_that_never_answers_is_left_in_time():
     with AllenServer([PHANTOM], faults=[Fault("hang", request="any")]) as server:
-        findings = examine(server.url, dataset_id=ID, timeout=0.2)
-    assert [one.answer for one in findings] == ["yes"] or findings[0].answer == "no"
+        found = examined(server.url, "--dataset", ID, "--timeout", 0.2)
+    assert len(found) == 1 or found["reachable"]["answer"] == "no"
 
 
 def oddly(row: dict) -> None:
@@ -203,7 +217,7 @@ def test_an_odd_answer_is_described():
 def test_nobody_there():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    done = CliRunner().invoke(command, [f"http://127.0.0.1:{port}", "--timeout", "2"])
+    done = run(f"http://127.0.0.1:{port}", "--timeout", 2)
     assert done.exit_code == 1
     assert "reachable: **no**" in done.output
     assert "Traceback" not in done.output
@@ -211,7 +225,7 @@ def test_nobody_there():
 
 def test_an_empty_service():
     with AllenServer([]) as server:
-        found = {one.question: one.answer for one in examine(server.url)}
+        found = {question: one["answer"] for question, one in examined(server.url).items()}
     assert found["reachable"] == "yes"
     assert found["unknown dataset"] == "no rows"
     assert "window sizes" not in found
@@ -220,8 +234,8 @@ def test_an_empty_service():
 def test_the_command_prints_what_can_be_pasted():
     with AllenServer([PHANTOM]) as server:
         address = server.url.replace("//", "//me:s3cret@")
-        done = CliRunner().invoke(command, [address, "--dataset", str(ID)])
-        as_json = CliRunner().invoke(command, [address, "--dataset", str(ID), "--json"])
+        done = run(address, "--dataset", ID)
+        as_json = run(address, "--dataset", ID, "--json")
     assert done.exit_code == as_json.exit_code == 0
     assert "s3cret" not in done.output + as_json.output
     for question, answer in USUAL.items():
@@ -233,7 +247,7 @@ def test_the_command_prints_what_can_be_pasted():
 
 @pytest.mark.parametrize("address", ["ftp://h/", "nonsense", "http://h/api?key=s3cret"])
 def test_what_is_no_address_is_refused(address):
-    done = CliRunner().invoke(command, [address])
+    done = run(address)
     assert done.exit_code == 2
     assert "not the base URL" in done.output
     assert "s3cret" not in done.output
