@@ -192,6 +192,29 @@ class TestDownload:
         told = json.loads(run("download", 71, "-o", "out", "--tier", last + 2, "--json").stdout)
         assert told["tiers"] == {str(last): count}
 
+    def test_the_table_knows_every_file_of_earlier_downloads(self, run, tmp_path):
+        out = tmp_path / "out"
+        run("download", 71, "-o", out, "--tier", 1)
+        run("download", 71, "-o", out, "--tier", 0, "--view", "expression")
+        run("download", "--image", PROX1.image_ids[0], "-o", out, "--tier", 0)
+        run("download", 72, "-o", out, "--warped", "--resolution", 400)
+        run("download", 72, "-o", out, "--warped", "--resolution", 500, "--region", "p=0:7000")
+        (out / f"0000_{PROX1.image_ids[0]}_expression.jpg").unlink()
+        rows = {row["file"]: row for row in table(out)}
+        pictures = {path.name for path in out.iterdir() if path.suffix in (".jpg", ".png")}
+        assert pictures == set(rows) - {f"0000_{PROX1.image_ids[0]}_expression.jpg"}
+        assert len(pictures) == 11
+        for name in pictures:
+            height, width = cv2.imread(str(out / name)).shape[:2]
+            if name.endswith(".jpg"):
+                assert (height, width) == (int(rows[name]["height"]), int(rows[name]["width"]))
+            else:
+                assert width == 11400 // float(rows[name]["step"])
+        assert {row["tier"] for row in rows.values() if row["view"] == "image"} == {"0", "1"}
+        assert {row["step"] for row in rows.values()} == {"", "400.0", "500.0"}
+        run("download", 71, "-o", out, "--tier", 0)
+        assert len(table(out)) == 11
+
     def test_it_goes_on_where_it_stopped(self, run, server, tmp_path):
         bad = PROX1.image_ids[2]
         server.add_fault(Fault("404", image_ids=bad))

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -74,17 +75,19 @@ def write_tables(
     info
         Of the dataset.
     rows
-        A row an image, all with the same columns.
+        A row an image, all with the same columns. Rows that are there already of other images
+        follow them, where these are there as well.
     attributes
         Of the array that registered sections came from.
     """
     from ..arrays.base import CITATION
 
     if rows:
+        every = [*rows, *_left_there(folder, {row["file"] for row in rows})]
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, list(dict.fromkeys(chain(*every))), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(every)
         write_whole(folder / TABLE, text.getvalue().encode())
     described = {**info.to_dict(), "citation": CITATION.format(id=info.dataset_id)}
     for name in ("reference_space_name", "registration", "citation"):
@@ -92,6 +95,23 @@ def write_tables(
             described[name] = attributes[name]
     text_of_it = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(folder / DESCRIPTION, text_of_it.encode())
+
+
+def _left_there(folder: Path, written: set[str]) -> list[dict[str, Any]]:
+    """Return what the table that is there says of files that are there, and were not written now.
+
+    They may be of another view, grid or dataset, and so may the columns.
+    """
+    try:
+        text = (folder / TABLE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []
+    rows = [row for row in csv.DictReader(io.StringIO(text)) if None not in row]
+    return [
+        row
+        for row in rows
+        if (name := row.get("file")) and name not in written and (folder / name).is_file()
+    ]
 
 
 def file_name(number: int | None, image_id: int, view: str, ending: str) -> str:
