@@ -1,5 +1,6 @@
 """The same dataset in other chunks, together in one computation."""
 
+import cv2
 import dask
 import numpy as np
 import pytest
@@ -35,3 +36,32 @@ def test_volumes_in_other_chunks_do_not_stand_for_each_other(server):
         for planes in (20, 10)
     )
     assert not (coarse.mean(("p", "r")) - fine.mean(("p", "r"))).any()
+
+
+@pytest.mark.parametrize("volume", [False, True], ids=["sections", "volume"])
+def test_tasks_do_not_divide_calls_of_opencv_and_leave_its_threads_as_they_were(
+    server, monkeypatch, volume
+):
+    opening = atldld.open_volume if volume else atldld.open_dataarray
+    seen = []
+    warp_affine = cv2.warpAffine
+
+    def watched(*given, **more):
+        seen.append(cv2.getNumThreads())
+        return warp_affine(*given, **more)
+
+    monkeypatch.setattr(cv2, "warpAffine", watched)
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        chunked = opening(1001, resolution=200, source=server.url)
+        with dask.config.set(scheduler="threads", num_workers=2):
+            ours = chunked.compute()
+        assert set(seen) == {1}
+        assert cv2.getNumThreads() == 3
+        seen.clear()
+        whole = opening(1001, resolution=200, chunks=None, source=server.url).load()
+        assert set(seen) == {3}
+        assert ours.identical(whole)
+    finally:
+        cv2.setNumThreads(before)

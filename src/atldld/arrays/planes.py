@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..model.affine import Array, grid_affine
 from ..model.sections import SectionTable
 from ..reading.reader import Found, places
+from ..reading.threads import opencv_threads
 from ..sampling.bent_grid import BentGrid, bend_warp
 from ..sampling.coverage import Coverage, Indices, coverage
 from ..sampling.reads import Interpolation, choose_interpolation, needed_window
@@ -211,9 +212,9 @@ def warp_piece(
     assert found.image is not None
     image = found.image, found.window, part.whole.size
     past = np.array([[0, 0, shift] for shift in found.past_lattice])
-    if part.bent is None:
-        affine = part.affine - past
-        warp(*image, affine, part.covered, columns, bounds, part.interpolation, fill, out)
-    else:
-        to_tier = part.to_tier - past
-        bend_warp(*image, part.bent, to_tier, part.covered, columns, part.interpolation, fill, out)
+    how = part.interpolation, fill, out
+    with opencv_threads.value.one_each():
+        if part.bent is None:
+            warp(*image, part.affine - past, part.covered, columns, bounds, *how)
+        else:
+            bend_warp(*image, part.bent, part.to_tier - past, part.covered, columns, *how)

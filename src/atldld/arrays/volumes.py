@@ -15,6 +15,7 @@ from ..model.affine import Array, grid_affine
 from ..model.sections import Stack
 from ..model.space import FLIP_R, Plane, flip_matrix
 from ..reading.reader import Found, places
+from ..reading.threads import opencv_threads
 from ..sampling.bands import Band, NodePlane, SectionPlanes, bands
 from ..sampling.coverage import Coverage, Indices
 from ..sampling.reads import (
@@ -296,9 +297,10 @@ class StackBox(VolumeBox[VolumePiece]):
             if found.image is None:
                 failed.add(found.asked.section)
             else:
-                for layer, put in self._warps(found):
-                    put((mirror if layer.mirrored else out)[layer.place])
-                    del put
+                with opencv_threads.value.one_each():
+                    for layer, put in self._warps(found):
+                        put((mirror if layer.mirrored else out)[layer.place])
+                        del put
             del found  # before the next one is decoded
         if mirror is not out:
             np.copyto(out, mirror, where=_spread(~self.shown_by(0), out))
@@ -314,14 +316,15 @@ class StackBox(VolumeBox[VolumePiece]):
                 failed.add(found.part.section)
                 continue
             scratch = np.zeros(out.shape[1:], dtype=np.uint8)
-            for layer, put in self._warps(found):
-                put(scratch)
-                part = _extent(layer, self.columns)
-                weight = self._weight(layer, part)
-                share = _product(scratch[part], weight)
-                sums[layer.mirrored][layer.place][part] += share
-                weights[layer.mirrored][layer.place][part] += weight
-                del put
+            with opencv_threads.value.one_each():
+                for layer, put in self._warps(found):
+                    put(scratch)
+                    part = _extent(layer, self.columns)
+                    weight = self._weight(layer, part)
+                    share = _product(scratch[part], weight)
+                    sums[layer.mirrored][layer.place][part] += share
+                    weights[layer.mirrored][layer.place][part] += weight
+                    del put
             del found  # before the next one is decoded
         for number in range(len(self.layers)):
             shown = self.shown_by(number, failed)

@@ -82,8 +82,10 @@ class Axis:
         """The reference coordinates of the points, shape (count,)."""
         return self.at(self.numbers)
 
-    def at(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Return the reference coordinates of some numbers k, in microns."""
+    def at(
+        self, numbers: npt.NDArray[np.int64] | npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Return the reference coordinates of some whole numbers k, in microns."""
         return np.asarray(self.origin + numbers * self.step, dtype=np.float64)
 
     def cut(self, low: float, high: float) -> Axis:

@@ -346,7 +346,10 @@ def stack_z(trv: Array, p: npt.ArrayLike, i: npt.ArrayLike, r: npt.ArrayLike) ->
     wherever it is asked about; p, i and r broadcast.
     """
     across, down, along, shift = trv[2]
-    return np.asarray(
-        (across * np.asarray(p) + down * np.asarray(i) + along * np.asarray(r)) + shift,
-        dtype=np.float64,
-    )
+    p, i, r = (np.asarray(each, dtype=np.float64) for each in (p, i, r))
+    return summed_z(across * p, down * i, along * r, shift)
+
+
+def summed_z(of_p: Array, of_i: Array, of_r: Array, shift: float) -> Array:
+    """Return z from the shares of p, i and r in it, and what is added to all; see `stack_z`."""
+    return np.asarray((of_p + of_i + of_r) + shift, dtype=np.float64)

@@ -12,21 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..model.affine import Array
 from ..model.grid import Grid
-from ..model.sections import stack_z
+from ..model.sections import stack_z, summed_z
 from ..model.space import Plane
 from .coverage import Coverage, Indices, covered_columns
 
-_FAR = 2**62
-"""Past every column: where a run of none begins."""
+Lines = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+"""Some rows of some planes: places of the planes, and of the rows, among those asked about."""
 
-Past = Callable[[npt.NDArray[np.intp], Indices], npt.NDArray[np.bool_]]
+Past = Callable[[Array, Lines | None], npt.NDArray[np.bool_]]
+Of = Callable[[Array], Array]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +74,8 @@ class NodePlane:
         Parameters
         ----------
         pixels_of_space
-            Shape (2, 4): from (p, i, r, 1) to x, y; see `Stack.pixels_of_space`.
+            Shape (2, 4): from (p, i, r, 1) to x, y; see `Stack.pixels_of_space`. Or (2, 4, planes),
+            where each has its own.
 
         Returns
         -------
@@ -173,34 +174,31 @@ def bands(
         np.array([some.low, some.high])[:, None],
     )
     least, most = (_nearest(sections.z, end) for end in (corners.min((0, 1)), corners.max((0, 1))))
-    shape = len(planes), len(some.rows)
-    reach, asked = int(blended), (some.low, some.high)
-    covers: dict[int, _Spans] = {}
-    shown: dict[int, _Spans] = {}
-    between: dict[int, _Spans] = {}
-    # All planes at once: a section is looked for on the few that it may lie on.
-    for j in range(max(least.min() - reach, 0), min(most.max() + reach + 1, len(sections.z))):
-        places = np.flatnonzero((least - reach <= j) & (j <= most + reach))
-        if len(places) == 0:
-            continue
-        line = _Lines(some, np.repeat(numbers[places], shape[1]), shape, places, sections)
-        covers[j] = line.covered(j)
-        own = line.nearest(j) & line.within(j, max_distance) & covers[j]
-        shown[j] = own.on(places[(least[places] <= j) & (j <= most[places])])
-        if blended:
-            between[j] = line.between(j)
+    lines = _Lines(some, numbers, sections)
+    reach = int(blended)
+    begin, end = np.maximum(least - reach, 0), np.minimum(most + reach, len(sections.z) - 1)
+    # All planes at once: the first section that each may show, then the second, and so on.
+    places = [np.minimum(begin + k, end) for k in range(int((end - begin).max()) + 1)]
+    covers = [lines.covered(j) for j in places]
+    shown = []
+    nearest = lines.everything
+    for j, cover in zip(places, covers, strict=True):
+        own, nearest = lines.nearest(nearest, j, least, most)
+        shown.append(lines.within(own & cover, j, max_distance))
     found: list[list[Band]] = [[] for _ in planes]
-    for j, own in shown.items():
+    for k, (j, own) in enumerate(zip(places, shown, strict=True)):
         used = own
         if blended:
-            for k in (j - 1, j + 1):
-                if k in shown:
-                    used = used | (shown[k] & covers[j] & between[j])
-        places = np.flatnonzero((used.first <= used.last).any(axis=1))
-        showing = own.coverages(places, some.rows, asked)
-        using = used.coverages(places, some.rows, asked) if blended else showing
-        for place, *both in zip(places.tolist(), showing, using, strict=True):
-            found[place].append(Band(j, *both))
+            between = lines.between(j) & covers[k]
+            for beside in (k - 1, k + 1):
+                if 0 <= beside < len(shown):
+                    used = used | (shown[beside] & between)
+        some_used = (begin + k <= end) & (used.first <= used.last).any(axis=1)
+        which = np.flatnonzero(some_used)
+        showing = own.coverages(which, lines)
+        using = used.coverages(which, lines) if blended else showing
+        for place, *both in zip(which.tolist(), showing, using, strict=True):
+            found[place].append(Band(int(j[place]), *both))
     return found
 
 
@@ -208,8 +206,8 @@ def bands(
 class _Spans:
     """A run of columns on each row of each plane: first and last, shape (planes, rows)."""
 
-    first: Indices
-    last: Indices
+    first: Array
+    last: Array
 
     def __and__(self, other: _Spans) -> _Spans:
         """Return what lies in both."""
@@ -226,173 +224,181 @@ class _Spans:
             np.where(both, np.maximum(self.last, last), np.where(some, self.last, last)),
         )
 
-    def on(self, planes: npt.NDArray[np.intp]) -> _Spans:
-        """Return the same on some planes, and nothing on the others."""
-        first = np.full_like(self.first, _FAR)
-        first[planes] = self.first[planes]
-        return _Spans(first, self.last)
-
-    def coverages(
-        self, places: npt.NDArray[np.intp], rows: Indices, asked: tuple[int, int]
-    ) -> list[Coverage]:
+    def coverages(self, places: npt.NDArray[np.intp], lines: _Lines) -> list[Coverage]:
         """Return some planes of it."""
-        low, high = asked
-        first, last = self.first[places], self.last[places]
+        low, high = lines.asked
+        first, last = (ends[places].astype(np.int64) for ends in (self.first, self.last))
         none = first > last
-        first, last = np.where(none, high + 1, first), np.where(none, low - 1, last)
-        return [Coverage(rows, *both, asked) for both in zip(first, last, strict=True)]
+        first[none], last[none] = high + 1, low - 1
+        rows = lines.some.rows
+        return [Coverage(rows, *both, lines.asked) for both in zip(first, last, strict=True)]
 
 
 class _Lines:
-    """Finds the columns at which comparisons of z change, on some planes at once.
+    """The rows of some planes, along which z rises or falls: finds where comparisons of it change.
 
-    What it finds is empty on the planes that it does not look at.
+    Sections are given by plane, shape (planes,). Columns are whole numbers as float64, shape
+    (planes, rows).
     """
 
-    def __init__(
-        self,
-        some: NodePlane,
-        numbers: Indices,
-        shape: tuple[int, int],
-        places: npt.NDArray[np.intp],
-        sections: SectionPlanes,
-    ) -> None:
+    def __init__(self, some: NodePlane, numbers: Indices, sections: SectionPlanes) -> None:
         self.some = some
-        self.numbers = numbers
-        self.rows = np.tile(some.rows, len(places))
-        self.shape = shape
-        self.places = places
+        self.planes = some.at(numbers)
         self.sections = sections
         self.asked = some.low, some.high
+        axes, plane, trv = some.grid.axes, some.plane, sections.trv
+        self._axis, self._rate = axes[plane.x], trv[2, plane.x]
+        self._of_plane = trv[2, plane.section] * axes[plane.section].at(numbers)[:, None]
+        self._of_row = (trv[2, plane.y] * axes[plane.y].at(some.rows))[None]
         # By the sign of the slope: z never falls along a row where it should rise.
-        self.rising = bool(sections.trv[2, some.plane.x] >= 0)
-        start, end = (self.z(slice(None), np.array(column)) for column in self.asked)
-        self.start = start
-        self.slope = (end - start) / max(some.high - some.low, 1)
+        self.rising = bool(self._rate >= 0)
+        self._start = self.z(np.full((1, 1), float(some.low)))
 
-    def z(self, rows: Any, columns: Indices) -> Array:
-        """Return z of the image stack at columns of some of the rows."""
-        return self.some.at(self.numbers[rows]).z(self.sections.trv, self.rows[rows], columns)
+    def z(self, columns: Array, only: Lines | None = None) -> Array:
+        """Return z of the image stack at a column of each row, or of some rows only."""
+        plane = self.some.plane
+        shares: dict[int, Array] = {}
+        of_plane, of_row = self._of_plane, self._of_row
+        if only is not None:
+            of_plane, of_row = of_plane[only[0], 0], of_row[0, only[1]]
+        shares[plane.section], shares[plane.y] = of_plane, of_row
+        shares[plane.x] = self._rate * self._axis.at(columns)
+        return summed_z(shares[0], shares[1], shares[2], self.sections.trv[2, 3])
 
-    def spread(self, first: Indices, last: Indices) -> _Spans:
-        """Return runs of all planes, from those of the rows that are looked at."""
-        spans = _Spans(np.full(self.shape, _FAR), np.full(self.shape, -_FAR))
-        spans.first[self.places] = first.reshape(-1, self.shape[1])
-        spans.last[self.places] = last.reshape(-1, self.shape[1])
-        return spans
+    @property
+    def everything(self) -> _Spans:
+        """All columns of all rows."""
+        shape = len(self._of_plane), self._of_row.shape[1]
+        return _Spans(*(np.full(shape, float(end)) for end in self.asked))
 
-    def covered(self, j: int) -> _Spans:
+    def covered(self, j: npt.NDArray[np.intp]) -> _Spans:
         """Return which nodes a section covers."""
-        affine = self.some.at(self.numbers).affine(self.sections.pixels_of_space[j])
-        size = int(self.sections.width[j]), int(self.sections.height[j])
-        return self.spread(*covered_columns(affine, size, self.rows, self.asked))
+        sections = self.sections
+        affine = self.planes.affine(np.moveaxis(sections.pixels_of_space[j], 0, -1))
+        size = sections.width[j][:, None], sections.height[j][:, None]
+        found = covered_columns(affine[..., None], size, self.some.rows, self.asked)
+        return _Spans(*(ends.astype(np.float64) for ends in found))
 
-    def nearest(self, j: int) -> _Spans:
-        """Return the columns that lie nearest to a section, the lower one on a tie."""
-        z, intervals = self.sections.z, []
-        if j > 0:
-            low, high = z[j - 1], z[j]
-            intervals.append(
-                self._where(lambda at: (at - low) > (high - at), (low + high) / 2, above=True)
-            )
-        if j + 1 < len(z):
-            least, most = z[j], z[j + 1]
-            intervals.append(
-                self._where(lambda at: (at - least) > (most - at), (least + most) / 2, above=False)
-            )
-        return self._all(intervals)
+    def nearest(
+        self, left: _Spans, j: npt.NDArray[np.intp], least: Indices, most: Indices
+    ) -> tuple[_Spans, _Spans]:
+        """Return what lies nearest to a section, the lower one on a tie, and what is left above.
 
-    def within(self, j: int, distance: float) -> _Spans:
-        """Return the columns at most `distance` from a section."""
-        z = self.sections.z[j]
-        return self._all(
-            [
-                self._where(lambda at: (at - z) > distance, z + distance, above=False),
-                self._where(lambda at: (z - at) <= distance, z - distance, above=True),
-            ]
+        Parameters
+        ----------
+        left
+            What is nearer to it, and to those above, than to the one below.
+        j
+            The section.
+        least, most
+            The first and last section that is nearest to some node of a plane.
+        """
+        z = self.sections.z
+        low, high = z[j], z[np.minimum(j + 1, len(z) - 1)]
+        low, high = (
+            np.where(j < least, -np.inf, np.where(j >= most, np.inf, end))[:, None]
+            for end in (low, high)
         )
+        column = self._column(lambda at, of: (at - of(low)) > (of(high) - at), (low + high) / 2)
+        return self._kept(left, column, above=False), self._kept(left, column, above=True)
 
-    def between(self, j: int) -> _Spans:
+    def within(self, spans: _Spans, j: npt.NDArray[np.intp], distance: float) -> _Spans:
+        """Return the columns at most `distance` from a section."""
+        z = self.sections.z[j][:, None]
+
+        def beyond(at: Array, of: Of) -> npt.NDArray[np.bool_]:
+            return np.asarray((at - of(z)) > distance)
+
+        def reached(at: Array, of: Of) -> npt.NDArray[np.bool_]:
+            return np.asarray((of(z) - at) <= distance)
+
+        low, high = self.asked
+        ends = (self.z(np.clip(end, low, high)) for end in (spans.first, spans.last))
+        near = [~beyond(at, np.asarray) & reached(at, np.asarray) for at in ends]
+        if ((near[0] & near[1]) | (spans.first > spans.last)).all():
+            return spans
+        spans = self._kept(spans, self._column(beyond, z + distance), above=False)
+        return self._kept(spans, self._column(reached, z - distance), above=True)
+
+    def between(self, j: npt.NDArray[np.intp]) -> _Spans:
         """Return the columns that lie between the neighbours of a section, these left out."""
-        z, intervals = self.sections.z, []
-        if j > 0:
-            low = z[j - 1]
-            intervals.append(self._where(lambda at: at > low, low, above=True))
-        if j + 1 < len(z):
-            high = z[j + 1]
-            intervals.append(self._where(lambda at: at >= high, high, above=False))
-        return self._all(intervals)
+        z = np.concatenate([[-np.inf], self.sections.z, [np.inf]])
+        below, above = z[j][:, None], z[j + 2][:, None]
+        spans = self._kept(
+            self.everything, self._column(lambda at, of: at > of(below), below), above=True
+        )
+        column = self._column(lambda at, of: at >= of(above), above)
+        return self._kept(spans, column, above=False)
 
-    def _all(self, intervals: list[tuple[Indices, Indices]]) -> _Spans:
-        count = len(self.rows)
-        first = np.full(count, self.asked[0], dtype=np.int64)
-        last = np.full(count, self.asked[1], dtype=np.int64)
-        for low, high in intervals:
-            first, last = np.maximum(first, low), np.minimum(last, high)
-        return self.spread(first, last)
+    def _column(self, past: Callable[[Array, Of], npt.NDArray[np.bool_]], limit: Array) -> Array:
+        """Return the least column of each row at which z is past a limit, or where it falls, not.
 
-    def _where(
-        self, beyond: Callable[[Array], npt.NDArray[np.bool_]], limit: float, *, above: bool
-    ) -> tuple[Indices, Indices]:
-        """Return the columns where z is beyond a limit (`above`), or where it is not."""
+        `past` says of z whether it is, given what picks values of the planes that it is of.
+        """
         low, high = self.asked
 
-        def past(rows: npt.NDArray[np.intp], columns: Indices) -> npt.NDArray[np.bool_]:
-            z = self.z(rows, columns)
-            return beyond(z) if self.rising else ~beyond(z)
+        def changed(columns: Array, only: Lines | None) -> npt.NDArray[np.bool_]:
+            def of(values: Array) -> Array:
+                return values if only is None else values[only[0], 0]
+
+            holds = past(self.z(columns, only), of)
+            return holds if self.rising else ~holds
 
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            guess = np.ceil((limit - self.start) / self.slope) + low
-        column = crossing(past, np.nan_to_num(guess, nan=low), low, high)
+            guess = np.ceil((limit - self._start) / np.float64(self._rate * self._axis.step)) + low
+        return crossing(changed, np.nan_to_num(guess, nan=low), low, high)
+
+    def _kept(self, spans: _Spans, column: Array, *, above: bool) -> _Spans:
+        """Return the columns where z is past a limit (`above`), or where it is not."""
         if above == self.rising:
-            return column, np.full(len(column), high, dtype=np.int64)
-        return np.full(len(column), low, dtype=np.int64), column - 1
+            return _Spans(np.maximum(spans.first, column), spans.last)
+        return _Spans(spans.first, np.minimum(spans.last, column - 1))
 
 
-def crossing(past: Past, guess: Array, low: int, high: int) -> Indices:
+def crossing(past: Past, guess: Array, low: int, high: int) -> Array:
     """Return the least column of each row at which a statement holds.
 
     Parameters
     ----------
     past
-        The statement, of rows (places) and columns; along a row it holds from some column on.
+        The statement, of a column of each row, or of those rows that are given as their places;
+        along a row it holds from some column on.
     guess
-        Shape (m,): about where that is; a good one saves the search.
+        Shape (planes, rows): about where that is; a good one saves the search.
     low, high
         First and last column.
 
     Returns
     -------
     column
-        Shape (m,); ``high + 1`` where it holds nowhere.
+        Shape (planes, rows), whole numbers; ``high + 1`` where it holds nowhere.
     """
-    column = np.clip(guess, low, high + 1).astype(np.int64)
-    rows = np.arange(len(column))
+    column = np.clip(guess, low, high + 1)
 
-    def right(places: npt.NDArray[np.intp], columns: Indices) -> npt.NDArray[np.bool_]:
-        begins = (columns > high) | past(places, np.minimum(columns, high))
-        ends = (columns <= low) | ~past(places, np.maximum(columns - 1, low))
+    def right(columns: Array, only: Lines | None) -> npt.NDArray[np.bool_]:
+        begins = (columns > high) | past(np.minimum(columns, high), only)
+        ends = (columns <= low) | ~past(np.maximum(columns - 1, low), only)
         return np.asarray(begins & ends)
 
-    wrong = rows[~right(rows, column)]
+    at, beside = np.nonzero(~right(column, None))
     for off in (1, -1):
-        if len(wrong) == 0:
+        if len(at) == 0:
             return column
-        beside = np.clip(column[wrong] + off, low, high + 1)
-        mended = right(wrong, beside)
-        column[wrong[mended]] = beside[mended]
-        wrong = wrong[~mended]
-    if len(wrong):
-        column[wrong] = _searched(past, wrong, low, high)
+        moved = np.clip(column[at, beside] + off, low, high + 1)
+        mended = right(moved, (at, beside))
+        column[at[mended], beside[mended]] = moved[mended]
+        at, beside = at[~mended], beside[~mended]
+    if len(at):
+        column[at, beside] = _searched(past, (at, beside), low, high)
     return column
 
 
-def _searched(past: Past, rows: npt.NDArray[np.intp], low: int, high: int) -> Indices:
-    least = np.full(len(rows), low, dtype=np.int64)
-    most = np.full(len(rows), high + 1, dtype=np.int64)
+def _searched(past: Past, rows: Lines, low: int, high: int) -> Array:
+    least = np.full(len(rows[0]), float(low))
+    most = np.full(len(rows[0]), float(high + 1))
     while (least < most).any():
         middle = (least + most) // 2
-        holds = past(rows, np.minimum(middle, high)) | (middle > high)
+        holds = past(np.minimum(middle, high), rows) | (middle > high)
         most = np.where(holds, middle, most)
         least = np.where(holds, least, np.minimum(middle + 1, most))
     return least

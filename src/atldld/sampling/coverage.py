@@ -8,6 +8,7 @@ one column to another, and two numbers a row say all.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,51 +97,46 @@ def coverage(affine: Array, size: tuple[float, float], rows: Indices, columns: I
 
 
 def covered_columns(
-    affine: Array, size: tuple[float, float], rows: Indices, asked: tuple[int, int]
+    affine: Array, size: tuple[Any, Any], rows: Indices, asked: tuple[int, int]
 ) -> tuple[Indices, Indices]:
     """Return the first and last covered column of each row; see `Coverage`.
 
     Parameters
     ----------
     affine
-        Shape (2, 3), or (2, 3, rows) where each row has its own.
+        Shape (2, 3), or (2, 3, planes, 1) where each of several planes has its own.
     size, rows
-        As in `coverage`.
+        As in `coverage`; of several planes the size has shape (planes, 1).
     asked
         First and last column asked about.
     """
-    low, high = asked
-    first = np.full(len(rows), low, dtype=np.int64)
-    last = np.full(len(rows), high, dtype=np.int64)
-    for (slope, per_row, shift), side in zip(affine, size, strict=True):
-        start = per_row * rows + shift
-        # Where each row has its own affine, they differ in the shift alone.
-        least, most = _within(float(slope.flat[0]), start, side - 1.0, low, high)
-        first, last = np.maximum(first, least), np.minimum(last, most)
-    return first, last
+    (first, last), more = (
+        _within(slope, per_row * rows + shift, side - 1.0, *asked)
+        for (slope, per_row, shift), side in zip(affine, size, strict=True)
+    )
+    return np.maximum(first, more[0]), np.minimum(last, more[1])
 
 
-def _within(
-    slope: float, start: Array, limit: float, low: int, high: int
-) -> tuple[Indices, Indices]:
+def _within(slope: Array, start: Array, limit: Any, low: int, high: int) -> tuple[Indices, Indices]:
     """Return the first and last column u in [low, high] with ``0 <= slope*u + start <= limit``."""
-    if slope == 0:
-        inside = (start >= 0) & (start <= limit)
-        return np.where(inside, low, high + 1), np.where(inside, high, low - 1)
-    with np.errstate(over="ignore"):  # an end at infinity is an end
-        ends = np.stack([-start / slope, (limit - start) / slope])
-    if slope < 0:
-        ends = ends[::-1]
-    # Clipped one beyond, so that an end that is far away stays an integer and stays outside.
-    ends = np.minimum(np.maximum(ends, low - 1), high + 1)
-    first = np.ceil(ends[0]).astype(np.int64)
-    last = np.floor(ends[1]).astype(np.int64)
 
-    def covered(u: Indices) -> npt.NDArray[np.bool_]:
+    def covered(u: Array) -> npt.NDArray[np.bool_]:
         value = slope * u + start
         return np.asarray((value >= 0) & (value <= limit))
 
+    level = slope == 0
+    with np.errstate(over="ignore"):  # an end at infinity is an end
+        divisor = np.where(level, 1.0, slope)
+        ends = -start / divisor, (limit - start) / divisor
+    # Clipped one beyond, so that an end that is far away stays an integer and stays outside.
+    first = np.ceil(np.clip(np.minimum(*ends), low - 1, high + 1))
+    last = np.floor(np.clip(np.maximum(*ends), low - 1, high + 1))
     # The division rounds: whether a point on the border is in is for the product to say.
-    first = np.where(covered(first - 1), first - 1, np.where(covered(first), first, first + 1))
-    last = np.where(covered(last + 1), last + 1, np.where(covered(last), last, last - 1))
-    return first, last
+    first += np.where(covered(first - 1), -1, np.where(covered(first), 0, 1))
+    last += np.where(covered(last + 1), 1, np.where(covered(last), 0, -1))
+    if np.any(level):
+        inside = covered(np.zeros(1))
+        first = np.where(level, np.where(inside, low, high + 1), first)
+        last = np.where(level, np.where(inside, high, low - 1), last)
+    first, last = np.maximum(first, low), np.minimum(last, high)
+    return first.astype(np.int64), last.astype(np.int64)

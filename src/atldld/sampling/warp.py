@@ -335,13 +335,14 @@ def framed(pixels: Pixels, interpolation: Interpolation) -> Pixels:
     Returns
     -------
     pixels
-        The same, or with four channels and its last rows and columns repeated.
+        The same, or with four channels and its last rows and columns repeated; good until the next
+        call in this thread.
     """
     if interpolation != "linear" or pixels.shape[2:] != (3,) or pixels.size > 3 * _MOST_FRAMED:
         return pixels
     height, width = pixels.shape[:2]
-    out = np.empty((height + _FAR_BORDER, width + _FAR_BORDER, 4), dtype=np.uint8)
-    return four_channels(pixels, out)
+    shape = height + _FAR_BORDER, width + _FAR_BORDER, 4
+    return four_channels(pixels, scratch.pixels("framed", shape))
 
 
 def _put(
@@ -368,7 +369,8 @@ def _put(
     import cv2
 
     left, right = columns
-    whole = int(first.max()) <= left and int(last.min()) >= right - 1
+    from_left, to_right = int(first.max()) <= left, int(last.min()) >= right - 1
+    whole = from_left and to_right
     if whole and into.dtype == np.uint8 and shown.shape[2:] == (4,):
         cv2.cvtColor(shown, cv2.COLOR_RGBA2RGB, dst=into)
         return
@@ -379,10 +381,14 @@ def _put(
         into[...] = fill
     # Places within a strip fit into 16 bits, which are compared four times as fast as 64.
     places = np.arange(right - left, dtype=np.int16)
-    begin = (np.minimum(np.maximum(first, left), right) - left).astype(np.int16)
-    end = (np.minimum(np.maximum(last, left - 1), right) - left).astype(np.int16)
-    mask = places >= begin[:, None]
-    mask &= places <= end[:, None]
+    mask = np.broadcast_to(np.True_, (len(first), right - left))
+    if not from_left:
+        begin = np.minimum(np.maximum(first, left), right) - left
+        mask = places >= begin.astype(np.int16)[:, None]
+    if not to_right:
+        end = np.minimum(np.maximum(last, left - 1), right) - left
+        until = places <= end.astype(np.int16)[:, None]
+        mask = until if from_left else np.logical_and(mask, until, out=mask)
     over(into, shown, mask)
 
 
