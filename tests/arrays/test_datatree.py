@@ -47,6 +47,19 @@ def test_a_node_holds_what_open_dataset_returns(server):
         xr.testing.assert_identical(node.compute(), alone.compute())
 
 
+def test_what_nodes_share_cannot_be_changed_in_one_of_them(server):
+    tree = atldld.open_datatree([1, 3], source=server.url, **OPTIONS)
+    one, two = (node.to_dataset() for node in tree.leaves)
+    one.y.attrs["units"] = one.i.attrs["units"] = one.channel.attrs["long_name"] = "other"
+    assert two.y.attrs["units"] == two.i.attrs["units"] == "µm"
+    assert two.channel.attrs["long_name"] == "colour channel"
+    with pytest.raises(ValueError, match="read-only"):
+        one.i.values[:] = 0
+    again = atldld.open_dataset(1, source=server.url, **OPTIONS)
+    assert again.y.attrs == two.y.attrs
+    assert again.channel.attrs == two.channel.attrs
+
+
 def test_names_are_safe(server):
     tree = atldld.open_datatree([1, 3, 4, 5, 1], source=server.url, **OPTIONS)
     assert list(tree) == ["Prox1_1", "H2-K-x_3", "dataset_4", "Calb1-Pvalb_5"]

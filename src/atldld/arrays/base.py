@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -304,9 +305,12 @@ def microns_of(axis: str) -> dict[str, str]:
     return {"long_name": f"{axis} ({_AXIS_NAMES[axis]})", "units": "µm"}
 
 
-def channel_coordinate() -> xr.Variable:
+@cache
+def channel_coordinate() -> xr.Coordinates:
     """Return the coordinate of the channels, of text that survives Zarr."""
-    return xr.Variable("channel", np.array(CHANNELS, dtype=object), {"long_name": "colour channel"})
+    names = np.array(CHANNELS, dtype=object)
+    said = {"long_name": "colour channel"}
+    return xr.Coordinates({"channel": xr.Variable("channel", names, said)})
 
 
 def attributes(
@@ -408,7 +412,8 @@ class Opening:
 
 
 def guarded(
-    coordinates: xr.Coordinates,
+    variables: Mapping[Any, xr.Variable],
+    indexes: Mapping[Any, xr.Index],
     space: Space,
     frame: str,
     ledgers: Sequence[Ledger],
@@ -418,8 +423,8 @@ def guarded(
 
     Parameters
     ----------
-    coordinates
-        Of the array, with their indexes.
+    variables, indexes
+        The coordinates of the array, and their indexes.
     space
         The reference space.
     frame
@@ -435,11 +440,9 @@ def guarded(
     guard = xr.Variable((), -1 if value is None else value, said)
     index = GuardIndex(GUARD, frame, tuple(each.name for each in ledgers), tuple(places))
     # Before rows and columns, so that it is asked before those of two planes are found to differ.
-    known = dict(coordinates.variables)
+    known = dict(variables)
     plain = {name: known.pop(name) for name in list(known) if known[name].dims not in _GRID}
-    return xr.Coordinates(
-        {**plain, GUARD: guard, **known}, indexes={GUARD: index, **coordinates.xindexes}
-    )
+    return xr.Coordinates({**plain, GUARD: guard, **known}, indexes={GUARD: index, **indexes})
 
 
 def in_chunks(
@@ -467,7 +470,7 @@ def in_chunks(
     from dask.base import annotate
 
     # Blocks of one name are one block to dask: other chunks need another.
-    key = tokenize(sizes, *token)
+    key = tokenize(repr(sizes), *token)
     kind = "read" if token and isinstance(token[0], Reader) else "place"
     # What has an annotation of its own is not taken into what comes after it when layers are
     # fused: so that the dashboard of a cluster names it.

@@ -358,14 +358,14 @@ class ImageOpening(Opening):
             "y": xr.Variable("y", y, {"long_name": "y (down)", **pixels}),
             "x": xr.Variable("x", x, {"long_name": "x (right)", **pixels}),
         }
-        if channels_of(self.view):
-            plain["channel"] = channel_coordinate()
         default = xr.Coordinates(plain)
-        coordinates = xr.Coordinates(
-            {**scalars, **default.variables}, indexes=dict(default.xindexes)
-        )
+        variables: dict[Any, xr.Variable] = {**scalars, **default.variables}
+        indexes: dict[Any, xr.Index] = dict(default.xindexes)
+        if channels_of(self.view):
+            variables |= channel_coordinate().variables
+            indexes |= channel_coordinate().xindexes
         places = image_places(self.table, self.image.id, self.affine, self.bend)
-        return guarded(coordinates, self.space, where, [self.failing.ledger], [places])
+        return guarded(variables, indexes, self.space, where, [self.failing.ledger], [places])
 
 
 def _image(record: SectionDataset, image_id: int) -> tuple[SectionImage, SectionDataset]:

@@ -252,10 +252,12 @@ class Nodes:
         self, space: int | Literal["CCFv3"] | None, frame: str, ledger: Ledger
     ) -> xr.Coordinates:
         """Return the coordinates of volumes on the nodes, in a space."""
-        plain = {axis: self.axis(axis) for axis in AXES}
+        nodes = xr.Coordinates({axis: self.axis(axis) for axis in AXES})
+        variables, indexes = dict(nodes.variables), dict(nodes.xindexes)
         if self.channels:
-            plain["channel"] = channel_coordinate()
-        return guarded(xr.Coordinates(plain), space, frame, [ledger])
+            variables |= channel_coordinate().variables
+            indexes |= channel_coordinate().xindexes
+        return guarded(variables, indexes, space, frame, [ledger])
 
     def dataset(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Unpack
 
 import numpy as np
@@ -204,7 +205,9 @@ class _Sections(Opening):
         return self._lazy(array, _DIMS[:3], attrs)
 
     def _array(self, view: View, *, marked: bool = False) -> PixelArray[Piece]:
-        sampling = replace(self.sampling, view=view)
+        sampling = self.sampling
+        if view != sampling.view:
+            sampling = replace(sampling, view=view)
         fill = self._fill(view)
         return PixelArray(sampling, self.source, fill, self.carried, self.failing, marked=marked)
 
@@ -261,10 +264,10 @@ class _Sections(Opening):
 
     def _coordinates(self) -> xr.Coordinates:
         table, grid, plane = self.sampling.sections, self.sampling.grid, self.record.plane
-        along, rows, columns = plane.axes
         where = frame(self.record, self.space)
         of_tier = table.microns_per_pixel * 2.0**self.sampling.tiers
-        variables = {
+        along = AXES[plane.section]
+        of_sections = {
             DIM: xr.Variable(DIM, table.section_number, {"long_name": "section number"}),
             along: xr.Variable(DIM, table.slice_coordinate, microns_of(along)),
             "image_id": xr.Variable(DIM, table.image_id, {"long_name": "section image id"}),
@@ -274,10 +277,6 @@ class _Sections(Opening):
                 of_tier,
                 {"long_name": "reference microns per pixel of the tier", "units": "µm"},
             ),
-            "y": xr.Variable("y", grid.y.microns, microns_of(rows)),
-            "x": xr.Variable("x", grid.x.microns, microns_of(columns)),
-            rows: xr.Variable("y", grid.y.microns, microns_of(rows)),
-            columns: xr.Variable("x", grid.x.microns, microns_of(columns)),
         }
         # What must agree before sections are matched by identity: the dataset, and what gives
         # them their slice coordinate.
@@ -287,15 +286,28 @@ class _Sections(Opening):
         if isinstance(self.request.registration, Registration):
             stack += f", registration={self.request.registration.description}"
         index = SectionIndex(table.section_number, table.image_id, f"{stack})")
-        plain = {name: variables.pop(name) for name in ("y", "x")}
+        shared = [_grid_coordinates(grid, plane)]
         if self.sampling.channels:
-            plain["channel"] = channel_coordinate()
-        default = xr.Coordinates(plain)
-        coordinates = xr.Coordinates(
-            {**variables, **default.variables}, indexes={DIM: index, **default.xindexes}
-        )
+            shared.append(channel_coordinate())
+        variables: dict[Any, xr.Variable] = {**of_sections}
+        indexes: dict[Any, xr.Index] = {DIM: index}
+        for each in shared:
+            variables |= each.variables
+            indexes |= each.xindexes
         places = [self.sampling.image_places]
-        return guarded(coordinates, self.space, where, [self.failing.ledger], places)
+        return guarded(variables, indexes, self.space, where, [self.failing.ledger], places)
+
+
+@lru_cache(maxsize=16)
+def _grid_coordinates(grid: Grid, plane: Plane) -> xr.Coordinates:
+    """Return the coordinates of rows and columns, which all datasets on one grid share."""
+    variables = {}
+    for dim, name, axis in zip(("y", "x"), plane.axes[1:], (grid.y, grid.x), strict=True):
+        microns = axis.microns
+        microns.flags.writeable = False
+        variables[dim] = xr.Variable(dim, microns, microns_of(name))
+        variables[name] = xr.Variable(dim, microns, microns_of(name))
+    return xr.Coordinates(variables)
 
 
 def _open(dataset_id: Any, wanted: Mapping[str, Any]) -> _Sections:

@@ -104,7 +104,7 @@ def open_datatree(
     conditions = {"gene": gene, "plane": plane, "product": product, "specimen": specimen}
     origin = source_from(source)
     numbers = _wanted(dataset_ids, conditions, failed, origin)
-    opened: dict[str, xr.Dataset] = {}
+    opened: dict[str, xr.DataTree] = {}
     with ThreadPoolExecutor(min(_AT_ONCE, len(numbers))) as pool:
         # Each with the context of the caller, in which options may have been set.
         futures = [
@@ -117,11 +117,11 @@ def open_datatree(
         for number, future in zip(numbers, futures, strict=True):
             dataset = _result(number, future, futures, on_dataset_error == "skip")
             if dataset is not None:
-                opened[_node_name(dataset.attrs["gene"], number)] = dataset
+                opened[_node_name(dataset.attrs["gene"], number)] = xr.DataTree(dataset)
     attributes = {"source": origin.name, "atldld_version": __version__}
     title = f"{len(opened)} section dataset{'' if len(opened) == 1 else 's'}"
     root = xr.Dataset(attrs={"title": title, **attributes})
-    return xr.DataTree.from_dict({"/": root, **opened})
+    return xr.DataTree(root, children=opened)
 
 
 def _wanted(dataset_ids: Any, conditions: dict[str, Any], failed: Any, source: Source) -> list[int]:

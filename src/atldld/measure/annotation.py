@@ -197,7 +197,7 @@ def _labelled(
         "atlas": name or labels.name or Path(fspath(path)).name.split(".")[0],
         "atlas_version": version or labels.version or "unknown",
         "reference_space": space,
-        "reference_space_name": "CCFv3" if space == CCFV3 else space_name(int(space)),
+        "reference_space_name": space_name(space),
         "spacing_microns": step,
         "origin": settled.name,
         "origin_check": settled.check,

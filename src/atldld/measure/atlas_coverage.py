@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
+from dask.tokenize import tokenize
 
 from .. import options
 from ..arrays.lookup import annotation_from, space_of_annotation
@@ -350,7 +351,6 @@ def _stacked(
     job: _Covering, form: GridForm, numbers: list[int], known: dict[int, Any]
 ) -> xr.Dataset:
     import dask.array as da
-    from dask.tokenize import tokenize
 
     ids = _ids(numbers, _DATASETS_A_CHUNK)
     attrs = form_attributes(form, job.source.name, None, None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.tokenize import tokenize
 
 from .. import options
 from ..arrays import accessor as _accessor  # noqa: F401  # registers .atlas
@@ -354,7 +355,7 @@ def _stacked(
             new_axis=[1, 2, 3],
             chunks=(ids.chunks[0], *((count,) for count in form.shape)),
             meta=np.empty((0, 0, 0, 0), np.float32),
-            name=f"atldld-{volume}-{_token(grids, volume, form, numbers)}",
+            name=f"atldld-{volume}-{tokenize(grids, volume, form, numbers)}",
         )
         variables[volume] = (("dataset", *AXES), data, {"long_name": long_name(volume), **attrs})
     found = da.map_blocks(
@@ -362,7 +363,7 @@ def _stacked(
         ids,
         dtype=bool,
         meta=np.empty(0, bool),
-        name=f"atldld-found-{_token(grids, form, numbers)}",
+        name=f"atldld-found-{tokenize(grids, form, numbers)}",
     )
     variables["found"] = ("dataset", found, {"long_name": "whether there is a grid"})
     coords = {
@@ -371,12 +372,6 @@ def _stacked(
         **form_coordinates(form),
     }
     return guarded(xr.Dataset(variables, coords, attrs), form.space)
-
-
-def _token(*parts: Any) -> str:
-    from dask.tokenize import tokenize
-
-    return str(tokenize(*parts))
 
 
 def _form(grids: _Grids, numbers: list[int], spaces: list[Space], wanted: Any) -> GridForm:

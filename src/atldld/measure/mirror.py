@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
+from dask.tokenize import tokenize
 
 from ..errors import AtldldError, BundleError
 from ..model.space import AXES
@@ -408,7 +409,7 @@ class _Mirror:
             data = da.from_array(
                 whole,
                 chunks=(size, *array.shape[1:]),
-                name=f"atldld-mirror-{_token(self.where, each, status)}",
+                name=f"atldld-mirror-{tokenize(self.where, each, status)}",
                 asarray=False,
                 meta=np.empty((0, 0, 0, 0), np.float32),
             )
@@ -473,12 +474,6 @@ class _ZarrVolume:
         array = zarr.open_array(self.where, path=self.name, mode="r", zarr_format=3)
         # Half floats are widened: a sum of them would overflow, and a mean be rounded.
         return np.asarray(array[key], dtype=np.float32)
-
-
-def _token(*parts: Any) -> str:
-    from dask.tokenize import tokenize
-
-    return str(tokenize(*parts))
 
 
 def _plain(attrs: Any) -> dict[str, Any]:

@@ -454,13 +454,15 @@ class Quantifying:
 
     def coordinates(self, others: Sequence[Quantifying] = ()) -> xr.Coordinates:
         """Return the nodes, and what keeps sums of this and others apart from other spaces."""
-        nodes = {
-            name: xr.Variable(name, axis.microns, microns_of(name))
-            for name, axis in zip(AXES, self.cells.axes, strict=True)
-        }
+        nodes = xr.Coordinates(
+            {
+                name: xr.Variable(name, axis.microns, microns_of(name))
+                for name, axis in zip(AXES, self.cells.axes, strict=True)
+            }
+        )
         ledgers = [each.failing.ledger for each in (self, *others)]
         frame = volume_frame(self.record, self.space)
-        return guarded(xr.Coordinates(nodes), self.space, frame, ledgers)
+        return guarded(nodes.variables, nodes.xindexes, self.space, frame, ledgers)
 
     def _attributes(self) -> dict[str, Any]:
         asked = self.asked

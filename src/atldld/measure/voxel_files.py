@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import library
+
 _TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2",
     "MET_INT": "i4", "MET_UINT": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8",
@@ -230,10 +232,7 @@ def parse_nrrd(content: bytes, name: str, most_bytes: int) -> VoxelFile:
     ImportError
         If pynrrd is missing.
     """
-    try:
-        import nrrd
-    except ImportError as error:
-        raise ImportError(f"{name} needs pynrrd: pip install pynrrd") from error
+    nrrd = library("nrrd", name, "pynrrd")
     stream = io.BytesIO(content)
     try:
         header = nrrd.read_header(stream)

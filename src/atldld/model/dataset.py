@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,7 +225,9 @@ class SectionDataset:
         thickness = rma.positive(row, "section_thickness", owner, most=_LARGEST_THICKNESS)
         tvr = rma.matrix_3d(row.get("alignment3d"), "tvr", owner)
         trv = rma.matrix_3d(row.get("alignment3d"), "trv", owner)
-        _check_inverse(tvr, trv, owner, "alignment3d")
+        (gap,) = _inverse_gaps([tvr], [trv])
+        if gap > _INVERSE_TOLERANCE:
+            raise RegistrationError(_no_inverse(owner, "alignment3d", gap))
         plane = plane_of_matrix(np.asarray(trv))
         plane_id = rma.optional_integer(row, "plane_of_section_id", owner)
         _compare_planes(plane, plane_id, owner)
@@ -267,15 +269,24 @@ class SectionDataset:
 
 
 def _placed_images(image_rows: Any, dataset_id: int) -> list[SectionImage]:
-    images: dict[int, SectionImage] = {}
-    reasons = []
+    found: list[SectionImage | str] = []
     for row in rma.records(image_rows):
         try:
-            image = SectionImage.from_row(row, dataset_id)
-            owner = f"dataset {dataset_id}, image {image.id}"
-            _check_inverse(image.tsv, image.tvs, owner, "alignment2d")
+            found.append(SectionImage.from_row(row, dataset_id))
         except RegistrationError as error:
-            reasons.append(f"left out: {error}")
+            found.append(f"left out: {error}")
+    placed = [each for each in found if isinstance(each, SectionImage)]
+    gaps = iter(_inverse_gaps([each.tsv for each in placed], [each.tvs for each in placed]))
+    images: dict[int, SectionImage] = {}
+    reasons = []
+    for image in found:
+        if isinstance(image, str):
+            reasons.append(image)
+            continue
+        owner = f"dataset {dataset_id}, image {image.id}"
+        gap = next(gaps)
+        if gap > _INVERSE_TOLERANCE:
+            reasons.append(f"left out: {_no_inverse(owner, 'alignment2d', gap)}")
             continue
         if image.id not in images and image.failed:
             reasons.append(f"set aside: {owner}: failed quality control")
@@ -294,24 +305,23 @@ def _usual_tier_count(longer_side: int) -> int:
     return max(math.ceil(math.log2(longer_side / 256)), 0) + 1
 
 
-def _check_inverse(forward: Matrix, back: Matrix, owner: str, field: str) -> None:
-    """Refuse two matrices that are not each other's inverse, whatever their rounding."""
-    # Plain numbers: a dataset has up to a hundred thousand images, and arrays of six are slow.
-    places = range(len(forward))
-    linear = max(
-        abs(sum(back[row][k] * forward[k][column] for k in places) - (row == column))
-        for row in places
-        for column in places
+def _inverse_gaps(forward: Sequence[Matrix], back: Sequence[Matrix]) -> list[float]:
+    """Return how far matrices are from being each other's inverses, over 10,000 units."""
+    if not forward:
+        return []
+    one, two = np.array(forward), np.array(back)
+    linear = two[:, :, :-1] @ one[:, :, :-1] - np.eye(one.shape[1])
+    shift = (two[:, :, :-1] @ one[:, :, -1:])[..., 0] + two[:, :, -1]
+    gaps = 10_000.0 * np.abs(linear).max(axis=(1, 2)) + np.abs(shift).max(axis=1)
+    found: list[float] = gaps.tolist()
+    return found
+
+
+def _no_inverse(owner: str, field: str, gap: float) -> str:
+    return (
+        f"{owner}: the two matrices of {field} are not each other's inverse (off by {gap:.4g} "
+        "over 10,000)"
     )
-    shift = max(
-        abs(sum(back[row][k] * forward[k][-1] for k in places) + back[row][-1]) for row in places
-    )
-    gap = 10_000.0 * linear + shift
-    if gap > _INVERSE_TOLERANCE:
-        raise RegistrationError(
-            f"{owner}: the two matrices of {field} are not each other's inverse (off by "
-            f"{gap:.4g} over 10,000)"
-        )
 
 
 def _compare_planes(plane: Plane, plane_id: int | None, owner: str) -> None:

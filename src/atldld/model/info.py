@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from typing import TYPE_CHECKING, Any, Self
@@ -129,6 +129,46 @@ class DatasetSummary:
             value = list(value) if isinstance(value, tuple) else value
             values[field.name] = None if value != value else value
         return values
+
+
+_TYPES_OF_DATASETS = {
+    "dataset_id": "int64",
+    "gene": "str",
+    "gene_name": "str",
+    "entrez_id": "Int64",
+    "plane": "str",
+    "product": "str",
+    "specimen": "str",
+    "specimen_id": "Int64",
+    "age": "str",
+    "reference_space": "Int64",
+    "section_thickness": "float64",
+    "failed": "bool",
+}
+
+
+def datasets_table(found: Sequence[DatasetSummary]) -> pd.DataFrame:
+    """Return summaries as a table, the same columns and types where there are none."""
+    import pandas as pd
+
+    records = [
+        {
+            "dataset_id": each.dataset_id,
+            "gene": ", ".join(each.genes),
+            "gene_name": ", ".join(each.gene_names),
+            "entrez_id": next(iter(each.entrez_ids), None),
+            "plane": each.plane,
+            "product": ", ".join(each.products),
+            "specimen": each.specimen,
+            "specimen_id": each.specimen_id,
+            "age": each.age,
+            "reference_space": each.reference_space,
+            "section_thickness": each.section_thickness,
+            "failed": each.failed,
+        }
+        for each in found
+    ]
+    return pd.DataFrame(records, columns=list(_TYPES_OF_DATASETS)).astype(_TYPES_OF_DATASETS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,12 @@ _LAYOUT_2D = ((0, 1, 4), (2, 3, 5))
 _LAYOUT_3D = ((0, 1, 2, 9), (3, 4, 5, 10), (6, 7, 8, 11))
 """Where the service's numbered entries stand: linear part row by row, translation last."""
 
+ENTRIES = {
+    name: tuple(f"{name}_{place:02d}" for place in range(count))
+    for name, count in (("tsv", 6), ("tvs", 6), ("tvr", 12), ("trv", 12))
+}
+"""What the service calls the entries of each matrix, in their order."""
+
 _LONGEST_TEXT = 100
 _MOST_TEXTS = 8
 _LARGEST_INTEGER = 2**53
@@ -30,6 +36,8 @@ _LARGEST_ENTRY = 1e9
 
 def shown(value: Any) -> str:
     """Return how a value of a row reads in a message, which stays short whatever it is."""
+    if type(value) is int and abs(value) <= _LARGEST_INTEGER:
+        return str(value)
     return reprlib.repr(value)
 
 
@@ -38,9 +46,9 @@ def integer(
 ) -> int:
     """Return a whole number, or raise a `RegistrationError` that names owner and field."""
     value = row.get(field)
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is float and value.is_integer():
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
+    if type(value) is not int:
         raise RegistrationError(f"{owner}: {field} is {shown(value)}; it must be a whole number")
     lowest = -most if least is None else least
     if not lowest <= value <= most:
@@ -98,11 +106,16 @@ def flag(row: Row, field: str) -> bool:
 
 def records(value: Any) -> list[Row]:
     """Return the rows of an association, without the nulls that it may hold."""
-    if isinstance(value, Mapping):
+    if _is_row(value):
         return [value]
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        return [row for row in value if isinstance(row, Mapping)]
+        return [row for row in value if _is_row(row)]
     return []
+
+
+def _is_row(value: Any) -> bool:
+    # Nearly all are plain dicts, and asking an abstract class takes ten times as long.
+    return type(value) is dict or isinstance(value, Mapping)
 
 
 def texts(rows: Iterable[Row], field: str) -> tuple[str, ...]:
@@ -142,23 +155,21 @@ def matrix_3d(alignment: Any, name: str, owner: str) -> Matrix:
 def _matrix(
     alignment: Any, name: str, layout: tuple[tuple[int, ...], ...], field: str, owner: str
 ) -> Matrix:
-    if not isinstance(alignment, Mapping):
+    if not _is_row(alignment):
         what = "null or absent" if alignment is None else shown(alignment)
         raise RegistrationError(f"{owner}: {field} is {what}; without it there is no registration")
-    rows = []
-    for places in layout:
-        row = []
-        for place in places:
-            entry = f"{name}_{place:02d}"
-            value = finite_number(alignment.get(entry))
-            if value is None or abs(value) > _LARGEST_ENTRY:
-                raise RegistrationError(
-                    f"{owner}: {field}.{entry} is {shown(alignment.get(entry))}; it must be a "
-                    f"finite number of at most {_LARGEST_ENTRY:g}"
-                )
-            row.append(value)
-        rows.append(tuple(row))
-    return tuple(rows)
+    values = [_number(alignment.get(entry), entry, field, owner) for entry in ENTRIES[name]]
+    return tuple(tuple([values[place] for place in places]) for places in layout)
+
+
+def _number(given: Any, entry: str, field: str, owner: str) -> float:
+    value = given if type(given) is float else finite_number(given)
+    if value is None or not abs(value) <= _LARGEST_ENTRY:
+        raise RegistrationError(
+            f"{owner}: {field}.{entry} is {shown(given)}; it must be a finite number of at most "
+            f"{_LARGEST_ENTRY:g}"
+        )
+    return value
 
 
 def finite_number(value: Any) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from hashlib import sha256
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -74,14 +75,16 @@ class Sections:
             *(_packed(getattr(self, each.name)) for each in fields(self)),
         )
 
-    def __dask_tokenize__(self) -> tuple[object, ...]:
-        from dask.tokenize import tokenize
-
-        # dask does not look into what is returned here: whatever is not text must be made so.
-        columns = [getattr(self, field.name) for field in fields(self)]
-        plain = [column for column in columns if column.dtype != object]
-        sources = (each for column in columns if column.dtype == object for each in column)
-        return tokenize(*plain), tuple(None if each is None else each.key for each in sources)
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        # By hand: dask takes ten times as long to look into so many arrays.
+        digest = sha256()
+        for field in fields(self):
+            column = getattr(self, field.name)
+            content = column.tobytes()
+            if column.dtype == object:
+                content = repr([None if each is None else each.key for each in column]).encode()
+            digest.update(f"{field.name} {column.dtype.str} {column.shape} ".encode() + content)
+        return type(self).__name__, digest.hexdigest()
 
     def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Self:
         """Return the sections of some rows (positions, or one truth value a row)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..model.read import Window
-from ..source.bucket import BucketSource, Slide, SlideFaultError
+from ..source.bucket import BucketSource, Slide, SlideFaultError, sections_of
 from ..source.tiff import Tiff, TiffFaultError
 from .doctor import DATASET, ON_SLIDES, Finding
 
@@ -38,7 +38,7 @@ def examine_bucket(source: BucketSource, dataset_id: int | None = None) -> list[
 def _of_dataset(source: BucketSource, dataset_id: int) -> Iterator[Finding]:
     what = f"dataset {dataset_id}"
     try:
-        sections = source.sections(dataset_id)
+        sections = sections_of(source, dataset_id)
     except SlideFaultError as error:
         yield Finding(f"{what} listed", "no", str(error))
         return

@@ -21,10 +21,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import numpy as np
@@ -35,7 +34,6 @@ from ..model.info import DatasetSummary
 from ..model.read import ImageRead, Window
 from ..model.terms import SearchTerms
 from ..options import current
-from ..process import PerProcess
 from ..store.cache import Cache, single_flight
 from ..store.files import Files, Location
 from ..store.records import CONVENTIONS, image_name, section_of
@@ -160,7 +158,7 @@ class BucketSource:
         SlideFaultError
             If the bucket does not say, or lost it.
         """
-        row = self.sections(dataset_id).get(image_id)
+        row = sections_of(self, dataset_id).get(image_id)
         if row is None:
             raise SlideFaultError("the bucket does not list it")
         tiers, name = row.get("downsampling"), row.get("image_file_name")
@@ -187,7 +185,7 @@ class BucketSource:
         SlideFaultError, TiffFaultError
             If it is not there, or not a TIFF that is read.
         """
-        return self._opened(path)[1]
+        return _opened(self, path)[1]
 
     def marks(self, path: str) -> str:
         """Return what tells a file from another one of its name: length, and ETag or time."""
@@ -208,7 +206,7 @@ class BucketSource:
             If it cannot be had, is not what the bucket says, or does not stay the same.
         """
         for _ in range(_TRIES):
-            marks, tiff = self._opened(slide.path)
+            marks, tiff = _opened(self, slide.path)
             fault: Exception | None = None
             try:
                 if tiff.shape != slide.size:
@@ -225,24 +223,8 @@ class BucketSource:
                 if fault is not None:
                     raise fault
                 return pixels
-            _tiffs.value.forget((self.name, slide.path))
+            _opened.cache_clear()
         raise SlideFaultError("the file of the slide changes while it is read")
-
-    def _opened(self, path: str) -> tuple[str, Tiff]:
-        """Return the marks of a slide, and what its directory says; perhaps those of before."""
-
-        def read() -> tuple[str, Tiff]:
-            files, root = self._files()
-            marks = self.marks(path)
-            size = int(marks.partition(" ")[0])
-
-            def opened() -> Tiff:
-                with files.open(f"{root}/{path}", "rb", block_size=_HEAD_BLOCK) as file:
-                    return Tiff.opened(file, size)
-
-            return marks, _reached(opened)
-
-        return _tiffs.value.obtain((self.name, path), read)
 
     def fetched(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return some ranges of a file."""
@@ -266,29 +248,6 @@ class BucketSource:
         except (SlideFaultError, TiffFaultError) as error:
             raise read.error(str(error), self.url(read)) from error.__cause__
         return _png(pixels)
-
-    def sections(self, dataset_id: int) -> dict[int, Any]:
-        """Return what the bucket says of the sections of a dataset, by image id."""
-
-        def read() -> dict[int, Any]:
-            files, root = self._files()
-            path = f"{root}/section_data_set_{dataset_id:d}/section_data_set.json"
-            if _reached(lambda: files.size(path)) > _LARGEST_JSON:
-                raise SlideFaultError("what the bucket says of the dataset is too long")
-            content = _reached(lambda: files.cat_file(path))
-            try:
-                rows = json.loads(content)["section_images"]
-                return {
-                    row["id"]: row
-                    for row in rows
-                    if isinstance(row, dict) and type(row.get("id")) is int
-                }
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise SlideFaultError(
-                    "what the bucket says of the dataset cannot be read"
-                ) from error
-
-        return _listed.value.obtain((self.name, dataset_id), read)
 
     @property
     def _describer(self) -> AllenSource:
@@ -354,6 +313,37 @@ class Slide:
         )
 
 
+@lru_cache(maxsize=_KEPT)
+def _opened(bucket: BucketSource, path: str) -> tuple[str, Tiff]:
+    """Return the marks of a slide, and what its directory says; perhaps those of before."""
+    files, root = bucket._files()
+    marks = bucket.marks(path)
+    size = int(marks.partition(" ")[0])
+
+    def opened() -> Tiff:
+        with files.open(f"{root}/{path}", "rb", block_size=_HEAD_BLOCK) as file:
+            return Tiff.opened(file, size)
+
+    return marks, _reached(opened)
+
+
+@lru_cache(maxsize=_KEPT)
+def sections_of(bucket: BucketSource, dataset_id: int) -> dict[int, Any]:
+    """Return what a bucket says of the sections of a dataset, by image id."""
+    files, root = bucket._files()
+    path = f"{root}/section_data_set_{dataset_id:d}/section_data_set.json"
+    if _reached(lambda: files.size(path)) > _LARGEST_JSON:
+        raise SlideFaultError("what the bucket says of the dataset is too long")
+    content = _reached(lambda: files.cat_file(path))
+    try:
+        rows = json.loads(content)["section_images"]
+        return {
+            row["id"]: row for row in rows if isinstance(row, dict) and type(row.get("id")) is int
+        }
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SlideFaultError("what the bucket says of the dataset cannot be read") from error
+
+
 def bucket_at(where: str | os.PathLike[str]) -> BucketSource | None:
     """Return the bucket of slides at a path or fsspec URL, or None where there is none."""
     location = Location.of(where)
@@ -388,32 +378,3 @@ def _png(pixels: Pixels) -> bytes:
     if not done:
         raise SlideFaultError(f"{pixels.shape} pixels cannot be kept")
     return content.tobytes()
-
-
-class _Memory:
-    """What was read last, in this process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: OrderedDict[Hashable, Any] = OrderedDict()
-
-    def obtain(self, key: Hashable, read: Callable[[], _Found]) -> _Found:
-        """Return what is held under a key, or read it now."""
-        with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-                return self._held[key]  # type: ignore[no-any-return]  # what was read by its key
-        found = read()
-        with self._lock:
-            self._held[key] = found
-            while len(self._held) > _KEPT:
-                self._held.popitem(last=False)
-        return found
-
-    def forget(self, key: Hashable) -> None:
-        """Let go of what is held under a key."""
-        with self._lock:
-            self._held.pop(key, None)
-
-
-_tiffs, _listed = PerProcess(_Memory), PerProcess(_Memory)

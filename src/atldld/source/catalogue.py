@@ -17,25 +17,23 @@ from __future__ import annotations
 
 import bisect
 import os
-import threading
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import AtldldWarning, BundleError, DatasetNotFoundError
-from ..model.info import DatasetSummary
+from ..model.info import DatasetSummary, datasets_table
 from ..model.rows import Row
 from ..model.terms import SearchTerms
 from ..options import current
-from ..process import PerProcess
-from ..store.files import Location, cache_location
-from ..store.inventory import CacheReport, Damage, service_stores
+from ..store.files import cache_location
+from ..store.inventory import CacheReport, Damage, cache_place, service_stores
 from ..store.records import service_folder
 from ..urls import base_url, without_secrets
 from . import columns
@@ -58,7 +56,7 @@ if TYPE_CHECKING:
 
 _FOLDER: Final = "catalogue"
 _BLOCKS_IN_MEMORY: Final = 8
-_Found = TypeVar("_Found")
+_CATALOGUES_IN_MEMORY: Final = 4
 
 
 def catalogue(
@@ -143,7 +141,7 @@ def catalogue(
         if again is not None and again != kept and _holds(again, images, wanted):
             return Catalogue(folder.where, again.build)  # Another process has just built it.
         if again is not None and not refresh and _holds(again, False, wanted):
-            table = _tables.value.datasets(Catalogue(folder.where, again.build))
+            table = _datasets(Catalogue(folder.where, again.build))
             build = Build(folder, base).run(again, table, images, wanted)
         else:
             build = Build(folder, base).run(None, None, images, wanted)
@@ -241,40 +239,15 @@ class Catalogue:
     def datasets(self) -> pd.DataFrame:
         """A row a dataset, by ascending id.
 
-        ``dataset_id``; ``gene`` and ``gene_name`` (all, with commas between), ``entrez_id`` (of
-        the first), ``aliases`` (of all, with blanks between); ``plane``; ``reference_space``;
-        ``product`` (all, with commas between); ``age``; ``specimen`` and ``specimen_id``;
-        ``section_thickness`` (microns); ``failed``; ``sections``, how many section images there
-        are; ``tvr`` and ``trv``, arrays of shape (3, 4), or None.
+        What `search` tells of each; ``aliases`` (of all genes, with blanks between); ``sections``,
+        how many section images there are; ``tvr`` and ``trv``, arrays of shape (3, 4), or None.
         """
         import pandas as pd
 
-        table = _tables.value.datasets(self)
-        records = [
-            (
-                each.dataset_id,
-                ", ".join(each.genes),
-                ", ".join(each.gene_names),
-                next(iter(each.entrez_ids), None),
-                " ".join(each.aliases),
-                each.plane,
-                each.reference_space,
-                ", ".join(each.products),
-                each.age,
-                each.specimen,
-                each.specimen_id,
-                each.section_thickness,
-                each.failed,
-            )
-            for each in self.summaries()
-        ]
-        names = {
-            "dataset_id": "int64", "gene": "str", "gene_name": "str", "entrez_id": "Int64",
-            "aliases": "str", "plane": "str", "reference_space": "Int64", "product": "str",
-            "age": "str", "specimen": "str", "specimen_id": "Int64",
-            "section_thickness": "float64", "failed": "bool",
-        }  # fmt: skip
-        frame = pd.DataFrame(records, columns=list(names)).astype(names)
+        table = _datasets(self)
+        frame = datasets_table(self.summaries())
+        aliases = pd.Series([" ".join(each.aliases) for each in self.summaries()], dtype="str")
+        frame.insert(list(frame).index("plane"), "aliases", aliases)
         frame["sections"] = pd.array(table["sections"].to_pylist(), "Int64")
         for name in ("tvr", "trv"):
             frame[name] = pd.Series(
@@ -300,7 +273,7 @@ class Catalogue:
 
         self._needs_images()
         parts = [
-            _tables.value.block(self, place).to_pandas(integer_object_nulls=False)
+            _block(self, place).to_pandas(integer_object_nulls=False)
             for place in range(len(self._manifest.blocks or ()))
         ]
         if not parts:
@@ -312,7 +285,7 @@ class Catalogue:
 
     def summaries(self) -> Sequence[DatasetSummary]:
         """Return every dataset in a line, by ascending id."""
-        return _tables.value.summaries(self)
+        return _summaries(self)
 
     def rows(self, dataset_id: int) -> tuple[Row, list[Row]]:
         """Return the row of a dataset, and those of its section images.
@@ -325,22 +298,23 @@ class Catalogue:
             If the catalogue is damaged, or holds no section images.
         """
         self._needs_images()
-        ids = _tables.value.ids(self)
+        table = _datasets(self)
+        ids = table["dataset_id"].to_numpy()
         place = int(np.searchsorted(ids, dataset_id))
         if place == len(ids) or ids[place] != dataset_id:
             raise DatasetNotFoundError(
                 f"there is no section dataset {dataset_id} in the catalogue {self.name}"
             )
-        row = _tables.value.datasets(self).slice(place, 1).to_pylist()[0]
+        row = table.slice(place, 1).to_pylist()[0]
         blocks = self._manifest.blocks or ()
         block = bisect.bisect_right([each.first for each in blocks], dataset_id) - 1
         if block < 0:
             return columns.dataset_row(row), []
-        images = _tables.value.block(self, block)
+        images = _block(self, block)
         owners = images["dataset_id"].to_numpy()
         first, last = np.searchsorted(owners, [dataset_id, dataset_id + 1])
-        found = images.slice(int(first), int(last - first)).to_pylist()
-        return columns.dataset_row(row), [columns.image_row(each) for each in found]
+        found = images.slice(int(first), int(last - first))
+        return columns.dataset_row(row), columns.image_rows(found)
 
     def search(self, terms: SearchTerms) -> list[DatasetSummary]:
         """Return the datasets that meet some terms, by ascending id.
@@ -351,12 +325,12 @@ class Catalogue:
             If no dataset here is of such a product.
         """
         if any(isinstance(each, str) for each in terms.products):
-            table = _tables.value.datasets(self)["products"].combine_chunks().flatten().to_pylist()
+            table = _datasets(self)["products"].combine_chunks().flatten().to_pylist()
             known = {each["id"]: each for each in table}
             terms = with_product_ids(terms, known.values())
         owners = None
         if terms.image_ids:
-            owners = _tables.value.owners(self, terms.image_ids)
+            owners = _datasets_of(self, terms.image_ids)
         return [
             each
             for each in self.summaries()
@@ -453,8 +427,7 @@ def verify_catalogues(
     """
     files = size = 0
     damaged: list[Damage] = []
-    place = cache_location(current().cache_dir) if cache_dir is None else Location.of(cache_dir)
-    for store in service_stores(place):
+    for store in service_stores(cache_place(cache_dir)):
         folder = CatalogueFolder(store.location.below(_FOLDER))
         sound, total, faults = folder.checked()
         files += sound
@@ -496,94 +469,58 @@ def _holds(kept: CatalogueManifest, images: bool, products: tuple[int, ...] | No
     return every and (kept.images or not images)
 
 
-class _Shelf:
-    """Tables that were read in this process, so that a second look costs nothing."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: OrderedDict[Hashable, Any] = OrderedDict()
-
-    def datasets(self, catalogue: Catalogue) -> pa.Table:
-        def read() -> pa.Table:
-            content = CatalogueFolder.of(catalogue.where).sound(
-                f"{catalogue.build}/datasets.parquet", catalogue._manifest.datasets
-            )
-            name = f"the catalogue {catalogue.name}"
-            table = table_of(content, columns.dataset_schema(), name, MOST_DATASETS)
-            if (np.diff(table["dataset_id"].to_numpy()) <= 0).any():
-                raise BundleError(f"{name} is not in order")
-            return table
-
-        return self._once((catalogue, "datasets"), read)
-
-    def ids(self, catalogue: Catalogue) -> npt.NDArray[np.int64]:
-        return self._once(
-            (catalogue, "ids"), lambda: self.datasets(catalogue)["dataset_id"].to_numpy()
-        )
-
-    def summaries(self, catalogue: Catalogue) -> Sequence[DatasetSummary]:
-        def read() -> Sequence[DatasetSummary]:
-            table = self.datasets(catalogue).drop_columns(["tvr", "trv"])
-            nothing = {"tvr": None, "trv": None}
-            return [
-                DatasetSummary.from_row(columns.dataset_row({**record, **nothing}))
-                for batch in table.to_batches(2000)
-                for record in batch.to_pylist()
-            ]
-
-        return self._once((catalogue, "summaries"), read)
-
-    def block(self, catalogue: Catalogue, place: int) -> pa.Table:
-        def read() -> pa.Table:
-            file = (catalogue._manifest.blocks or ())[place]
-            content = CatalogueFolder.of(catalogue.where).sound(
-                f"{catalogue.build}/{block_name(place)}", file
-            )
-            name = f"{block_name(place)} of the catalogue {catalogue.name}"
-            table = table_of(content, columns.image_schema(), name, MOST_IMAGES_A_BLOCK)
-            if (np.diff(table["dataset_id"].to_numpy()) < 0).any():
-                raise BundleError(f"{name} is not in order")
-            return table
-
-        return self._once((catalogue, "block", place), read)
-
-    def owners(self, catalogue: Catalogue, image_ids: Iterable[int]) -> set[int]:
-        """Return the datasets that some images belong to."""
-
-        def read() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-            tables = [
-                self.block(catalogue, place).select(["image_id", "dataset_id"])
-                for place in range(len(catalogue._manifest.blocks or ()))
-            ]
-            images = np.concatenate([table["image_id"].to_numpy() for table in tables] or [[]])
-            owners = np.concatenate([table["dataset_id"].to_numpy() for table in tables] or [[]])
-            order = np.argsort(images, kind="stable")
-            return images[order].astype(np.int64), owners[order].astype(np.int64)
-
-        images, owners = self._once((catalogue, "owners"), read)
-        wanted = np.fromiter(image_ids, np.int64)
-        places = np.searchsorted(images, wanted)
-        return {
-            int(owners[place])
-            for place, number in zip(places, wanted, strict=True)
-            if place < len(images) and images[place] == number
-        }
-
-    def _once(self, key: Hashable, read: Callable[[], _Found]) -> _Found:
-        with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-                return self._held[key]  # type: ignore[no-any-return]  # what was read by its key
-        found = read()
-        with self._lock:
-            self._held[key] = found
-            blocks = [each for each in self._held if isinstance(each, tuple) and len(each) == 3]
-            for each in blocks[:-_BLOCKS_IN_MEMORY]:
-                del self._held[each]
-        return found
+@lru_cache(maxsize=_CATALOGUES_IN_MEMORY)
+def _datasets(catalogue: Catalogue) -> pa.Table:
+    name = f"the catalogue {catalogue.name}"
+    content = CatalogueFolder.of(catalogue.where).sound(
+        f"{catalogue.build}/datasets.parquet", catalogue._manifest.datasets
+    )
+    table = table_of(content, columns.dataset_schema(), name, MOST_DATASETS)
+    if (np.diff(table["dataset_id"].to_numpy()) <= 0).any():
+        raise BundleError(f"{name} is not in order")
+    return table
 
 
-_tables = PerProcess(_Shelf)
+@lru_cache(maxsize=_CATALOGUES_IN_MEMORY)
+def _summaries(catalogue: Catalogue) -> Sequence[DatasetSummary]:
+    table = _datasets(catalogue).drop_columns(["tvr", "trv"])
+    nothing = {"tvr": None, "trv": None}
+    return [
+        DatasetSummary.from_row(columns.dataset_row({**record, **nothing}))
+        for batch in table.to_batches(2000)
+        for record in batch.to_pylist()
+    ]
+
+
+@lru_cache(maxsize=_BLOCKS_IN_MEMORY)
+def _block(catalogue: Catalogue, place: int) -> pa.Table:
+    name = f"{block_name(place)} of the catalogue {catalogue.name}"
+    content = CatalogueFolder.of(catalogue.where).sound(
+        f"{catalogue.build}/{block_name(place)}", (catalogue._manifest.blocks or ())[place]
+    )
+    table = table_of(content, columns.image_schema(), name, MOST_IMAGES_A_BLOCK)
+    if (np.diff(table["dataset_id"].to_numpy()) < 0).any():
+        raise BundleError(f"{name} is not in order")
+    return table
+
+
+@lru_cache(maxsize=_CATALOGUES_IN_MEMORY)
+def _owners(catalogue: Catalogue) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the ids of all section images, ascending, and the dataset of each."""
+    ids, datasets = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for place in range(len(catalogue._manifest.blocks or ())):
+        table = _block(catalogue, place)
+        ids.append(table["image_id"].to_numpy())
+        datasets.append(table["dataset_id"].to_numpy())
+    images = np.concatenate(ids)
+    order = np.argsort(images, kind="stable")
+    return images[order], np.concatenate(datasets)[order]
+
+
+def _datasets_of(catalogue: Catalogue, image_ids: Sequence[int]) -> set[int]:
+    """Return the datasets that some images belong to."""
+    images, datasets = _owners(catalogue)
+    return {int(each) for each in datasets[np.isin(images, image_ids)]}
 
 
 def _matrix_3d(entries: list[float] | None) -> npt.NDArray[np.float64] | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ..errors import APIError, AtldldWarning, BundleError
+from ..errors import APIError, AtldldWarning
 from ..model.rows import Row
 from ..urls import without_credentials
 from . import columns
@@ -31,7 +31,6 @@ from .catalogue_files import (
     count_schema,
     dumped,
     file_of,
-    opened_parquet,
     parquet_of,
 )
 from .rma import Page, Query, condition, fetch_page
@@ -70,6 +69,8 @@ class Build:
         images, products
             What is wanted.
         """
+        import pyarrow as pa
+
         state = self._state(kept, products)
         if table is None:
             datasets = self._datasets(state)
@@ -78,12 +79,17 @@ class Build:
         else:
             datasets = table
         ids = datasets["dataset_id"].to_pylist()
-        blocks = [
-            self._block(state.build, place, ids[first : first + DATASETS_A_BLOCK], images)
-            for place, first in enumerate(range(0, len(ids), DATASETS_A_BLOCK))
-        ]
+        blocks = []
+        counts: dict[int, int] = {}
+        for place, first in enumerate(range(0, len(ids), DATASETS_A_BLOCK)):
+            some = ids[first : first + DATASETS_A_BLOCK]
+            block, found = self._block(state.build, place, some, images)
+            blocks.append(block)
+            counts |= found
         if table is None:
-            datasets = self._counted(datasets, state.build, len(blocks), images)
+            sections = pa.array([counts.get(number, 0) for number in ids], pa.int64())
+            column = datasets.schema.get_field_index("sections")
+            datasets = datasets.set_column(column, "sections", sections)
         content = parquet_of(datasets)
         self.folder.write(f"{state.build}/datasets.parquet", content)
         manifest = CatalogueManifest(
@@ -125,8 +131,10 @@ class Build:
         count = 0
         while state.pages is None or len(tables) < state.pages:
             name = f"{state.build}/page-{len(tables):04d}.parquet"
-            table = self.folder.kept(name, columns.dataset_schema())
-            if table is None:
+            found = self.folder.kept(name, columns.dataset_schema())
+            if found is not None:
+                table = found[1]
+            else:
                 query = Query("SectionDataSet", _criteria(state.products), _INCLUDE)
                 rows, promised = self._page(query, last, count)
                 if not tables:
@@ -154,16 +162,26 @@ class Build:
             )
         return pa.concat_tables([columns.dataset_schema().empty_table(), *tables])
 
-    def _block(self, build: str, place: int, ids: list[int], images: bool) -> TableBlock:
-        """Fetch what is not yet there of the images of some datasets."""
+    def _block(
+        self, build: str, place: int, ids: list[int], images: bool
+    ) -> tuple[TableBlock, dict[int, int]]:
+        """Fetch what is not yet there of the images of some datasets; return how many each has."""
         name = f"{build}/{block_name(place) if images else count_name(place)}"
         schema = columns.image_schema() if images else count_schema()
-        content = self.folder.parquet(name, schema)
-        if content is None:
-            content = parquet_of(self._images(ids) if images else self._counts(ids))
+        found = self.folder.kept(name, schema)
+        if found is None:
+            table = self._images(ids) if images else self._counts(ids)
+            content = parquet_of(table)
             self.folder.write(name, content)
-        rows = opened_parquet(content, schema, name, MOST_IMAGES_A_BLOCK).metadata.num_rows
-        return TableBlock(first=ids[0], **file_of(content, rows).model_dump())
+        else:
+            content, table = found
+        owners = table["dataset_id"].to_numpy()
+        if images:
+            owners, counts = np.unique(owners, return_counts=True)
+        else:
+            counts = table["sections"].to_numpy()
+        block = TableBlock(first=ids[0], **file_of(content, table.num_rows).model_dump())
+        return block, dict(zip(owners.tolist(), counts.tolist(), strict=True))
 
     def _images(self, ids: list[int]) -> pa.Table:
         import pyarrow as pa
@@ -257,26 +275,6 @@ class Build:
                 return replace(page, rows=new or page.rows)
             seen = page.rows
             start_row += page.num_rows
-
-    def _counted(self, table: pa.Table, build: str, blocks: int, images: bool) -> pa.Table:
-        """Return the table of datasets with the number of section images of each."""
-        import pyarrow as pa
-
-        counts: dict[int, int] = {}
-        for place in range(blocks):
-            name = f"{build}/{block_name(place) if images else count_name(place)}"
-            found = self.folder.kept(name, columns.image_schema() if images else count_schema())
-            if found is None:
-                raise BundleError(f"{name} of {self.folder.where} was removed just now")
-            owners = found["dataset_id"].to_numpy()
-            if images:
-                ids, numbers = np.unique(owners, return_counts=True)
-            else:
-                ids, numbers = owners, found["sections"].to_numpy()
-            counts.update(zip(ids.tolist(), numbers.tolist(), strict=True))
-        sections = [counts.get(number, 0) for number in table["dataset_id"].to_pylist()]
-        place = table.schema.get_field_index("sections")
-        return table.set_column(place, "sections", pa.array(sections, pa.int64()))
 
 
 def _changed(state: BuildState, **changes: Any) -> BuildState:

@@ -115,8 +115,8 @@ def dumped(model: BaseModel) -> bytes:
     return model.model_dump_json(indent=1).encode()
 
 
-def opened_parquet(content: bytes, schema: pa.Schema, name: str, most_rows: int) -> Any:
-    """Return a Parquet file whose columns and sizes are as they should be.
+def table_of(content: bytes, schema: pa.Schema, name: str, most_rows: int) -> pa.Table:
+    """Return the table of a Parquet file whose columns and sizes are as they should be.
 
     Raises
     ------
@@ -129,23 +129,12 @@ def opened_parquet(content: bytes, schema: pa.Schema, name: str, most_rows: int)
     try:
         file = pq.ParquetFile(io.BytesIO(content), thrift_string_size_limit=2**22)
         same = file.schema_arrow.remove_metadata().equals(schema)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise BundleError(f"{name} is damaged: {error}") from error
-    meta = file.metadata
-    groups = [meta.row_group(k).total_byte_size for k in range(min(meta.num_row_groups, 1000))]
-    if not same or not 0 <= meta.num_rows <= most_rows or meta.num_row_groups > 1000:
-        raise BundleError(f"{name} does not hold the columns or rows of a catalogue")
-    if sum(groups) > _LARGEST_TABLE:
-        raise BundleError(f"{name} says that it holds {sum(groups)} bytes, more than it may")
-    return file
-
-
-def table_of(content: bytes, schema: pa.Schema, name: str, most_rows: int) -> pa.Table:
-    """Return the table of a Parquet file, checked as `opened_parquet` says."""
-    import pyarrow as pa
-
-    file = opened_parquet(content, schema, name, most_rows)
-    try:
+        meta = file.metadata
+        groups = [meta.row_group(k).total_byte_size for k in range(min(meta.num_row_groups, 1000))]
+        if not same or not 0 <= meta.num_rows <= most_rows or meta.num_row_groups > 1000:
+            raise BundleError(f"{name} does not hold the columns or rows of a catalogue")
+        if sum(groups) > _LARGEST_TABLE:
+            raise BundleError(f"{name} says that it holds {sum(groups)} bytes, more than it may")
         return file.read(use_threads=False).combine_chunks()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BundleError(f"{name} is damaged: {error}") from error
@@ -209,20 +198,15 @@ class CatalogueFolder:
         if name == MANIFEST:
             _manifests.value.forget(self)
 
-    def kept(self, name: str, schema: pa.Schema) -> pa.Table | None:
-        """Return a table that an earlier build left, or None."""
-        content = self.parquet(name, schema)
-        return None if content is None else table_of(content, schema, name, MOST_DATASETS)
-
-    def parquet(self, name: str, schema: pa.Schema) -> bytes | None:
-        """Return the bytes of a sound table that an earlier build left, or None."""
+    def kept(self, name: str, schema: pa.Schema) -> tuple[bytes, pa.Table] | None:
+        """Return a sound table that an earlier build left, its file's bytes first, or None."""
         try:
             content = self.read(name)
-            if content is not None:
-                table_of(content, schema, name, MOST_DATASETS)
+            if content is None:
+                return None
+            return content, table_of(content, schema, name, MOST_DATASETS)
         except BundleError:
             return None
-        return content
 
     def manifest(self) -> CatalogueManifest | None:
         """Return the manifest, or None where there is none.

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from ..errors import library
 from ..model import rows as rma
 from ..model.rows import Row, finite_number
 
@@ -35,11 +36,7 @@ def dataset_schema() -> pa.Schema:
     ImportError
         If pyarrow is missing; the message says what it is for.
     """
-    try:
-        import pyarrow as pa
-    except ImportError as error:
-        raise ImportError("a catalogue needs pyarrow: pip install pyarrow") from error
-
+    pa = library("pyarrow", "a catalogue")
     text, whole, matrix = pa.string(), pa.int64(), pa.list_(pa.float64(), 12)
     gene = {"acronym": text, "name": text, "entrez_id": whole, "alias_tags": text}
     product = {"id": whole, "name": text, "abbreviation": text}
@@ -121,8 +118,8 @@ def dataset_record(row: Row) -> dict[str, Any]:
         "specimen": _text(specimen.get("name")),
         "hemisphere": _text(specimen.get("hemisphere")),
         "age": _text(age.get("name")) or _text(row.get("age")),
-        "tvr": _entries(row.get("alignment3d"), "tvr", 12),
-        "trv": _entries(row.get("alignment3d"), "trv", 12),
+        "tvr": _entries(row.get("alignment3d"), "tvr"),
+        "trv": _entries(row.get("alignment3d"), "trv"),
     }
 
 
@@ -136,8 +133,8 @@ def image_record(row: Row) -> dict[str, Any]:
         "resolution": finite_number(row.get("resolution")),
         "failed": rma.flag(row, "failed"),
         "has_expression": bool(row.get("expression_path")),
-        "tsv": _entries(row.get("alignment2d"), "tsv", 6),
-        "tvs": _entries(row.get("alignment2d"), "tvs", 6),
+        "tsv": _entries(row.get("alignment2d"), "tsv"),
+        "tvs": _entries(row.get("alignment2d"), "tvs"),
     }
 
 
@@ -164,18 +161,31 @@ def dataset_row(record: Mapping[str, Any]) -> Row:
     }
 
 
-def image_row(record: Mapping[str, Any]) -> Row:
-    """Return a SectionImage row, as far as a record of the table of section images tells it."""
-    return {
-        "id": record["image_id"],
-        "data_set_id": record["dataset_id"],
-        "section_number": record["section_number"],
-        **{name: record[name] for name in WHOLE},
-        "resolution": record["resolution"],
-        "failed": record["failed"],
-        "expression_path": "there is one" if record["has_expression"] else None,
-        "alignment2d": _alignment(record, ("tsv", "tvs")),
+def image_rows(table: pa.Table) -> list[Row]:
+    """Return SectionImage rows, as far as the table of section images tells them."""
+    columns = {
+        "id": table["image_id"].to_pylist(),
+        "data_set_id": table["dataset_id"].to_pylist(),
+        **{name: table[name].to_pylist() for name in ("section_number", *WHOLE)},
+        "resolution": table["resolution"].to_pylist(),
+        "failed": table["failed"].to_pylist(),
+        "expression_path": [
+            "there is one" if there else None for there in table["has_expression"].to_pylist()
+        ],
+        "alignment2d": [
+            _alignment({"tsv": tsv, "tvs": tvs}, ("tsv", "tvs"))
+            for tsv, tvs in zip(_lists(table["tsv"]), _lists(table["tvs"]), strict=True)
+        ],
     }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _lists(column: pa.ChunkedArray) -> list[list[float] | None]:
+    """Return the entries of a matrix a row, None where there is none."""
+    whole = column.combine_chunks()
+    # Null matrices are left out of what is flat; a number that is null becomes NaN.
+    entries = iter(whole.flatten().to_numpy(False).reshape(-1, whole.type.list_size).tolist())
+    return [next(entries) if there else None for there in whole.is_valid().to_pylist()]
 
 
 def is_id(value: Any) -> bool:
@@ -192,18 +202,17 @@ def in_order(records: Iterable[dict[str, Any]], *keys: str) -> list[dict[str, An
 def _alignment(record: Mapping[str, Any], names: tuple[str, str]) -> Row | None:
     if all(record[name] is None for name in names):
         return None
-    return {
-        f"{name}_{place:02d}": value
-        for name in names
-        for place, value in enumerate(record[name] or ())
-    }
+    found: dict[str, Any] = {}
+    for name in names:
+        found.update(zip(rma.ENTRIES[name], record[name] or (), strict=False))
+    return found
 
 
-def _entries(alignment: Any, name: str, count: int) -> list[float] | None:
+def _entries(alignment: Any, name: str) -> list[float] | None:
     """Return the numbered entries of a matrix in their order, or None if one is of no use."""
     if not isinstance(alignment, Mapping):
         return None
-    entries = [finite_number(alignment.get(f"{name}_{place:02d}")) for place in range(count)]
+    entries = [finite_number(alignment.get(entry)) for entry in rma.ENTRIES[name]]
     return None if None in entries else entries  # type: ignore[return-value]  # none is None
 
 

@@ -6,12 +6,12 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import APIError, AtldldWarning, ImageError
 from ..model.checks import listed, near
 from ..model.dataset import SectionDataset
-from ..model.info import DatasetInfo, DatasetSummary
+from ..model.info import DatasetInfo, DatasetSummary, datasets_table
 from ..model.terms import SearchTerms, fits
 from . import DescribingSource, SearchableSource, Source, source_from
 from .allen import AllenSource
@@ -24,21 +24,6 @@ _MOST_ASKED_ABOUT = 3
 """Genes that nothing was found of; beyond that, asking what was meant would be many questions."""
 
 _MOST_KNOWN = 100_000
-
-_TYPES = {
-    "dataset_id": "int64",
-    "gene": "str",
-    "gene_name": "str",
-    "entrez_id": "Int64",
-    "plane": "str",
-    "product": "str",
-    "specimen": "str",
-    "specimen_id": "Int64",
-    "age": "str",
-    "reference_space": "Int64",
-    "section_thickness": "float64",
-    "failed": "bool",
-}
 
 
 def search(
@@ -198,13 +183,6 @@ def _genes_near(origin: SearchableSource, wanted: str) -> dict[str, tuple[str, .
     return {gene: each.aliases for each in every for gene in each.genes}
 
 
-def datasets_table(found: Sequence[DatasetSummary]) -> pd.DataFrame:
-    """Return summaries as a table; `search` says which columns it has."""
-    import pandas as pd
-
-    return pd.DataFrame([_record(each) for each in found], columns=list(_TYPES)).astype(_TYPES)
-
-
 def dataset_info(dataset_id: int, *, source: str | Source | None = None) -> DatasetInfo:
     """Return what is known of a section dataset, without opening it.
 
@@ -247,23 +225,6 @@ def dataset_info(dataset_id: int, *, source: str | Source | None = None) -> Data
     origin = source_from(source)
     rows = dataset_rows(origin, number)
     return DatasetInfo.from_rows(rows.row, rows.images, origin.name)
-
-
-def _record(found: DatasetSummary) -> dict[str, Any]:
-    return {
-        "dataset_id": found.dataset_id,
-        "gene": ", ".join(found.genes),
-        "gene_name": ", ".join(found.gene_names),
-        "entrez_id": next(iter(found.entrez_ids), None),
-        "plane": found.plane,
-        "product": ", ".join(found.products),
-        "specimen": found.specimen,
-        "specimen_id": found.specimen_id,
-        "age": found.age,
-        "reference_space": found.reference_space,
-        "section_thickness": found.section_thickness,
-        "failed": found.failed,
-    }
 
 
 def dataset_rows(source: Source, dataset_id: int) -> DatasetRows:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import library
 from ..model.read import Window
 
 Pixels = npt.NDArray[np.uint8]
@@ -76,12 +77,7 @@ class Tiff:
         ImportError
             If tifffile is missing.
         """
-        try:
-            import tifffile
-        except ImportError as error:
-            raise ImportError(
-                "the TIFFs of a bucket need tifffile: pip install tifffile"
-            ) from error
+        tifffile = library("tifffile", "a bucket of TIFFs")
         try:
             with tifffile.TiffFile(file) as found:
                 page = found.pages.first

@@ -158,7 +158,7 @@ def cache_stock(cache_dir: str | os.PathLike[str] | None = None) -> list[Stock]:
     list of Stock
         The largest first; empty where there is no cache.
     """
-    stock = [_stock(files) for files in service_stores(_place(cache_dir))]
+    stock = [_stock(files) for files in service_stores(cache_place(cache_dir))]
     return sorted(stock, key=lambda one: (-one.total_bytes, one.url))
 
 
@@ -179,7 +179,7 @@ def verify_cache(
     """
     sound = size = 0
     damaged = []
-    for files in service_stores(_place(cache_dir)):
+    for files in service_stores(cache_place(cache_dir)):
         for each in _walked(files):
             # Those of a catalogue have no records; a manifest tells of them.
             if each.used < 0 or each.kind == "catalogue":
@@ -215,7 +215,7 @@ def clear_cache(
     files that a download under way is writing.
     """
     count = size = 0
-    place = _place(cache_dir)
+    place = cache_place(cache_dir)
     chosen = None if service is None else service_folder(service)
     before = time.time() - _ON_ITS_WAY
     for files in service_stores(place):
@@ -274,7 +274,7 @@ def trim_cache(
     limit = current().cache_limit if limit is None else limit
     if limit is None:
         raise ValueError("there is no limit; name one, or set_options(cache_limit=...)")
-    place = _place(cache_dir)
+    place = cache_place(cache_dir)
     if place.path is None:
         raise ValueError(
             f"{place.name} is no local folder: no limit is kept there; rules of its own may"
@@ -359,7 +359,8 @@ def mark_used(path: str | Path) -> None:
             os.utime(path, (now, now))
 
 
-def _place(cache_dir: str | os.PathLike[str] | None) -> Location:
+def cache_place(cache_dir: str | os.PathLike[str] | None) -> Location:
+    """Return the folder of the cache that a user named, or that of the options."""
     return cache_location(current().cache_dir) if cache_dir is None else Location.of(cache_dir)
 
 
