@@ -173,6 +173,31 @@ def test_sections_that_are_not_published_are_left_out(opened, tmp_path):
     assert sorted(dataset.section.values) == sorted(set(numbers) - {0})
 
 
+def test_files_that_were_replaced_are_read_anew(opened, tmp_path):
+    (tmp_path / "set").mkdir()
+    folder = write(tmp_path / "set", PHANTOMS[:1])
+    image = PHANTOMS[0].image_ids[1]
+    before = opened(folder)
+    place = int(np.flatnonzero(before.image_id.values == image)[0])
+    shown = before.image.isel(section=place).compute()
+    (path,) = folder.glob(f"nonlinear*/{ANIMAL}/1435/{image}_*")
+    field = nibabel.load(path)
+    moved = np.asarray(field.dataobj) + [8.0, 0.0]
+    nibabel.save(nibabel.Nifti1Image(moved, field.affine), path)
+    after = opened(folder)
+    assert before.image.data.name != after.image.data.name
+    again = after.image.isel(section=place).compute()
+    assert (again.values != shown.values).mean() > 0.05
+
+
+def test_attributes_name_the_registration_and_no_folder_of_this_machine(opened, published):
+    dataset = opened(published)
+    told = dataset.image.attrs["registration"]
+    assert told.startswith(f"{published.name}, animal {ANIMAL} (SHA-256 ")
+    for attributes in (dataset.attrs, dataset.image.attrs, dataset.covered.attrs):
+        assert str(published.parent) not in str(attributes)
+
+
 def test_another_animal_is_refused(opened, tmp_path, published):
     other = phantom_dataset(dataset_id=77, sections=2, resolution=60)
     with AllenServer([other]) as server, pytest.raises(RegistrationError, match="animal") as caught:

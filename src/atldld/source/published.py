@@ -29,6 +29,7 @@ import re
 import tempfile
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -81,8 +82,14 @@ class PublishedRegistration:
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """What to call it in messages."""
         return self.location.name
+
+    @property
+    def _short_name(self) -> str:
+        """What to call it in attributes: those of files tell nothing of this machine's folders."""
+        path = self.location.path
+        return self.location.name if path is None else path.name
 
     def of_animal(
         self, animal: str | None, dataset_id: int, *, mirror: bool = False
@@ -127,7 +134,7 @@ class PublishedRegistration:
             ) from None
         found = parse_registration(body, name=f"{animal}.json", mirror=mirror)
         return Registration(
-            name=f"{self.name}, animal {animal}",
+            name=f"{self._short_name}, animal {animal}",
             checksum=found.checksum,
             space=found.space,
             reference_space=found.reference_space,
@@ -135,6 +142,24 @@ class PublishedRegistration:
             citation=CITATION,
             fields=_AnimalFields(self, animal),
         )
+
+    def state(self, names: Sequence[str]) -> tuple[tuple[int, int] | None, ...]:
+        """Return what tells that local files were replaced: size and time of each.
+
+        What comes from elsewhere is kept by its name, and so it is the same.
+        """
+        folder = self.location.path
+        if folder is None:
+            return ()
+        found: list[tuple[int, int] | None] = []
+        for name in names:
+            try:
+                told = (folder / name).stat()
+            except OSError:
+                found.append(None)
+            else:
+                found.append((told.st_size, told.st_mtime_ns))
+        return tuple(found)
 
     def read(self, name: str, most: int) -> bytes:
         """Return a file: of a local folder as it is, of a store elsewhere fetched once and kept.
@@ -192,9 +217,18 @@ class SectionField:
     picture: tuple[int, int] | None
 
     @property
+    def files(self) -> tuple[str, str]:
+        """Names of the affine and of the field."""
+        return (
+            f"affine_registration_files/{self.where}affineTransfo.mat",
+            f"nonlinear_registration_files/{self.where}nonLinearDF.nii.gz",
+        )
+
+    @property
     def key(self) -> str:
-        """What tells it from others."""
-        text = f"{self.published.location.text} {self.where} {self.size} {self.picture}"
+        """What tells it from others, and from what was in the same files before."""
+        state = self.published.state(self.files)
+        text = f"{self.published.location.text} {self.where} {self.size} {self.picture} {state}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def load(self) -> Lattice | None:
@@ -205,14 +239,11 @@ class SectionField:
         RegistrationError
             If a file is there and cannot be read, or is not what it should be.
         """
-        return _loaded(self)
+        return _loaded(self, self.published.state(self.files))
 
     def _lattice(self) -> Lattice | None:
         files = []
-        for name, most in (
-            (f"affine_registration_files/{self.where}affineTransfo.mat", _LARGEST_AFFINE),
-            (f"nonlinear_registration_files/{self.where}nonLinearDF.nii.gz", _LARGEST_FIELD),
-        ):
+        for name, most in zip(self.files, (_LARGEST_AFFINE, _LARGEST_FIELD), strict=True):
             try:
                 files.append(self.published.read(name, most))
             except FileFaultError as fault:
@@ -234,7 +265,7 @@ class SectionField:
 
 
 @lru_cache(maxsize=64)
-def _loaded(field: SectionField) -> Lattice | None:
+def _loaded(field: SectionField, state: object) -> Lattice | None:
     return field._lattice()
 
 
