@@ -4,14 +4,17 @@ The phantom knows the true place of every pixel. What the peer itself answers is
 ``python -m benchmarks.published``.
 """
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import atldld
 import published_set
 from atldld.testing import AllenServer, PhantomBrain, phantom_dataset
 
+GREY = np.array([0.299, 0.587, 0.114])
 ANIMAL, MICRONS = "04-0086", 10.0
 BRAIN = PhantomBrain(texture="fine", fine_period=1600)
 PHANTOM = phantom_dataset(
@@ -69,6 +72,40 @@ def test_points_are_half_a_pixel_off_there_and_not_here(options):
     ours = atldld.sections_to_points(PHANTOM.id, frame, **options)
     np.testing.assert_allclose(ours.i, i, atol=0.1 * MICRONS)
     np.testing.assert_allclose(ours.r, r, atol=0.1 * MICRONS)
+
+
+def test_values_differ_by_what_the_peer_rounds_and_by_less_than_a_level_besides(options):
+    """It reads grey pictures of whole levels, and shrinks them to whole levels again."""
+    pixels = atldld.open_image(IMAGE["id"], tier=0, source=options["source"]).values @ GREY
+    width, height = published_set.small(IMAGE, MICRONS)[1]
+
+    def shrunk(picture):
+        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+
+    theirs, exact = shrunk(np.rint(pixels).astype(np.uint8)), shrunk(pixels)
+    row, column = (each.ravel() for each in np.mgrid[20 : height - 20 : 5, 20 : width - 20 : 5])
+    frame = pd.DataFrame(
+        {
+            "image_id": IMAGE["id"],
+            "x": (column + 0.5) * IMAGE["width"] / width - 0.5,
+            "y": (row + 0.5) * IMAGE["height"] / height - 0.5,
+        }
+    )
+    places = atldld.sections_to_points(PHANTOM.id, frame, **options)
+    section = atldld.open_dataarray(
+        PHANTOM.id, resolution=25, tier=0, masked=True, **options
+    ).sel(section=IMAGE["section_number"]).compute()  # fmt: skip
+    at = {
+        "y": xr.DataArray(places.i.values, dims="n"),
+        "x": xr.DataArray(places.r.values, dims="n"),
+    }
+    ours = section.interp(at).values @ GREY
+    assert np.isfinite(ours).all()
+    exact, theirs = exact[row, column], theirs[row, column].astype(float)
+    # Each of its two roundings is up to half a level, and that is what is between us.
+    assert 0.6 < np.abs(theirs - exact).max() <= 1
+    assert np.abs(ours - exact).max() < 1
+    assert np.abs(ours - exact).mean() < 0.3
 
 
 def test_volumes_are_half_a_voxel_off_along_the_slicing_axis_there(options):
