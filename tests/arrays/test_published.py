@@ -182,7 +182,7 @@ def test_files_that_were_replaced_are_read_anew(opened, tmp_path):
     shown = before.image.isel(section=place).compute()
     (path,) = folder.glob(f"nonlinear*/{ANIMAL}/1435/{image}_*")
     field = nibabel.load(path)
-    moved = np.asarray(field.dataobj) + [8.0, 0.0]
+    moved = np.add(field.dataobj, [8.0, 0.0])
     nibabel.save(nibabel.Nifti1Image(moved, field.affine), path)
     after = opened(folder)
     assert before.image.data.name != after.image.data.name
