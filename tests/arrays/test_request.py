@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import atldld
 
@@ -53,6 +54,12 @@ def test_wrong_options(server, opened, function, options, error, message):
 def test_truth_values_of_numpy_are_truth_values(opened):
     assert opened(masked=np.True_).dtype == np.float32
     assert opened(masked=np.False_).dtype == np.uint8
+
+
+def test_two_numbers_may_be_an_array(opened):
+    lists = {"detection_xy": [10, 20], "region": {"i": (1000.5, 3000)}}
+    arrays = {"detection_xy": np.array([10, 20]), "region": {"i": np.array([1000.5, 3000])}}
+    xr.testing.assert_identical(opened(**arrays), opened(**lists))
 
 
 @pytest.mark.parametrize("dataset_id", ["69289763", 1.5, True, None, -3, 2**70])

@@ -161,6 +161,8 @@ def test_honest_about_outside():
     assert not found.covered[3]
     near = atldld.points_to_sections(dataset, points, max_distance=0)
     assert not near.covered.any()
+    back = atldld.sections_to_points(dataset, found)
+    assert back.isna().all(axis=1).tolist() == [False, False, False, True]
 
 
 def test_bad_arguments():
@@ -179,5 +181,9 @@ def test_bad_arguments():
         atldld.sections_to_points(dataset, pd.DataFrame({"x": [1], "y": [2]}))
     with pytest.raises(KeyError, match="no image with image_id 3"):
         atldld.sections_to_points(dataset, pd.DataFrame({"x": [1], "y": [2], "image_id": [3]}))
+    first, second = dataset.images[:2]
+    told = {"x": [1], "y": [2], "image_id": [first.id], "section_number": [second.section_number]}
+    with pytest.raises(ValueError, match=rf"section of that image is {first.section_number}"):
+        atldld.sections_to_points(dataset, pd.DataFrame(told))
     with pytest.raises(TypeError, match="pandas frame"):
         atldld.sections_to_points(dataset, [[1, 2]])

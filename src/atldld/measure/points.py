@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..arrays.base import placing_of, sections_of, target_space
 from ..arrays.request import checked_space, registration_from
+from ..model.checks import listed
 from ..model.dataset import SectionDataset
 from ..model.geometry import pixel_points
 from ..model.sections import SectionTable
@@ -143,7 +144,7 @@ def sections_to_points(
         Id of the section dataset, or its record.
     pixels
         A pandas frame with ``x`` and ``y``, full-resolution pixels of the section (also outside
-        of its image), and ``image_id``; or, without that, ``section_number``.
+        of its image), and ``image_id`` or ``section_number``; if both are there, they must agree.
     reference_space
         The space wanted: ``"native"`` for the dataset's own, or 9 or 10.
     registration
@@ -337,10 +338,23 @@ def _chosen(record: SectionDataset, pixels: Any) -> npt.NDArray[np.intp]:
     single = np.flatnonzero(~known.duplicated(keep=False))
     found = known[single].get_indexer(wanted)
     places = np.where(found < 0, -1, single[found])
-    if (places < 0).any():
-        missing = wanted[int(np.flatnonzero(places < 0)[0])]
-        raise KeyError(f"dataset {record.id} has no image with {by} {missing}")
-    return np.asarray(places, dtype=np.intp)
+    # What `points_to_sections` says of a point that is no number: its place is none, either.
+    nowhere = (places < 0) & pixels[["x", "y"]].isna().any(axis=1).to_numpy()
+    lacking = np.flatnonzero((places < 0) & ~nowhere)
+    if len(lacking):
+        missing = wanted[int(lacking[0])]
+        names = listed((str(value) for value in sorted(known)), 12)
+        raise KeyError(f"dataset {record.id} has no image with {by} {missing}; it has {names}")
+    if by == "image_id" and "section_number" in pixels.columns:
+        numbers = np.array([each.section_number for each in record.images])[places]
+        differ = ~nowhere & (numbers != pixels["section_number"].to_numpy())
+        for row in np.flatnonzero(differ)[:1]:
+            raise ValueError(
+                f"row {pixels.index[row]!r} of pixels says image {wanted[row]} and section "
+                f"{pixels['section_number'].iloc[row]}, but the section of that image is "
+                f"{numbers[row]}: correct one, or leave out one of the columns"
+            )
+    return np.asarray(np.where(nowhere, 0, places), dtype=np.intp)
 
 
 def points_array(points: Any) -> npt.NDArray[np.float64]:

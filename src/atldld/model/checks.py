@@ -66,6 +66,8 @@ def positive(name: str, value: Any) -> float:
 
 def pair(name: str, value: Any) -> tuple[float, float]:
     """Return two finite numbers."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise TypeError(f"{name} is {value!r}; it must be two numbers")
     return finite(name, value[0]), finite(name, value[1])
