@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atldld.model.read import Window
-from atldld.sampling.coverage import coverage
+from atldld.sampling.reads import coverage
 from atldld.sampling.warp import warp
 
 from .measure import Job, Run, answer

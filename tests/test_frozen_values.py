@@ -18,7 +18,7 @@ from atldld.model.bend import Lattice, Triangles
 from atldld.model.dataset import SectionDataset
 from atldld.model.read import Window
 from atldld.sampling.bent_grid import BentGrid, bend_warp
-from atldld.sampling.coverage import coverage
+from atldld.sampling.reads import coverage
 from atldld.sampling.warp import warp
 from atldld.testing import phantom_dataset
 

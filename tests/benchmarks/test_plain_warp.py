@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atldld.model.read import Window
-from atldld.sampling.coverage import coverage
+from atldld.sampling.reads import coverage
 from atldld.sampling.warp import warp
 
 SHAPE = (130, 190)

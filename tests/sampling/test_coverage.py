@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atldld.sampling.coverage import coverage
+from atldld.sampling.reads import coverage
 
 slopes = st.floats(-40, 40).filter(lambda value: value == 0 or abs(value) > 1e-6)
 shifts = st.floats(-500, 500)

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atldld.model.read import Window
-from atldld.sampling.coverage import coverage
 from atldld.sampling.reads import (
     LATTICE,
     choose_interpolation,
     choose_tiers,
     choose_window,
+    coverage,
     needed_window,
     step_pixels,
 )

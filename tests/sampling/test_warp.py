@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from atldld.model.read import Window
-from atldld.sampling.coverage import coverage
-from atldld.sampling.reads import needed_window
+from atldld.sampling.reads import coverage, needed_window
 from atldld.sampling.warp import warp
 from usual import usual
 

@@ -28,7 +28,7 @@ from ..model.sections import SectionTable
 from ..model.space import AXES, flip_matrix, space_name
 from ..reading.failures import Failing
 from ..reading.reader import Found, Part, Reader, places, squeezed
-from ..sampling.coverage import Indices
+from ..sampling.reads import Indices
 from ..source import Source, source_from
 from ..source.search import dataset_of_image
 from . import accessor as _accessor  # noqa: F401  # registers .atlas

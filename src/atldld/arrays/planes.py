@@ -14,8 +14,14 @@ from ..model.sections import SectionTable
 from ..reading.reader import Found, places
 from ..reading.threads import opencv_threads
 from ..sampling.bent_grid import BentGrid, bend_warp
-from ..sampling.coverage import Coverage, Indices, coverage
-from ..sampling.reads import Interpolation, choose_interpolation, needed_window
+from ..sampling.reads import (
+    Coverage,
+    Indices,
+    Interpolation,
+    choose_interpolation,
+    coverage,
+    needed_window,
+)
 from ..sampling.warp import warp
 from .index import ImagePlaces
 from .lazy import Box, Images, Key, Sampling, SectionPart, What

@@ -17,8 +17,9 @@ from ..model.space import FLIP_R, Plane, flip_matrix
 from ..reading.reader import Found, places
 from ..reading.threads import opencv_threads
 from ..sampling.bands import Band, NodePlane, SectionPlanes, bands
-from ..sampling.coverage import Coverage, Indices
 from ..sampling.reads import (
+    Coverage,
+    Indices,
     Interpolation,
     Reach,
     choose_interpolation,

@@ -19,8 +19,7 @@ from xarray.core import indexing
 from .. import options
 from ..errors import ImageError
 from ..model.read import ImageRead, Window
-from ..sampling.coverage import Indices
-from ..sampling.reads import choose_window
+from ..sampling.reads import Indices, choose_window
 from ..sampling.warp import Pixels
 from ..source import Source
 from .conventions import known, settle

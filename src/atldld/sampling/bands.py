@@ -20,7 +20,7 @@ from ..model.affine import Array
 from ..model.grid import Grid
 from ..model.sections import stack_z, summed_z
 from ..model.space import Plane
-from .coverage import Coverage, Indices, covered_columns
+from .reads import Coverage, Indices, covered_columns
 
 Lines = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 """Some rows of some planes: places of the planes, and of the rows, among those asked about."""

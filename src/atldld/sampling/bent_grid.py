@@ -20,8 +20,7 @@ from ..model.affine import Array
 from ..model.bend import Bend, Lattice, Spans
 from ..model.read import Window
 from .bent_places import Places, places_of
-from .coverage import Coverage, Indices, coverage
-from .reads import Interpolation, reach_pixels, span, step_pixels
+from .reads import Coverage, Indices, Interpolation, coverage, reach_pixels, span, step_pixels
 from .warp import (
     Group,
     Pixels,

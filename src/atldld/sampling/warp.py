@@ -20,8 +20,16 @@ import numpy.typing as npt
 
 from ..model.affine import Array
 from ..model.read import Window
-from .coverage import Coverage, Indices
-from .reads import Interpolation, Reach, covered_reach, reach_pixels, span, step_pixels
+from .reads import (
+    Coverage,
+    Indices,
+    Interpolation,
+    Reach,
+    covered_reach,
+    reach_pixels,
+    span,
+    step_pixels,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
