@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AtldldWarning, RegistrationError
+from ..errors import AtldldWarning, RegistrationError, library
 from ..model.affine import Array
 from ..model.bend import Lattice
 from ..model.registration import Placement, Registration
@@ -314,15 +314,12 @@ def read_affine(body: bytes, name: str) -> Array:
     RegistrationError
         If it is none in two dimensions.
     """
-    try:
-        import SimpleITK
-    except ImportError:
-        raise ImportError("reading ANTs' affines takes SimpleITK: pip install SimpleITK") from None
+    itk = library("SimpleITK", "an affine of ANTs")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "affine.mat")
         path.write_bytes(body)
         try:
-            transform: Any = SimpleITK.ReadTransform(str(path))  # type: ignore[no-untyped-call]
+            transform: Any = itk.ReadTransform(str(path))
         except RuntimeError:
             raise RegistrationError(f"{name} is no transform of ITK") from None
     if transform.GetDimension() != 2:
@@ -347,12 +344,7 @@ def read_field(body: bytes, name: str) -> Array:
     RegistrationError
         If it is none in two dimensions.
     """
-    try:
-        import nibabel
-    except ImportError:
-        raise ImportError(
-            "reading displacement fields takes nibabel: pip install nibabel"
-        ) from None
+    nibabel = library("nibabel", "a displacement field")
     try:
         plain = _unpacked(body) if body[:2] == b"\x1f\x8b" else body
         image: Any = nibabel.Nifti1Image.from_bytes(plain)
