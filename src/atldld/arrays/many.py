@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Unpack
@@ -21,12 +21,12 @@ from ..model.grid import Grid, grid_over
 from ..model.info import DatasetSummary
 from ..model.registration import Registration
 from ..model.space import AXES, CORONAL, PLANES, extent, space_name
-from ..model.terms import SearchTerms, chosen_ids
+from ..model.terms import chosen_ids
 from ..reading.failures import Failing, Ledger
 from ..reading.reader import LazyArray, Reader, places
-from ..source import SearchableSource, Source, source_from
-from ..source.allen import AllenSource
+from ..source import Source, source_from
 from ..source.published import CITATION as PUBLISHED
+from ..source.search import summaries_of
 from .base import ACCURACY, CITATION, fill_of, voxel_frame
 from .lazy import MatrixArray, PixelArray, What, channels_of
 from .nodes import Like, Nodes
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 _DATASET = "dataset"
 _GAP = 200.0
 """Microns between two sections, to cut chunks by: that of most datasets."""
-
-_ASKED_AT_ONCE = 100
-"""Ids that one search asks for: more would make a URL too long."""
 
 _KEPT = 16
 """Datasets whose matrices a process keeps at hand between chunks."""
@@ -113,7 +110,11 @@ def open_volumes(
     if request.on_error == "fill" and request.chunks is None:
         raise ValueError("on_error='fill' of many volumes needs dask: leave out chunks=None")
     source = source_from(wanted["source"])
-    found = _summaries(source, ids)
+    known = summaries_of(source, ids.tolist())
+    missing = [str(each) for each in ids.tolist() if each not in known]
+    if missing:
+        raise DatasetNotFoundError(f"{source.name} has no section dataset {listed(missing, 10)}")
+    found = [known[each] for each in ids.tolist()]
     native: dict[int | None, int] = {}
     for each in found:
         native.setdefault(each.reference_space, each.dataset_id)
@@ -306,32 +307,6 @@ def _sampling(many: Many, dataset_id: int) -> tuple[VolumeSampling[Any], float]:
         record = many.source.dataset(dataset_id)
     sampling = volume_sampling(many.source, record, many.request, many.grid, warned=None)
     return sampling, fill_of(record, many.request.view, masked=many.request.masked)
-
-
-def _summaries(source: Source, ids: npt.NDArray[np.int64]) -> list[DatasetSummary]:
-    """Return what datasets are called, in their order; from a catalogue where one is at hand."""
-    known: dict[int, DatasetSummary] = {}
-    table = source.catalogue() if isinstance(source, AllenSource) else None
-    wanted = set(ids.tolist())
-    if table is not None:
-        known = _by_id(each for each in table.summaries() if each.dataset_id in wanted)
-    left = [each for each in ids.tolist() if each not in known]
-    if left and not isinstance(source, SearchableSource):
-        raise TypeError(f"the source {source.name} cannot be searched: it has no method search")
-    if isinstance(source, SearchableSource):
-        for start in range(0, len(left), _ASKED_AT_ONCE):
-            part = tuple(left[start : start + _ASKED_AT_ONCE])
-            known |= _by_id(source.search(SearchTerms(dataset_ids=part, failed=None)))
-    missing = [each for each in ids.tolist() if each not in known]
-    if missing:
-        raise DatasetNotFoundError(
-            f"{source.name} has no section dataset {listed(map(str, missing), 10)}"
-        )
-    return [known[each] for each in ids.tolist()]
-
-
-def _by_id(found: Iterable[DatasetSummary]) -> dict[int, DatasetSummary]:
-    return {each.dataset_id: each for each in found}
 
 
 def _labels(

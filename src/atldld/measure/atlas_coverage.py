@@ -25,8 +25,9 @@ from ..process import PerProcess
 from ..source import Source
 from ..source.allen import AllenSource
 from ..source.catalogue import Catalogue
+from ..source.search import summaries_of
 from .grid_files import GridForm, form_attributes, form_coordinates, guarded
-from .selection import known_datasets, labels_of, selected, service_of
+from .selection import labels_of, selected, service_of
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -97,7 +98,7 @@ def open_coverage(
     if isinstance(reference_space, bool) or reference_space not in (9, 10):
         raise ValueError(f"reference_space is {reference_space!r}; it must be 9 or 10")
     origin = service_of(source)
-    known = known_datasets(origin, numbers)
+    known = summaries_of(origin, numbers)
     missing = [number for number in numbers if number not in known]
     if missing:
         raise DatasetNotFoundError(f"there are no section datasets {missing[:8]} at {origin.name}")
@@ -196,7 +197,7 @@ def covering(
         source = origin if source is None else source
     numbers, source = selected(selection, source)
     origin = service_of(source)
-    known = known_datasets(origin, numbers)
+    known = summaries_of(origin, numbers)
     job = _Covering(origin, int(space), float(max_distance), options.carry())
     ids: da.Array = _ids(numbers, _DATASETS_A_CHUNK)
     import dask.array as da

@@ -31,6 +31,7 @@ from ..source.archives import (
     grid_url,
 )
 from ..source.catalogue import Catalogue
+from ..source.search import summaries_of
 from .grid_files import (
     GridForm,
     GridVolumes,
@@ -49,7 +50,7 @@ from .grid_files import (
     zip_grid,
 )
 from .mirror import open_mirror
-from .selection import dataset_id_of, known_datasets, labels_of, selected, service_of
+from .selection import dataset_id_of, labels_of, selected, service_of
 from .voxel_files import parse_nrrd, read_metaimage
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def open_grids(
     numbers, source = selected(selection, source)
     chosen = _checked(volumes, resolution)
     origin = service_of(source)
-    known = known_datasets(origin, numbers)
+    known = summaries_of(origin, numbers)
     grids = _Grids(origin, chosen, resolution, options.carry())
     spaces = [_native(grids, number, known.get(number)) for number in numbers]
     form = _form(grids, numbers, spaces, wanted)

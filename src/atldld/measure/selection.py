@@ -8,28 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..model.info import DatasetSummary
-from ..model.terms import SearchTerms, chosen_ids
+from ..model.terms import chosen_ids
 from ..source import source_from
 from ..source.allen import AllenSource
 from ..source.catalogue import Catalogue
-
-
-def known_datasets(origin: AllenSource, numbers: list[int]) -> dict[int, DatasetSummary]:
-    """Return what is known of datasets: by the catalogue at hand, or asked of the service."""
-    catalogue = origin.catalogue()
-    found: dict[int, DatasetSummary] = {}
-    if catalogue is not None:
-        wanted = {*numbers}
-        found = {
-            each.dataset_id: each for each in catalogue.summaries() if each.dataset_id in wanted
-        }
-    missing = tuple(number for number in numbers if number not in found)
-    if missing:
-        found |= {
-            each.dataset_id: each
-            for each in origin.search(SearchTerms(dataset_ids=missing, failed=None))
-        }
-    return found
 
 
 def selected(selection: Any, source: Any) -> tuple[list[int], Any]:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _MOST_ASKED_ABOUT = 3
 """Genes that nothing was found of; beyond that, asking what was meant would be many questions."""
 
+_ASKED_AT_ONCE = 100
+"""Ids that one search asks for: more would make a URL too long."""
+
 _MOST_KNOWN = 100_000
 
 
@@ -111,6 +114,31 @@ def search(
         failed=failed,
     )
     return datasets_table(summaries(terms, source))
+
+
+def summaries_of(source: Source, ids: Sequence[int]) -> dict[int, DatasetSummary]:
+    """Return what datasets are called, by id; those that a source does not have are left out.
+
+    From a catalogue where one is at hand, else asked a hundred at a time.
+
+    Raises
+    ------
+    TypeError
+        If the source cannot be searched.
+    """
+    table = source.catalogue() if isinstance(source, AllenSource) else None
+    wanted = {*ids}
+    found = [] if table is None else [x for x in table.summaries() if x.dataset_id in wanted]
+    known = {each.dataset_id: each for each in found}
+    left = [each for each in ids if each not in known]
+    if left and not isinstance(source, SearchableSource):
+        raise TypeError(f"the source {source.name} cannot be searched: it has no method search")
+    if isinstance(source, SearchableSource):
+        for start in range(0, len(left), _ASKED_AT_ONCE):
+            part = tuple(left[start : start + _ASKED_AT_ONCE])
+            answered = source.search(SearchTerms(dataset_ids=part, failed=None))
+            known |= {each.dataset_id: each for each in answered}
+    return known
 
 
 def summaries(terms: SearchTerms, source: str | Source | None = None) -> list[DatasetSummary]:
