@@ -389,7 +389,7 @@ def _put(
         into[...] = fill
     # Places within a strip fit into 16 bits, which are compared four times as fast as 64.
     places = np.arange(right - left, dtype=np.int16)
-    mask = np.broadcast_to(np.True_, (len(first), right - left))
+    mask: npt.NDArray[np.bool_] = np.broadcast_to(np.True_, (len(first), right - left))
     if not from_left:
         begin = np.minimum(np.maximum(first, left), right) - left
         mask = places >= begin.astype(np.int16)[:, None]

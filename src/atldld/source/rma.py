@@ -318,9 +318,7 @@ class DatasetRows:
         return summary if summary.meets(terms) else None
 
 
-def search_service(
-    base: str, terms: SearchTerms, options: Options | None = None
-) -> list[DatasetSummary]:
+def search_service(base: str, terms: SearchTerms) -> list[DatasetSummary]:
     """Return what a service has, by ascending id.
 
     Raises
@@ -331,9 +329,9 @@ def search_service(
         If it does not answer as it should.
     """
     if any(isinstance(each, str) for each in terms.products):
-        products = fetch_rows(base, Query("Product"), options)
+        products = fetch_rows(base, Query("Product"))
         terms = with_product_ids(terms, products)
-    found = _found(base, terms, _gene_criteria(terms.genes), options)
+    found = _found(base, terms, _gene_criteria(terms.genes))
     if len(terms.genes) > 1:
         # Lists are compared letter by letter, so what they missed may be spelled otherwise.
         missed = [
@@ -342,7 +340,7 @@ def search_service(
             if _BARE.fullmatch(gene)
             and not any(fits(gene, one) for each in found.values() for one in each.genes)
         ]
-        found |= _found(base, terms, [_gene(gene) for gene in missed], options)
+        found |= _found(base, terms, [_gene(gene) for gene in missed])
     return [found[number] for number in sorted(found)]
 
 
@@ -429,12 +427,10 @@ def unionize_rows(base: str, dataset_ids: Sequence[int]) -> list[Row]:
     return rows
 
 
-def _found(
-    base: str, terms: SearchTerms, of_genes: Sequence[str], options: Options | None
-) -> dict[int, DatasetSummary]:
+def _found(base: str, terms: SearchTerms, of_genes: Sequence[str]) -> dict[int, DatasetSummary]:
     found: dict[int, DatasetSummary] = {}
     for criteria in _criteria(terms, of_genes):
-        for row in fetch_rows(base, Query("SectionDataSet", criteria, _SUMMARY), options):
+        for row in fetch_rows(base, Query("SectionDataSet", criteria, _SUMMARY)):
             try:
                 summary = DatasetSummary.from_row(row)
             except RegistrationError:
