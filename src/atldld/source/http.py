@@ -122,6 +122,8 @@ class Answer:
         The body; of a status that was not wanted only the beginning.
     hops
         Where redirects led, one after another, without credentials and query.
+    tries
+        How many it took.
     whole_bytes
         Of a part of a file: how many bytes the file has, if the service says so.
     """
@@ -130,6 +132,7 @@ class Answer:
     headers: Mapping[str, str]
     content: bytes
     hops: tuple[str, ...] = ()
+    tries: int = 1
     whole_bytes: int | None = None
 
 
@@ -192,7 +195,7 @@ def fetch(
             whole_bytes = None if byte_range is None else _part(answer, byte_range)
             if check is not None:
                 check(answer.content, answer.headers)
-            return replace(answer, whole_bytes=whole_bytes)
+            return replace(answer, tries=number, whole_bytes=whole_bytes)
         except UnfitBodyError as unfit:
             fault = FaultError(str(unfit), status=200)
         except limit.NoPlaceError as taken:
