@@ -15,7 +15,7 @@ from .bench import Bench, Round
 from .contests import CONTESTS
 from .figures import Outcome, outcome
 from .machine import load, machine
-from .page import page
+from .page import in_readme, page
 from .process import ROOT
 from .published import LATEST as PUBLISHED
 from .report import plain, results, table
@@ -23,7 +23,9 @@ from .service import serving
 from .sizes import FULL, QUICK
 
 LATEST = ROOT / "benchmarks" / "latest.json"
+PEAKS = ROOT / "benchmarks" / "peaks.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,19 +60,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured["minutes"] = max(round((time.monotonic() - began) / 60), 1)
     asked.output.parent.mkdir(parents=True, exist_ok=True)
     asked.output.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    print(plain(facts, table(measured["figures"])))
+    first = json.loads(PEAKS.read_text(encoding="utf-8"))
+    print(plain(facts, table(measured["figures"], first)))
     if asked.write_docs:
         _write_docs(asked.output)
     return int(any(one.failed for one in outcomes))
 
 
 def _write_docs(source: Path) -> None:
-    """Keep some results as the latest, and write the page that shows them."""
+    """Keep some results as the latest, and write the page and the table that show them."""
     text = source.read_text(encoding="utf-8")
+    measured = json.loads(text)
     LATEST.write_text(text, encoding="utf-8")
+    first = json.loads(PEAKS.read_text(encoding="utf-8"))
+    for figure in measured["figures"]:
+        if figure.get("peak_bytes"):
+            first.setdefault(figure["name"], figure["peak_bytes"])
+    PEAKS.write_text(json.dumps(first, indent=1) + "\n", encoding="utf-8")
     of_atlas = json.loads(ATLAS.read_text(encoding="utf-8")) if ATLAS.exists() else None
     of_published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-    PAGE.write_text(page(json.loads(text), of_atlas, of_published), encoding="utf-8")
+    PAGE.write_text(page(measured, first, of_atlas, of_published), encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(in_readme(readme, measured), encoding="utf-8")
 
 
 def _say(line: str) -> None:
@@ -97,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
         help="where the numbers go",
     )
     parser.add_argument(
-        "--write-docs", action="store_true", help="keep the results, and write the page"
+        "--write-docs",
+        action="store_true",
+        help="keep the results, and write the page and the table of the README",
     )
     parser.add_argument(
         "--from-results", type=Path, metavar="FILE", help="measure nothing: write the page of these"

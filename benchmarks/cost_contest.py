@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 from .bench import Side
-from .figures import Contest, Figure, Part, given, times_the_work
+from .figures import Contest, Figure, Part, Value, given, times_the_work
 
 _COUNTS = (100, 1_000, 10_000)
 
@@ -17,6 +18,12 @@ _STEPS = {
     "compute": ("compute", "`.compute()` of blank images at 400 um, on two threads"),
     "volume": ("open a volume", "`open_volume` of the same records"),
 }
+
+
+def slope(ours: Part, theirs: Part, times_as_many: float) -> Value:
+    """Return by which power of the number of sections the processor time grows."""
+    ratio = times_the_work(ours, theirs)
+    return lambda runs, bench: math.log(ratio(runs, bench), times_as_many)
 
 
 def cost_contest() -> Contest:
@@ -40,13 +47,14 @@ def cost_contest() -> Contest:
             figures.append(
                 Figure(
                     f"cost-{lap}-{many}",
-                    f"{what}: {many:,} sections of one dataset, against {few:,}",
-                    f"{how}, processor time. Ten times as long is a cost that grows with the "
-                    "number of sections; a hundred times, one that grows with its square.",
-                    "x",
+                    f"{what}: slope from {few:,} to {many:,} sections of one dataset",
+                    f"{how}, processor time: by which power of the number of sections it grows. 1 "
+                    "is a cost that grows with the number, 2 one that grows with its square. The "
+                    "seconds are those of the larger and of the smaller number.",
+                    "",
                     "at most",
-                    15,
-                    times_the_work(ours, theirs),
+                    1.2,
+                    slope(ours, theirs, many / few),
                     ours,
                     theirs,
                 )

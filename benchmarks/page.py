@@ -7,7 +7,7 @@ from typing import Any
 
 from . import atlas, published
 from .contests import CONTESTS
-from .report import markdown, table
+from .report import brief, grown, markdown, table
 
 _BEGINNING = """\
 # Benchmarks
@@ -35,12 +35,15 @@ python -m benchmarks --from-results build/benchmarks/results.json
 
 {table}
 
+{peaks}
+
 The load tells whether the machine was left alone: above 0.5 at the start, or far above the number
 of cores at the end, somebody else was at work, and the seconds, and some of the ratios, show it.
 
 *Measured* is the median over the rounds, with the lowest and the highest of them in brackets.
 Seconds are medians too: time on the clock, and processor time in brackets. *Our peak* is the most
-memory that our process held in any round, from its start.
+memory that our process held in any round, from its start; *first* is what it was when the figure
+was first measured with it.
 
 ## How it is measured
 
@@ -123,8 +126,47 @@ the other. Others were at work on the machine, as its load says: the processor's
 """
 
 
+_README = """\
+{begin}
+On {cores} cores ({measured}), from a stand-in for the service that waits {latency:.0f} ms
+before each answer. [Benchmarks](docs/benchmarks.md) has all figures, and says what each is.
+
+{table}
+{end}"""
+
+BEGIN = "<!-- written by python -m benchmarks --write-docs -->"
+END = "<!-- end of what is written -->"
+
+
+def in_readme(text: str, measured: Mapping[str, Any]) -> str:
+    """Return the text of the README with its short table as some results say; see `page`."""
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    written = _README.format(
+        begin=BEGIN,
+        end=END,
+        cores=measured["machine"]["cores"],
+        measured=measured["machine"]["measured"].split()[0],
+        latency=1e3 * measured["sizes"]["latency"],
+        table=markdown(brief(measured["figures"])),
+    )
+    return before + written + after
+
+
+def _of_peaks(figures: Any, first: Mapping[str, int]) -> str:
+    names = grown(figures, first)
+    compared = sum(bool(each.get("peak_bytes")) and each["name"] in first for each in figures)
+    if not compared:
+        return "Peaks were not told of these figures."
+    if not names:
+        return f"Of {compared} figures none holds more memory than at first (5 % aside)."
+    told = ", ".join(f"`{name}`" for name in names)
+    return f"Of {compared} figures these hold more memory than at first (5 % aside): {told}."
+
+
 def page(
     measured: Mapping[str, Any],
+    first: Mapping[str, int],
     of_atlas: Mapping[str, Any] | None = None,
     of_published: Mapping[str, Any] | None = None,
 ) -> str:
@@ -134,6 +176,8 @@ def page(
     ----------
     measured
         What `report.results` returned.
+    first
+        Our peak memory in bytes when a figure was first measured, by its name.
     of_atlas
         What `benchmarks.atlas` wrote, or None.
     of_published
@@ -143,7 +187,8 @@ def page(
     rounds = [len(several) for several in measured["rounds"].values()]
     head = _BEGINNING.format(
         facts=facts,
-        table=markdown(table(measured["figures"])),
+        table=markdown(table(measured["figures"], first)),
+        peaks=_of_peaks(measured["figures"], first),
         minutes=measured["minutes"],
         latency=1e3 * measured["sizes"]["latency"],
         runs=max(rounds),

@@ -9,8 +9,21 @@ from .bench import Round
 from .figures import Outcome
 from .measure import Run
 
-COLUMNS = ("figure", "measured", "to reach", "reached", "ours, s", "theirs, s", "our peak, GB")
+COLUMNS = (
+    "figure", "measured", "to reach", "reached", "ours, s", "theirs, s", "our peak, GB",
+    "first, GB",
+)  # fmt: skip
 """Of the table. Seconds are wall, and CPU in brackets."""
+
+BRIEF = (
+    "cold-prefetch", "cold-tier", "warm-defaults", "bare-loop", "open-again", "prefetch-again",
+    "threads-auto", "threads-full", "full-section", "small-windows", "volume-compiled",
+    "volume-scipy", "mean-memory",
+)  # fmt: skip
+"""The figures of the short table."""
+
+GROWN = 1.05
+"""From how many times the first peak on one has grown: less differs from run to run."""
 
 
 def results(
@@ -31,15 +44,35 @@ def results(
     }
 
 
-def table(figures: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def table(
+    figures: Iterable[Mapping[str, Any]], first: Mapping[str, int] | None = None
+) -> list[tuple[str, ...]]:
     """Return the rows of the table, the heading first.
 
     Parameters
     ----------
     figures
         The ``figures`` of `results`.
+    first
+        Our peak in bytes when a figure was first measured, by name.
     """
-    return [COLUMNS, *(_row(figure) for figure in figures)]
+    first = first or {}
+    return [COLUMNS, *((*_row(each), _gigabytes(first.get(each["name"], 0))) for each in figures)]
+
+
+def brief(figures: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return the rows of the short table, the heading first; see `table`."""
+    rows = {figure["name"]: _row(figure)[:4] for figure in figures}
+    return [COLUMNS[:4], *(rows[name] for name in BRIEF if name in rows)]
+
+
+def grown(figures: Iterable[Mapping[str, Any]], first: Mapping[str, int]) -> list[str]:
+    """Return the names of the figures whose peak memory grew; see `table`."""
+    return [
+        figure["name"]
+        for figure in figures
+        if 0 < GROWN * first.get(figure["name"], 0) < figure.get("peak_bytes", 0)
+    ]
 
 
 def plain(facts: Mapping[str, str], rows: Sequence[Sequence[str]], width: int = 58) -> str:
@@ -104,12 +137,15 @@ def _row(figure: Mapping[str, Any]) -> tuple[str, ...]:
         measured += f" ({_number(min(values), '')} to {_number(max(values), '')})"
     seconds = [f"{_number(wall, '')} ({_number(cpu, '')})" for _, wall, cpu in figure["seconds"]]
     ours, theirs = (*seconds, "", "")[:2]
-    held = figure.get("peak_bytes", 0)
-    peak = f"{held / 1e9:.2f}" if held else ""
+    peak = _gigabytes(figure.get("peak_bytes", 0))
     # Where something is counted, seconds say nothing: they may be the server's.
     timed = len(seconds) == 2 or unit in ("s", "ms")
     reached = {True: "yes", False: "no", None: "-"}[figure["reached"]]
     return figure["what"], measured, target, reached, ours if timed else "", theirs, peak
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f}" if count else ""
 
 
 def _number(value: float, unit: str) -> str:

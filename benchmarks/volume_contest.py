@@ -44,7 +44,7 @@ def volume_contest() -> Contest:
             ),
             Figure(
                 "volume-warm",
-                "the same from a warm cache, against decoding and warping each section once",
+                "the volume of 25 um, warm, against decoding and warping each section once",
                 "The bare side has the bodies in memory, and decodes and warps each of the 64 "
                 "sections once, on two threads.",
                 "x",
@@ -56,7 +56,7 @@ def volume_contest() -> Contest:
             ),
             Figure(
                 "volume-scipy",
-                "the same from a warm cache, against scipy's map_coordinates of the same voxels",
+                "the volume of 25 um, warm, against scipy's map_coordinates of the same voxels",
                 "`scipy.ndimage.map_coordinates`, order 1, plane by plane and section by section, "
                 "on two threads, with decoded images in memory.",
                 "x",
@@ -68,7 +68,7 @@ def volume_contest() -> Contest:
             ),
             Figure(
                 "volume-compiled",
-                "the same from a warm cache, processor time, against one compiled pass",
+                "the volume of 25 um, warm, processor time, against one compiled pass",
                 "The pass is numba's, over the same voxels with the same values to a grey level: "
                 "which section is nearest, its affine, three channels sampled linearly. Images "
                 "are decoded in memory, and the compiling is left out. Ours opens, reads the "
@@ -82,7 +82,7 @@ def volume_contest() -> Contest:
             ),
             Figure(
                 "volume-linear",
-                "blended between sections, processor time, against the nearest section",
+                "the volume blended between sections, processor time, against the nearest section",
                 '`open_volume(id, resolution=25, between="linear").image.compute()` from a warm '
                 "cache, and the same with the default.",
                 "x",

@@ -7,7 +7,7 @@ from benchmarks.contests import CONTESTS
 from benchmarks.figures import Figure, Part, outcome, reaches, times_as_long, times_faster
 from benchmarks.measure import Lap, NotAvailableError, Run
 from benchmarks.process import JobFailedError
-from benchmarks.report import markdown, plain, results, table
+from benchmarks.report import grown, markdown, plain, results, table
 
 OURS, THEIRS = Part("ours"), Part("theirs")
 
@@ -49,7 +49,18 @@ def test_the_most_memory_of_all_rounds_stands_in_the_table():
     several[1]["theirs"].peak_bytes = 9_000_000_000
     done = outcome(figure(times_faster(OURS, THEIRS)), several, None)
     told = results({}, [done], {"c": several}, {})
-    assert table(told["figures"])[1][-1] == "2.34"
+    assert table(told["figures"])[1][-2:] == ("2.34", "")
+    assert table(told["figures"], {"f": 2_290_000_000})[1][-2:] == ("2.34", "2.29")
+
+
+@pytest.mark.parametrize(("first", "names"), [(2_290_000_000, []), (2_100_000_000, ["f"])])
+def test_a_peak_that_grew_is_named(first, names):
+    several = rounds((1, 4))
+    several[0]["ours"].peak_bytes = 2_340_000_000
+    done = outcome(figure(times_faster(OURS, THEIRS)), several, None)
+    told = results({}, [done], {"c": several}, {})
+    assert grown(told["figures"], {"f": first}) == names
+    assert grown(told["figures"], {}) == []
 
 
 def test_laps_that_are_not_named_do_not_count():
@@ -81,7 +92,7 @@ def test_the_table_says_value_range_target_and_seconds():
     several = rounds((1, 4), (2, 4), (4, 10))
     done = outcome(figure(times_faster(OURS, THEIRS)), several, None)
     rows = table(json.loads(json.dumps(results({}, [done], {"c": several}, {})))["figures"])
-    assert rows[1] == ("a figure", "2.5x (2 to 4)", "at least 2x", "yes", "2 (1)", "4 (4)", "")
+    assert rows[1] == ("a figure", "2.5x (2 to 4)", "at least 2x", "yes", "2 (1)", "4 (4)", "", "")
     assert markdown(rows).splitlines()[2].startswith("| a figure | 2.5x (2 to 4) |")
     assert "a figure" in plain({"python": "3"}, rows)
 

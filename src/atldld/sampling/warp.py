@@ -389,14 +389,13 @@ def _put(
         into[...] = fill
     # Places within a strip fit into 16 bits, which are compared four times as fast as 64.
     places = np.arange(right - left, dtype=np.int16)
-    mask: npt.NDArray[np.bool_] = np.broadcast_to(np.True_, (len(first), right - left))
+    mask = np.ones((len(first), right - left), dtype=bool)
     if not from_left:
         begin = np.minimum(np.maximum(first, left), right) - left
         mask = places >= begin.astype(np.int16)[:, None]
     if not to_right:
         end = np.minimum(np.maximum(last, left - 1), right) - left
-        until = places <= end.astype(np.int16)[:, None]
-        mask = until if from_left else np.logical_and(mask, until, out=mask)
+        mask &= places <= end.astype(np.int16)[:, None]
     over(into, shown, mask)
 
 
