@@ -375,7 +375,7 @@ class _Source:
             self.unit = shrink(straight)
             self.samples = max(math.ceil(step_pixels(straight) / self.unit), 2)
         self.side = tile_side(straight, _MOST_POINTS)
-        while self.side * self.samples > _MOST_SAMPLES:
+        while self.side > 1 and self.side * self.samples > _MOST_SAMPLES:
             self.side //= 2
 
     def sample(self, tile: Tile, first: tuple[int, int]) -> tuple[Pixels, Mask | None]:
