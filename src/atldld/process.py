@@ -19,9 +19,8 @@ from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any, Final, Generic, TypeVar
-
-from dask.callbacks import Callback
 
 T = TypeVar("T")
 
@@ -156,7 +155,13 @@ def _note_interruption(dsk: Any, state: Any, failed: bool) -> None:
         _interrupted.renew()
 
 
-Callback(finish=_note_interruption).register()
+@cache
+def heed_interruptions() -> None:
+    """Let dask tell of computations that are left: once, before whatever may wait in one."""
+    from dask.callbacks import Callback
+
+    Callback(finish=_note_interruption).register()
+
 
 _probe = PerProcess(lambda: ThreadPoolExecutor(1, thread_name_prefix="atldld-probe"))
 

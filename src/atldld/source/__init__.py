@@ -7,12 +7,11 @@ from collections.abc import Collection, Hashable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ..model.dataset import SectionDataset
-from ..model.info import DatasetSummary
-from ..model.read import ImageRead, Window
-from ..model.terms import SearchTerms
-
 if TYPE_CHECKING:
+    from ..model.dataset import SectionDataset
+    from ..model.info import DatasetSummary
+    from ..model.read import ImageRead, Window
+    from ..model.terms import SearchTerms
     from .catalogue import Catalogue
     from .rma import DatasetRows
 

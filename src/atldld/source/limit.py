@@ -37,6 +37,8 @@ _GRACE: Final = 5.0
 _KNOWN_FOR: Final = 10.0
 _PATIENCE: Final = 5.0
 
+process.heed_interruptions()
+
 
 class NoPlaceError(Exception):
     """All connections were taken for all the time that there was; the message says by whom."""

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 _MOST_IDLE: Final = 4
 
+process.heed_interruptions()
+
 
 def fetch_ahead(
     source: Source, reads: Iterable[ImageRead], *, ahead: int = 16
