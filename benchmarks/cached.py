@@ -34,11 +34,9 @@ def prefetch_again(given: Mapping[str, Any], run: Run) -> None:
 
 def compute_on_cores(given: Mapping[str, Any], run: Run) -> None:
     """Compute some sections on a number of cores, with as many of dask's threads."""
-    options = {} if given["tier"] is None else {"tier": given["tier"]}
+    options = {} if given["tier"] is None else {"tier": given["tier"], "chunks": {"section": 1}}
     array = atldld.open_dataarray(given["dataset"], **options)
     array = array.isel(section=slice(0, given["sections"]))
-    if given["tier"] is not None:
-        array = array.chunk({"section": 1})
     array.atlas.prefetch()
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))[: given["cores"]]
