@@ -278,6 +278,17 @@ def test_writing_checks_its_arguments(tmp_path, opened, volume):
     assert not (tmp_path / "q.json").exists()
 
 
+def test_sections_of_another_age_are_not_placed_in_the_adult_atlas(tmp_path):
+    young = phantom_dataset(dataset_id=301, sections=3, resolution=60).altered(
+        lambda row: row.update(reference_space_id=6)
+    )
+    with AllenServer([young]) as server:
+        sections = atldld.open_dataarray(301, resolution=200, source=server.url)
+        with pytest.raises(ValueError, match="in reference space 6, that of another age"):
+            sections.atlas.to_quicknii(tmp_path / "q.json")
+    assert not (tmp_path / "q.json").exists()
+
+
 def test_two_images_of_one_section_need_their_ids(tmp_path):
     phantom = phantom_dataset(dataset_id=300, sections=3, resolution=60, seed=4)
 

@@ -66,7 +66,8 @@ def to_quicknii(
     Raises
     ------
     ValueError, TypeError
-        If the object does not know where its sections lie, or an argument is none of the above.
+        If the object does not know where its sections lie, or lies in the space of another age, or
+        an argument is none of the above.
     FileExistsError
         If the file exists and may not be replaced.
 
@@ -102,11 +103,16 @@ def to_quicknii(
     atlas = Target.named(target)
     table = _sections(obj)
     whole_number("tier", tier, 0, int(table.tier_count.min()) - 1)
+    space = space_in(obj)
+    if space not in (None, 9, 10, "CCFv3"):
+        raise ValueError(
+            f"these sections lie in {space_name(int(space))}, that of another age: the tools' "
+            "atlas is CCFv3, of the adult brain, and would show them where they mean nothing"
+        )
     slices = _slices(table, tier, atlas)
     attributes = written_attributes(
         obj if isinstance(obj, xr.DataArray) else xr.DataArray(attrs=obj.attrs)
     )
-    space = space_in(obj)
     content: dict[str, Any] = {
         "name": f"dataset {attributes.get('dataset_id', '')}",
         "target": atlas.name,
