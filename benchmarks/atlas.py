@@ -30,7 +30,7 @@ COUNTS = (100, 1_000, 10_000, 26_078)
 GROWN = (1_000, 4_000, 10_000)
 """Sizes of the mirror that is written straight."""
 
-_MOST = {"open_datatree": 1_000, "coverage": 10_000, "mirror": 1_000}
+_MOST = {"open_datatree": 1_000, "mirror": 1_000}
 """Datasets of a step at most; beyond, the slope tells. ``--whole`` lifts it."""
 
 

@@ -87,13 +87,22 @@ def structures_loop(url: str, count: int, work: Path) -> dict[str, Any]:
     return _loop(work, each)
 
 
+_KEEPING = {
+    f"distributed.nanny.pre-spawn-environ.MALLOC_{name}_THRESHOLD_": size
+    for name, size in (("TRIM", 2**26), ("MMAP", 2**24))
+}
+"""As docs/dask.md advises: workers that keep 64 MB of memory that was let go of."""
+
+
 def _on_cluster(work: Path, job: Callable[[xr.DataArray], None]) -> dict[str, Any]:
+    import dask
     from distributed import Client, LocalCluster
 
     import atldld
 
     path = work / "synthetic"
     with (
+        dask.config.set(_KEEPING),
         LocalCluster(
             n_workers=4, threads_per_worker=1, memory_limit="1GB", dashboard_address=None
         ) as cluster,
